@@ -1,0 +1,47 @@
+# The targets that people use have a comment of two hashes; "make help" prints them.
+
+GO ?= go
+# The race detector needs a C compiler, which is not asked for.
+RACE := $(if $(shell command -v gcc 2>/dev/null),-race)
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
+TOOL := $(GO) tool -modfile=lab/tools/go.mod
+
+.PHONY: help build run test lint bench fuzz update debian
+
+help: ## print this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+build: ## build ./ec2net
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o ec2net ./cmd/ec2net
+
+run: build ## render the example ENI to stdout: no root, no EC2
+	@./ec2net render eth1 --facts facts/examples/eth1.json --settings= --templates=
+
+test: debian lint ## what to run before a merge: lint and every test
+	$(GO) test $(RACE) -timeout 10m ./...
+
+lint: ## gofmt, go vet, staticcheck
+	@test -z "$$(gofmt -l .)" || { gofmt -d . ; exit 1; }
+	$(GO) vet ./...
+	$(TOOL) staticcheck ./...
+
+# The Debian tree in which Debian's own tools check what is rendered. It is
+# made once, in the user's cache folder.
+debian:
+	@if [ "$$(id -u)" != 0 ]; then \
+	    echo "make test: not root: what Debian's own tools check, and whatever needs a network namespace, is not run"; \
+	else \
+	    command -v debootstrap >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends debootstrap; } && \
+	    $(GO) run ./lab/cmd/tree bookworm; \
+	fi
+
+bench: ## time and allocations of rendering, and of the whole process
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+FUZZTIME ?= 30s
+fuzz: ## fuzz everything that is parsed, FUZZTIME each
+	@for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
+	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p || exit 1; done; done
+
+update: ## write the golden files anew
+	$(GO) test ./render -update

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/pflag"
+
+	"ec2net/render"
+)
+
+func helpCommand() command {
+	return command{
+		name:  "help",
+		args:  "[COMMAND | TOPIC]",
+		short: "describe a command or a topic",
+		long:  "Without an argument, lists the commands and the topics.",
+		examples: `ec2net help render
+ec2net help settings`,
+		run: runHelp,
+	}
+}
+
+// topics are what there is to know beside the commands.
+var topics = []struct {
+	name, short string
+	print       func(io.Writer)
+}{
+	{"settings", "what can be set, and where", printSettings},
+	{"facts-format", "the fields of an ENI in JSON", func(w io.Writer) { fmt.Fprint(w, factsFormat) }},
+	{"templates", "how to change what is rendered", printTemplatesHelp},
+	{"statuses", "the exit statuses", func(w io.Writer) { fmt.Fprint(w, statusesHelp) }},
+}
+
+func runHelp(inv *invocation) error {
+	var out strings.Builder
+	switch len(inv.args) {
+	case 0:
+		printOverview(&out)
+	case 1:
+		name, found := inv.args[0], false
+		if c, ok := commandNamed(name); ok {
+			inv.commandHelp(&out, c)
+			found = true
+		}
+		for _, t := range topics {
+			if t.name == name {
+				if found {
+					out.WriteString("\n")
+				}
+				t.print(&out)
+				found = true
+			}
+		}
+		if !found {
+			return usageError(fmt.Sprintf("%q is neither a command nor a topic", name), "ec2net help")
+		}
+	default:
+		return usageError("help takes one command or topic", "ec2net help")
+	}
+	_, err := io.WriteString(inv.stdout, out.String())
+	return system(err)
+}
+
+func printOverview(w io.Writer) {
+	fmt.Fprint(w, `ec2net configures the additional network interfaces (ENIs) of an EC2 instance.
+
+Usage: ec2net COMMAND [FLAGS] [ARGUMENTS]
+       ec2net --version
+
+Commands:
+`)
+	t := tabwriter.NewWriter(w, 0, 8, 3, ' ', 0)
+	for _, c := range commands() {
+		fmt.Fprintf(t, "  %s\t%s\n", c.name, c.short)
+	}
+	t.Flush()
+	fmt.Fprint(w, "\nMore to read, with \"ec2net help TOPIC\":\n")
+	for _, topic := range topics {
+		fmt.Fprintf(t, "  %s\t%s\n", topic.name, topic.short)
+	}
+	t.Flush()
+	fmt.Fprint(w, "\nExample: ec2net render eth1\n")
+}
+
+func (inv *invocation) printCommandHelp(c command) error {
+	var out strings.Builder
+	inv.commandHelp(&out, c)
+	_, err := io.WriteString(inv.stdout, out.String())
+	return system(err)
+}
+
+func (inv *invocation) commandHelp(w io.Writer, c command) {
+	fmt.Fprintf(w, "ec2net %s: %s\n\nUsage: ec2net %s [FLAGS] %s\n\n%s\n", c.name, c.short, c.name, c.args, c.long)
+	if c.flags != nil {
+		described := &invocation{flags: pflag.NewFlagSet(c.name, pflag.ContinueOnError)}
+		described.flags.SortFlags = false
+		c.flags(described)
+		fmt.Fprintf(w, "\nFlags:\n%s", described.flags.FlagUsages())
+	}
+	fmt.Fprintf(w, "\nExamples:\n  %s\n", strings.ReplaceAll(c.examples, "\n", "\n  "))
+}
+
+func printSettings(w io.Writer) {
+	fmt.Fprintf(w, `Settings stand in %s as lines NAME=value. The environment
+has the same names and beats the file; a flag beats both.
+
+`, settingsFile)
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(t, "NAME\tFLAG\tDEFAULT")
+	for _, row := range settingsTable {
+		initial := row.initial
+		if initial == "" {
+			initial = "(none)"
+		}
+		fmt.Fprintf(t, "%s\t--%s\t%s\n", row.name, row.flag, initial)
+	}
+	t.Flush()
+	fmt.Fprintln(w)
+	for _, row := range settingsTable {
+		fmt.Fprintf(w, "%s: %s.\n", row.name, row.help)
+	}
+}
+
+const statusesHelp = `The exit statuses:
+
+0  done, or nothing to do
+1  something differs (render --diff)
+2  wrong usage or settings
+3  the facts could not be had
+4  a template does not render, or is not to be trusted
+5  the system refused: a file, netlink, ifup
+6  do not try again: the interface is gone, is not to be managed, is the primary
+`
+
+const factsFormat = `Facts are JSON: an object for each ENI, one after the other. Fields marked *
+must be there; a list may be left out if it is empty. The fields under the line
+follow from the others and the settings: they may be left out, and if they are
+there they have to fit. More fields may be added in time, none taken away.
+
+name *           string   the interface's name: "eth1"
+mac *            string   "02:00:00:00:01:20"
+id *             string   the ENI's id: "eni-0123456789abcdef1"
+device_number *  number   the place on the network card; 0 is the primary's
+network_card     number   the network card, 0 on most instances
+primary          bool     whether this is the ENI of the launch
+ipv4             list     private addresses, the ENI's primary one first
+subnet           string   the subnet's IPv4 block: "10.0.1.0/24"; with ipv4
+ipv4_prefixes    list     delegated IPv4 blocks
+ipv6             list     IPv6 addresses
+ipv6_subnets     list     the subnet's IPv6 blocks
+ipv6_prefixes    list     delegated IPv6 blocks
+vpc_cidrs        list     the VPC's IPv4 blocks
+--
+index            number   the N of ethN; else device_number + 100 * network_card
+gateway          string   the subnet's network + 1
+table            number   the route table: base + index
+metric           number   of the default route in main: base + index
+priority         number   of the ip rules: base + index
+mark             string   the fwmark, in hex: base + index
+mark_mask        string   the bits that marks may use, in hex
+`
+
+func printTemplatesHelp(w io.Writer) {
+	fmt.Fprintf(w, `Templates are Go's text/template (https://pkg.go.dev/text/template). For eth1's
+cfg file the first of these is taken:
+
+  /etc/ec2net/templates/eth1.cfg.tmpl
+  /etc/ec2net/templates/ethN.cfg.tmpl
+  the built-in ethN.cfg.tmpl ("ec2net templates show --built-in cfg")
+
+and likewise for the other files: %s.
+
+Often a line more is enough. %s in the same folder redefines the empty
+blocks of the templates, for all ENIs or, with {{if}}, for one:
+
+  {{define "cfg-post-up"}}
+      post-up logger "{{.Name}} is up with {{first .IPv4}}"
+  {{end}}
+  {{define "cfg-routes"}}{{if eq .Name "eth1"}}
+      post-up ip route replace 192.168.0.0/16 via {{.Gateway}} dev eth1 table {{.Table}}
+  {{end}}{{end}}
+
+The blocks: %s.
+
+The fields: .Name .Index .MAC .ID .DeviceNumber .NetworkCard .Primary
+  .IPv4 .Subnet .Gateway .IPv4Prefixes .IPv6 .IPv6Subnets .IPv6Prefixes
+  .VPCCIDRs .Table .Metric .Priority .Mark .MarkMask: as in "ec2net help
+  facts-format"; lists are for {{range}}. Then .Chain, the ENI's own chain in
+  iptables; .Protocol, the number on every ip rule of ec2net; .Template, where
+  the template comes from; and (.Path "rules"), where a file belongs.
+
+The functions: those of sprig (https://masterminds.github.io/sprig/) that give
+  the same for the same, so none of clock, chance, environment or network; and
+  hex NUMBER             0x3e9 for 1001
+  netmask BLOCK          255.255.255.0 for 10.0.1.0/24
+  nthAddr BLOCK N        the Nth address of a block, from its end if negative
+  prefixHas BLOCK ADDR   whether the address is in the block
+
+A template that is a file has to belong to root and be writable by root alone,
+like every folder above it. "ec2net templates check" tries everything out,
+"ec2net render eth1 --diff" shows what would change.
+`, strings.Join(render.Kinds(), ", "), render.BlocksFile, strings.Join(render.DefaultBlocks(), ", "))
+}

@@ -1,0 +1,222 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"ec2net/facts"
+	"ec2net/hooks"
+	"ec2net/render"
+)
+
+// The exit statuses. They are part of what ec2net promises: "ec2net help
+// statuses" prints them, and the tests hold to them.
+const (
+	statusDone     = 0
+	statusDiffers  = 1
+	statusUsage    = 2
+	statusFacts    = 3
+	statusTemplate = 4
+	statusSystem   = 5
+	statusNoRetry  = 6
+)
+
+// version is set by the linker for a release.
+var version = ""
+
+// command is one entry of the command table.
+type command struct {
+	name     string
+	args     string // as in the usage line
+	short    string // in the list of commands
+	long     string
+	examples string
+	flags    func(*invocation)
+	run      func(*invocation) error
+}
+
+// commands is the command table. It is a function since help reads it.
+func commands() []command {
+	return []command{renderCommand, factsCommand, templatesCommand, helpCommand()}
+}
+
+// invocation is one run of one command.
+type invocation struct {
+	command command
+	args    []string // without flags
+	flags   *pflag.FlagSet
+	env     map[string]string
+	stdin   io.Reader
+	stdout  io.Writer
+	stderr  io.Writer
+
+	settings  settings
+	factsFile string
+	render    renderFlags
+	builtIn   bool
+}
+
+// Run is ec2net: args as in os.Args, env as in os.Environ. It returns the exit
+// status. When it returns, the process is expected to end: a template that
+// came to no end may still be running.
+func Run(args []string, stdin io.Reader, stdout, stderr io.Writer, env []string) int {
+	inv := &invocation{stdin: stdin, stdout: stdout, stderr: stderr, env: environment(env)}
+	err := inv.dispatch(args[1:])
+	if err == nil {
+		return statusDone
+	}
+	if quiet, ok := err.(quietStatus); ok {
+		return int(quiet)
+	}
+	fmt.Fprintf(stderr, "ec2net: %s\n", oneLine(err.Error()))
+	var hinted interface{ Hint() string }
+	if errors.As(err, &hinted) && hinted.Hint() != "" {
+		fmt.Fprintf(stderr, "hint: %s\n", oneLine(hinted.Hint()))
+	}
+	return statusOf(err)
+}
+
+func (inv *invocation) dispatch(args []string) error {
+	if len(args) == 0 {
+		return usageError("no command", "ec2net help")
+	}
+	switch args[0] {
+	case "-h", "--help":
+		args = []string{"help"}
+	case "--version":
+		_, err := fmt.Fprintln(inv.stdout, "ec2net "+versionText())
+		return system(err)
+	}
+	cmd, ok := commandNamed(args[0])
+	if !ok {
+		return usageError(fmt.Sprintf("%q is not a command", args[0]), "ec2net help")
+	}
+	inv.command = cmd
+	inv.flags = pflag.NewFlagSet(cmd.name, pflag.ContinueOnError)
+	inv.flags.SetOutput(io.Discard)
+	inv.flags.SortFlags = false
+	if cmd.flags != nil {
+		cmd.flags(inv)
+	}
+	if err := inv.flags.Parse(args[1:]); errors.Is(err, pflag.ErrHelp) {
+		return inv.printCommandHelp(cmd)
+	} else if err != nil {
+		return usageError(err.Error(), "ec2net help "+cmd.name)
+	}
+	inv.args = inv.flags.Args()
+	return cmd.run(inv)
+}
+
+func commandNamed(name string) (command, bool) {
+	for _, c := range commands() {
+		if c.name == name {
+			return c, true
+		}
+	}
+	return command{}, false
+}
+
+// deadline is the one of the whole process, from the settings.
+func (inv *invocation) deadline() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), inv.settings.timeout)
+}
+
+// imdsShare is how much of the deadline the facts may take.
+func (inv *invocation) imdsShare() time.Duration { return inv.settings.timeout / 2 }
+
+// failure is an error with the exit status that it leads to.
+type failure struct {
+	status int
+	err    error
+	hint   string
+}
+
+func (f *failure) Error() string { return f.err.Error() }
+func (f *failure) Unwrap() error { return f.err }
+
+// Hint is f's own, or that of its cause.
+func (f *failure) Hint() string {
+	var hinted interface{ Hint() string }
+	if f.hint == "" && errors.As(f.err, &hinted) {
+		return hinted.Hint()
+	}
+	return f.hint
+}
+
+// quietStatus ends a run with a status and nothing more to say.
+type quietStatus int
+
+func (quietStatus) Error() string { return "" }
+
+func usageError(what, see string) error {
+	return &failure{statusUsage, errors.New(what), fmt.Sprintf("%q says more", see)}
+}
+
+func usage(err error) error { return withStatus(statusUsage, err) }
+
+func system(err error) error { return withStatus(statusSystem, err) }
+
+func withStatus(status int, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &failure{status: status, err: err}
+}
+
+// statusOf is the exit status of an error.
+func statusOf(err error) int {
+	var (
+		gone     *hooks.GoneError
+		failed   *failure
+		template *render.Error
+		imds     *facts.IMDSError
+	)
+	switch {
+	case errors.As(err, &gone):
+		return statusNoRetry
+	case errors.As(err, &failed):
+		return failed.status
+	case errors.As(err, &template):
+		return statusTemplate
+	case errors.As(err, &imds):
+		return statusFacts
+	}
+	return statusSystem
+}
+
+// oneLine keeps a message on its line, whatever came in from outside.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || (0x80 <= r && r < 0xa0) {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+func versionText() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
+
+func environment(env []string) map[string]string {
+	m := make(map[string]string, len(env))
+	for _, kv := range env {
+		if name, value, ok := strings.Cut(kv, "="); ok {
+			m[name] = value
+		}
+	}
+	return m
+}

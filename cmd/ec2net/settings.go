@@ -1,0 +1,184 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"ec2net/facts"
+	"ec2net/render/disk"
+)
+
+// settings are what an administrator can set: in /etc/default/ec2net, by the
+// environment, by flags. The later beats the earlier.
+type settings struct {
+	numbers   facts.Numbers
+	templates string
+	imds      facts.Endpoint
+	timeout   time.Duration
+	// named has the settings that somebody gave, by name, and where.
+	named map[string]string
+}
+
+const settingsFile = "/etc/default/ec2net"
+
+// setting is one row of the table of settings, which "ec2net help settings"
+// prints.
+type setting struct {
+	name, flag string
+	initial    string // the value if nobody gives one
+	help       string
+	set        func(*settings, string) error
+}
+
+var settingsTable = []setting{
+	{"EC2NET_BASE", "base", strconv.Itoa(facts.DefaultNumbers.Base),
+		"table, metric, priority and mark of an ENI are this number + its index",
+		func(s *settings, v string) (err error) {
+			if s.numbers.Base, err = strconv.Atoi(v); err != nil {
+				err = fmt.Errorf("%q is not a number", v)
+			}
+			return err
+		}},
+	{"EC2NET_MARK_MASK", "mark-mask", facts.DefaultNumbers.MarkMask.String(),
+		"the bits of a packet's mark that ec2net uses",
+		func(s *settings, v string) (err error) {
+			s.numbers.MarkMask, err = facts.ParseMark(v)
+			return err
+		}},
+	{"EC2NET_TEMPLATES", "templates", "/etc/ec2net/templates",
+		"the folder of templates that override the built-in ones; empty for none",
+		func(s *settings, v string) error {
+			s.templates = v
+			return nil
+		}},
+	{"EC2NET_TIMEOUT", "timeout", "10s",
+		"when to give up; half of it is for IMDS",
+		func(s *settings, v string) (err error) {
+			if s.timeout, err = time.ParseDuration(v); err != nil || s.timeout <= 0 {
+				err = fmt.Errorf("%q is not a duration such as 10s", v)
+			}
+			return err
+		}},
+	{"AWS_EC2_METADATA_SERVICE_ENDPOINT", "imds-endpoint", "",
+		"the URL of IMDS, where it is not at its usual place",
+		func(s *settings, v string) error {
+			s.imds.URL = v
+			return nil
+		}},
+	{"AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "imds-endpoint-mode", "IPv4",
+		"which is the usual place: IPv4 or IPv6",
+		func(s *settings, v string) error {
+			s.imds.Mode = v
+			return nil
+		}},
+}
+
+// settingsFlags declares the flags of the table.
+func (inv *invocation) settingsFlags() {
+	for _, row := range settingsTable {
+		inv.flags.String(row.flag, "", row.help)
+		inv.flags.Lookup(row.flag).DefValue = row.initial
+	}
+	inv.flags.String("settings", settingsFile, "the file of settings; empty for none")
+}
+
+// loadSettings fills inv.settings. Whatever is wrong is a usage error that
+// names the place.
+func (inv *invocation) loadSettings() error {
+	file := inv.flags.Lookup("settings")
+	fromFile, err := readSettings(file.Value.String(), file.Changed)
+	if err != nil {
+		return usage(err)
+	}
+	inv.settings.named = make(map[string]string)
+	for _, row := range settingsTable {
+		value, from := row.initial, ""
+		if v, ok := fromFile[row.name]; ok {
+			value, from = v.value, v.place
+		}
+		if v := inv.env[row.name]; v != "" {
+			value, from = v, "in the environment"
+		}
+		if f := inv.flags.Lookup(row.flag); f.Changed {
+			value, from = f.Value.String(), ""
+			inv.settings.named[row.name] = "--" + row.flag
+		} else if from != "" {
+			inv.settings.named[row.name] = row.name + " " + from
+		}
+		if err := row.set(&inv.settings, value); err != nil {
+			return usage(fmt.Errorf("%s: %w", inv.settings.named[row.name], err))
+		}
+	}
+	if err := inv.settings.numbers.Check(); err != nil {
+		return usage(err)
+	}
+	if place, given := inv.settings.named["EC2NET_TEMPLATES"]; given && inv.settings.templates != "" {
+		if info, err := os.Stat(inv.settings.templates); err != nil {
+			return usage(fmt.Errorf("%s: %w", place, err))
+		} else if !info.IsDir() {
+			return usage(fmt.Errorf("%s: %s is not a folder", place, inv.settings.templates))
+		}
+	}
+	return nil
+}
+
+type fileSetting struct{ value, place string }
+
+// readSettings reads lines NAME=value, a value perhaps in quotes: what both a
+// shell and systemd's EnvironmentFile= (systemd.exec(5)) take to mean the same.
+func readSettings(path string, mustExist bool) (map[string]fileSetting, error) {
+	if path == "" {
+		return nil, nil
+	}
+	data, err := disk.ReadTrusted(path, 64<<10)
+	if errors.Is(err, fs.ErrNotExist) && !mustExist {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the settings: %w", err)
+	}
+	return parseSettings(path, string(data))
+}
+
+func parseSettings(path, text string) (map[string]fileSetting, error) {
+	found := make(map[string]fileSetting)
+	for i, line := range strings.Split(text, "\n") {
+		place := fmt.Sprintf("%s:%d", path, i+1)
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		name, value, ok := strings.Cut(line, "=")
+		if !ok || name != strings.TrimSpace(name) {
+			return nil, fmt.Errorf("%s: %q is not a line NAME=value", place, line)
+		}
+		if !slices.ContainsFunc(settingsTable, func(row setting) bool { return row.name == name }) {
+			return nil, &failure{statusUsage, fmt.Errorf("%s: there is no setting %q", place, name), `"ec2net help settings" lists them`}
+		}
+		value, ok = unquote(value)
+		if !ok {
+			return nil, fmt.Errorf("%s: a shell would not read %q as the value", place, value)
+		}
+		if value != "" {
+			found[name] = fileSetting{value, "in " + place}
+		}
+	}
+	return found, nil
+}
+
+// unquote takes the quotes off a value. It refuses what a shell would expand.
+func unquote(v string) (string, bool) {
+	bare := v
+	if len(v) >= 2 && (v[0] == '"' || v[0] == '\'') && v[len(v)-1] == v[0] {
+		bare = v[1 : len(v)-1]
+	} else if strings.ContainsAny(v, " \t;&|<>()*?[]#~") {
+		return v, false
+	}
+	return bare, !strings.ContainsAny(bare, "\"'$`\\")
+}

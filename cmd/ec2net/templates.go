@@ -1,0 +1,126 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"ec2net/facts"
+	"ec2net/render"
+)
+
+var templatesCommand = command{
+	name:  "templates",
+	args:  "list | show NAME | check",
+	short: "list, show or check the templates",
+	long: `list   says for every template where it comes from, and what an administrator
+       has overridden.
+show   prints the text of one: by its file (ethN.cfg.tmpl, blocks.tmpl) or by
+       what it renders (cfg). --built-in prints the built-in text, whatever
+       overrides it: the place to begin when writing an override.
+check  renders everything with the overrides against example ENIs, and says
+       which files in the folder are of no use.
+
+"ec2net help templates" describes how to write one.`,
+	examples: `ec2net templates list
+ec2net templates show --built-in cfg
+ec2net templates check --templates ./my-templates`,
+	flags: func(inv *invocation) {
+		inv.flags.BoolVar(&inv.builtIn, "built-in", false, "show the built-in template, not what overrides it")
+		inv.settingsFlags()
+	},
+	run: runTemplates,
+}
+
+func runTemplates(inv *invocation) error {
+	sub := ""
+	if len(inv.args) > 0 {
+		sub = inv.args[0]
+	}
+	run, args := map[string]func(*render.Templates) error{
+		"list": inv.listTemplates, "show": inv.showTemplate, "check": inv.checkTemplates,
+	}[sub], map[string]int{"list": 1, "show": 2, "check": 1}[sub]
+	if run == nil || len(inv.args) != args {
+		return usageError("templates takes "+inv.command.args, "ec2net help templates")
+	}
+	if err := inv.loadSettings(); err != nil {
+		return err
+	}
+	t, err := inv.loadTemplates()
+	if err != nil {
+		return err
+	}
+	return run(t)
+}
+
+func (inv *invocation) listTemplates(t *render.Templates) error {
+	w := tabwriter.NewWriter(inv.stdout, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "TEMPLATE\tFOR\tFROM")
+	for _, row := range t.List() {
+		iface := row.Interface
+		if iface == "" {
+			iface = "every ENI"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\n", row.Name, iface, row.From)
+	}
+	if err := w.Flush(); err != nil {
+		return system(err)
+	}
+	inv.warnUnused(t)
+	return nil
+}
+
+func (inv *invocation) warnUnused(t *render.Templates) []string {
+	unused := t.Unused()
+	for _, path := range unused {
+		fmt.Fprintf(inv.stderr, "ec2net: %s is not used: no template has this name\n", path)
+	}
+	return unused
+}
+
+func (inv *invocation) showTemplate(t *render.Templates) error {
+	text, err := t.Text(inv.args[1])
+	if err != nil {
+		return err
+	}
+	_, err = inv.stdout.Write(text)
+	return system(err)
+}
+
+// checkTemplates renders every example ENI with every override: an override
+// for eth7 alone needs an ENI of that name.
+func (inv *invocation) checkTemplates(t *render.Templates) error {
+	ctx, cancel := inv.deadline()
+	defer cancel()
+	examples, err := facts.Examples(inv.settings.numbers)
+	if err != nil {
+		return err
+	}
+	renamed := slices.Clone(examples)
+	for _, row := range t.List() {
+		if row.Interface == "" {
+			continue
+		}
+		e, err := facts.Renamed(examples[0], row.Interface, inv.settings.numbers)
+		if err != nil {
+			return usage(fmt.Errorf("%s: %w", row.From, err))
+		}
+		renamed = append(renamed, e)
+	}
+	var names []string
+	for _, e := range renamed {
+		if _, err := t.Render(ctx, e); err != nil {
+			return err
+		}
+		if !slices.Contains(names, e.Name) {
+			names = append(names, e.Name)
+		}
+	}
+	if unused := inv.warnUnused(t); len(unused) > 0 {
+		return &failure{statusTemplate, fmt.Errorf("%d of the files in %s would never be used", len(unused), inv.settings.templates),
+			fmt.Sprintf("an override is called ethN.KIND.tmpl or eth1.KIND.tmpl, KIND being %s, or %s", strings.Join(render.Kinds(), ", "), render.BlocksFile)}
+	}
+	_, err = fmt.Fprintf(inv.stdout, "all templates render for the examples %s\n", strings.Join(names, ", "))
+	return system(err)
+}

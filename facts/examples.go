@@ -1,0 +1,38 @@
+package facts
+
+import (
+	"embed"
+	"fmt"
+)
+
+// examples are ENIs to try templates on: one with two addresses, and one whose
+// name has no number, in a larger subnet, with delegated prefixes and IPv6.
+//
+//go:embed examples/*.json
+var examples embed.FS
+
+// Examples are the example ENIs, under the numbers of the settings.
+func Examples(n Numbers) ([]ENI, error) {
+	var enis []ENI
+	for _, name := range []string{"eth1", "ens6"} {
+		f, err := examples.Open("examples/" + name + ".json")
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		e, err := Decode(f, n)
+		if err != nil {
+			return nil, fmt.Errorf("example %s: %w", name, err)
+		}
+		enis = append(enis, e...)
+	}
+	return enis, nil
+}
+
+// Renamed is e as if its interface had another name, and so other numbers.
+func Renamed(e ENI, name string, n Numbers) (ENI, error) {
+	e.Name = name
+	e.Index, e.Table, e.Metric, e.Priority, e.Mark, e.MarkMask = 0, 0, 0, 0, 0, 0
+	err := e.finish(n)
+	return e, err
+}

@@ -1,0 +1,181 @@
+package facts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
+)
+
+// IMDS asks the instance metadata service, in its version 2 only: every
+// request carries a token, and nothing falls back to version 1 (EC2 user
+// guide, "Use the Instance Metadata Service").
+type IMDS struct {
+	client   *imds.Client
+	endpoint string
+}
+
+// Endpoint says where IMDS is, in the terms of AWS's own tools.
+type Endpoint struct {
+	// URL is AWS_EC2_METADATA_SERVICE_ENDPOINT; empty for the usual place.
+	URL string
+	// Mode is AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE: which place is the usual
+	// one, "IPv4" (or empty) 169.254.169.254, "IPv6" fd00:ec2::254.
+	Mode string
+}
+
+// NewIMDS returns a client. Nothing is asked before ENI is called.
+func NewIMDS(at Endpoint) (*IMDS, error) {
+	opts := imds.Options{
+		Endpoint:              strings.TrimSuffix(at.URL, "/"),
+		ClientEnableState:     imds.ClientEnabled,
+		EnableFallback:        aws.FalseTernary,
+		HTTPClient:            newTransport(),
+		DisableDefaultTimeout: true, // the caller's context has the deadline
+		Retryer: retry.NewStandard(func(o *retry.StandardOptions) {
+			o.MaxAttempts = 3
+			o.MaxBackoff = 500 * time.Millisecond
+		}),
+	}
+	shown := "http://169.254.169.254"
+	switch strings.ToLower(at.Mode) {
+	case "", "ipv4":
+		opts.EndpointMode = imds.EndpointModeStateIPv4
+	case "ipv6":
+		opts.EndpointMode = imds.EndpointModeStateIPv6
+		shown = "http://[fd00:ec2::254]"
+	default:
+		return nil, fmt.Errorf("IMDS endpoint mode %s is neither IPv4 nor IPv6", quoted(at.Mode))
+	}
+	if at.URL == "" {
+		// Said here, since the SDK would look into the environment by itself.
+		opts.Endpoint = shown
+	} else {
+		u, err := url.Parse(at.URL)
+		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil ||
+			strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+			return nil, fmt.Errorf("IMDS endpoint %s is not a URL such as http://169.254.169.254", quoted(at.URL))
+		}
+		shown = opts.Endpoint
+	}
+	return &IMDS{client: imds.New(opts), endpoint: shown}, nil
+}
+
+// ENI asks for the facts of the ENI with this MAC, which has this name here.
+//
+// It takes one token, one listing of the MAC's keys, the instance's own MAC,
+// and then those keys that the listing has and that are used: at most 2
+// requests more than keys. A key that the listing lacks means "there is none",
+// provided that the listing is complete, that is, has interface-id. Anything
+// else (no answer, a 404 for the MAC or for a listed key, an empty or an odd
+// body) means that IMDS could not be asked, and is an *IMDSError.
+func (m *IMDS) ENI(ctx context.Context, name string, mac MAC, n Numbers) (ENI, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+
+	folder := "network/interfaces/macs/" + mac.String() + "/"
+	primary := m.start(ctx, "mac")
+	listing, err := m.get(ctx, folder)
+	if err != nil {
+		return ENI{}, m.explain(err, mac)
+	}
+	listed := lines(listing)
+	keys := make(map[string]func() (string, error))
+	for _, key := range used {
+		if slices.Contains(listed, key) {
+			keys[key] = m.start(ctx, folder+key)
+		}
+	}
+	answers := make(map[string]string, len(keys))
+	for _, key := range used {
+		if wait, asked := keys[key]; asked {
+			if answers[key], err = wait(); err != nil {
+				return ENI{}, m.explain(err, mac)
+			}
+		}
+	}
+	primaryMAC, err := primary()
+	if err != nil {
+		return ENI{}, m.explain(err, mac)
+	}
+	e, err := parse(name, mac, primaryMAC, answers)
+	if err == nil {
+		err = e.finish(n)
+	}
+	if err != nil {
+		return ENI{}, &IMDSError{Endpoint: m.endpoint, Path: folder, Err: imdsTerms(err), hint: hintWait}
+	}
+	return e, nil
+}
+
+// start begins a request and returns the function that waits for its answer.
+func (m *IMDS) start(ctx context.Context, path string) func() (string, error) {
+	var (
+		value string
+		err   error
+		done  = make(chan struct{})
+	)
+	go func() {
+		defer close(done)
+		value, err = m.get(ctx, path)
+	}()
+	return func() (string, error) {
+		<-done
+		return value, err
+	}
+}
+
+// IMDSError says that IMDS could not be asked: no conclusion about the ENI can
+// be drawn from it, and nothing may be taken away because of it.
+type IMDSError struct {
+	// Endpoint is the URL of the service, Path what was asked for below
+	// /latest/meta-data/.
+	Endpoint, Path string
+	// Status is that of the HTTP answer, 0 if there was none.
+	Status int
+	Err    error
+	hint   string
+}
+
+func (e *IMDSError) Error() string {
+	if e.Status != 0 {
+		return fmt.Sprintf("IMDS at %s answered %d %s for %s", e.Endpoint, e.Status, http.StatusText(e.Status), e.Path)
+	}
+	return fmt.Sprintf("IMDS at %s: %v", e.Endpoint, e.Err)
+}
+
+func (e *IMDSError) Unwrap() error { return e.Err }
+
+// Hint says what the reader can do about it.
+func (e *IMDSError) Hint() string { return e.hint }
+
+const hintWait = "an ENI that was attached a moment ago is not complete at once: try again in half a minute"
+
+func (m *IMDS) explain(err error, mac MAC) error {
+	var failed *IMDSError
+	if !errors.As(err, &failed) {
+		return err
+	}
+	failed.Endpoint = m.endpoint
+	switch {
+	case failed.Status == http.StatusNotFound && strings.HasSuffix(failed.Path, mac.String()+"/"):
+		failed.hint = fmt.Sprintf("IMDS knows no ENI with the MAC %s (yet): it is none of this instance's, or was attached a moment ago", mac)
+	case failed.Status == http.StatusNotFound:
+		failed.hint = hintWait
+	case failed.Status == http.StatusForbidden:
+		failed.hint = "IMDS may be switched off: aws ec2 modify-instance-metadata-options --http-endpoint enabled"
+	case failed.Status == http.StatusUnauthorized:
+		failed.hint = "the service did not accept the token that it gave; something else may be answering in its place"
+	case failed.Status == 0:
+		failed.hint = "is this an EC2 instance? Elsewhere, --facts FILE renders from a file"
+	}
+	return failed
+}

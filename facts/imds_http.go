@@ -1,0 +1,107 @@
+package facts
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
+)
+
+const (
+	// maxAnswer bounds an answer of IMDS. The longest real one, 50 addresses,
+	// has less than a kibibyte.
+	maxAnswer = 64 << 10
+	// maxConns is how many connections carry the concurrent requests. They are
+	// kept alive, so that this is also the number of connections in all.
+	maxConns = 4
+)
+
+// transport is the HTTP client below the SDK's. It goes to IMDS and nowhere
+// else (no proxy, no redirect), reads an answer whole and bounded, and notes
+// what came of the request, which the SDK's own errors do not always tell.
+type transport struct{ client http.Client }
+
+func newTransport() *transport {
+	return &transport{client: http.Client{
+		Transport: &http.Transport{
+			Proxy:               nil,
+			DialContext:         (&net.Dialer{Timeout: 2 * time.Second}).DialContext,
+			MaxConnsPerHost:     maxConns,
+			MaxIdleConnsPerHost: maxConns,
+			DisableCompression:  true,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+// outcome is what came of the last attempt of one request, or of the request
+// for the token before it.
+type outcome struct {
+	status int
+	err    error
+}
+
+type outcomeKey struct{}
+
+func (t *transport) Do(req *http.Request) (*http.Response, error) {
+	seen, _ := req.Context().Value(outcomeKey{}).(*outcome)
+	if seen == nil {
+		seen = new(outcome)
+	}
+	*seen = outcome{}
+	resp, err := t.client.Do(req)
+	if err != nil {
+		seen.err = err
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err == nil && len(body) > maxAnswer {
+		err = fmt.Errorf("the answer is longer than %d bytes", maxAnswer)
+	}
+	if err != nil {
+		seen.err = err
+		return nil, err
+	}
+	seen.status = resp.StatusCode
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	return resp, nil
+}
+
+// get asks for one path below /latest/meta-data/. Its errors are *IMDSError.
+func (m *IMDS) get(ctx context.Context, path string) (string, error) {
+	seen := new(outcome)
+	out, err := m.client.GetMetadata(context.WithValue(ctx, outcomeKey{}, seen), &imds.GetMetadataInput{Path: path})
+	if err == nil {
+		var body []byte
+		if body, err = io.ReadAll(out.Content); err == nil && len(body) == 0 {
+			err = fmt.Errorf("empty answer for %s", path)
+			seen = new(outcome)
+		}
+		if err == nil {
+			return string(body), nil
+		}
+	}
+	failed := &IMDSError{Path: path, Status: seen.status, Err: err}
+	if seen.err != nil {
+		failed.Err = seen.err
+	}
+	if 200 <= seen.status && seen.status < 300 {
+		// The token came, but could not be used.
+		failed.Status = 0
+	}
+	var timeout net.Error
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded), errors.As(failed.Err, &timeout) && timeout.Timeout():
+		failed.Status, failed.Err = 0, fmt.Errorf("no answer in time for %s", path)
+	case errors.Is(failed.Err, io.ErrUnexpectedEOF):
+		failed.Err = fmt.Errorf("the connection ended in the middle of the answer for %s", path)
+	}
+	return "", failed
+}

@@ -1,0 +1,167 @@
+package facts
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// maxJSON bounds what is read as facts; 50 addresses make about 2 KiB.
+const maxJSON = 1 << 20
+
+// required are the fields that no ENI is without. Lists may be left out (they
+// are empty then), and so may what follows from the rest: index, gateway,
+// table, metric, priority, mark, mark_mask.
+var required = []string{"name", "mac", "id", "device_number"}
+
+// Decode reads facts in the format of Encode: JSON objects, one after the
+// other, each an ENI. An unknown field, a field that is there twice, a value of
+// the wrong type and facts that contradict each other are errors that name the
+// field.
+func Decode(r io.Reader, n Numbers) ([]ENI, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxJSON+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxJSON {
+		return nil, fmt.Errorf("more than %d bytes of facts", maxJSON)
+	}
+	var enis []ENI
+	dec := json.NewDecoder(bytes.NewReader(data))
+	for dec.More() {
+		e, err := decodeOne(dec)
+		if err == nil {
+			err = e.finish(n)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", 1+bytes.Count(data[:dec.InputOffset()], []byte("\n")), plain(err))
+		}
+		if slices.ContainsFunc(enis, func(o ENI) bool { return o.Name == e.Name }) {
+			return nil, fmt.Errorf("the facts of %s are there twice", e.Name)
+		}
+		enis = append(enis, e)
+	}
+	// More is false at the end, and before a bracket that closes nothing.
+	if _, err := dec.Token(); err != io.EOF {
+		return nil, errors.New("something that is no JSON object follows the facts")
+	}
+	if len(enis) == 0 {
+		return nil, errors.New("no facts: expected a JSON object for each ENI")
+	}
+	return enis, nil
+}
+
+// decodeOne reads one object. It goes field by field, since json.Unmarshal
+// keeps the last of two values and names no field that has its own type.
+func decodeOne(dec *json.Decoder) (ENI, error) {
+	var e ENI
+	if t, err := dec.Token(); err != nil {
+		return e, err
+	} else if t != json.Delim('{') {
+		return e, errors.New("expected a JSON object for each ENI")
+	}
+	var seen []string
+	for dec.More() {
+		t, err := dec.Token()
+		if err != nil {
+			return e, err
+		}
+		name, _ := t.(string)
+		field := fieldOf(&e, name)
+		if !field.IsValid() {
+			return e, fieldErrorf(quoted(name), "unknown field")
+		}
+		if slices.Contains(seen, name) {
+			return e, fieldErrorf(name, "there twice")
+		}
+		seen = append(seen, name)
+		var raw json.RawMessage
+		if err := dec.Decode(&raw); err != nil {
+			return e, err
+		}
+		if err := json.Unmarshal(raw, field.Addr().Interface()); err != nil || isNull(raw, field) {
+			return e, fieldErrorf(name, "%s is not %s", clipped(raw), wanted(field))
+		}
+	}
+	if _, err := dec.Token(); err != nil { // the closing brace
+		return e, err
+	}
+	for _, name := range required {
+		if !slices.Contains(seen, name) {
+			return e, fieldErrorf(name, "missing")
+		}
+	}
+	return e, nil
+}
+
+// isNull finds a null in a field that is no list: encoding/json would take it
+// for "leave as it is".
+func isNull(raw json.RawMessage, field reflect.Value) bool {
+	return string(raw) == "null" && field.Kind() != reflect.Slice
+}
+
+// fieldOf is the field of e that has this JSON name, to the letter.
+func fieldOf(e *ENI, name string) reflect.Value {
+	v := reflect.ValueOf(e).Elem()
+	for i := range v.NumField() {
+		tag, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+		if tag == name {
+			return v.Field(i)
+		}
+	}
+	return reflect.Value{}
+}
+
+// wanted says in words what a field takes.
+func wanted(field reflect.Value) string {
+	words := map[string]string{
+		"string": "a string", "int": "a whole number", "bool": "true or false",
+		"facts.MAC": `a MAC address such as "02:00:00:00:01:20"`, "facts.Mark": `a mark such as "0x3e9"`,
+		"netip.Addr": `an address such as "10.0.1.20"`, "netip.Prefix": `a block such as "10.0.1.0/24"`,
+		"[]netip.Addr": `a list of addresses such as ["10.0.1.20"]`, "[]netip.Prefix": `a list of blocks such as ["10.0.1.0/24"]`,
+	}
+	return words[field.Type().String()]
+}
+
+// clipped is a piece of JSON for one line of a message.
+func clipped(raw json.RawMessage) string {
+	var line bytes.Buffer
+	if json.Compact(&line, raw) != nil || line.Len() > 80 {
+		return fmt.Sprintf("a value of %d bytes", len(raw))
+	}
+	// A DEL or a byte beyond ASCII is no harm in JSON, but is on a terminal.
+	return strings.Trim(fmt.Sprintf("%+q", line.String()), `"`)
+}
+
+// plain puts the errors of encoding/json in the reader's words.
+func plain(err error) error {
+	var syntax *json.SyntaxError
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return errors.New("not whole: the JSON ends too early")
+	case errors.As(err, &syntax):
+		return fmt.Errorf("not JSON: %w", err)
+	}
+	return err
+}
+
+// Encode writes facts for people and for Decode: one ENI as an indented
+// object, several as one object a line.
+func Encode(w io.Writer, enis []ENI) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	if len(enis) == 1 {
+		enc.SetIndent("", "  ")
+	}
+	for _, e := range enis {
+		if err := enc.Encode(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,97 @@
+package facts
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Numbers is what the numbers of every ENI are made from. Whatever has to be
+// unique per ENI (table, metric, priority, mark) is one number, Base + Index,
+// so that an operator who reads 1001 anywhere knows that it is eth1.
+type Numbers struct {
+	// Base is 1000 by default; 10000 gives the numbers of Amazon's own tools.
+	Base int
+	// MarkMask has the bits of a packet's mark that are ec2net's; the others
+	// belong to kube-proxy, Calico, Tailscale and whoever else marks packets.
+	MarkMask Mark
+}
+
+// DefaultNumbers are those of the documentation.
+var DefaultNumbers = Numbers{Base: 1000, MarkMask: 0x3fff}
+
+const (
+	// Tables 253, 254 and 255 are default, main and local (rtnetlink(7)).
+	minBase = 256
+	// The kernel's rule for the main table has this priority (ip-rule(8)): a
+	// rule behind it would never be asked.
+	mainPriority = 32766
+)
+
+// Check says whether ENIs can have numbers at all.
+func (n Numbers) Check() error {
+	switch {
+	case n.Base < minBase || n.Base >= mainPriority:
+		return fmt.Errorf("base %d is not within %d and %d: route tables below are the kernel's own, ip rules above come after the main table",
+			n.Base, minBase, mainPriority-1)
+	case !n.fits(n.Base + 1):
+		return fmt.Errorf("base %d does not fit under the mark mask %v: the mark of eth1 would be %v", n.Base, n.MarkMask, Mark(n.Base+1))
+	}
+	return nil
+}
+
+func (n Numbers) fits(number int) bool {
+	return number > 0 && number < mainPriority && Mark(number)&n.MarkMask == Mark(number)
+}
+
+// of gives e the numbers that follow from its name and place.
+func (n Numbers) of(e ENI) (ENI, error) {
+	if err := n.Check(); err != nil {
+		return e, err
+	}
+	index, fromName := indexOfName(e.Name)
+	if !fromName {
+		if e.DeviceNumber > 99 {
+			return e, fieldErrorf("device_number", "%d: only 0 to 99 gives %s an index of its own (device number + 100 * network card)",
+				e.DeviceNumber, e.Name)
+		}
+		index = e.DeviceNumber + 100*e.NetworkCard
+	}
+	number := n.Base + index
+	if !n.fits(number) {
+		return e, fieldErrorf("index", "%d of %s is too large: %d + %d has to be below %d and a mark under the mask %v",
+			index, e.Name, n.Base, index, mainPriority, n.MarkMask)
+	}
+	e.Index = index
+	e.Table, e.Metric, e.Priority = number, number, number
+	e.Mark, e.MarkMask = Mark(number), n.MarkMask
+	return e, nil
+}
+
+// indexOfName reads the N of ethN. eth01 is no such name: it would share its
+// index with eth1.
+func indexOfName(name string) (int, bool) {
+	digits, ok := strings.CutPrefix(name, "eth")
+	if !ok || digits == "" || (len(digits) > 1 && digits[0] == '0') {
+		return 0, false
+	}
+	if strings.Trim(digits, "0123456789") != "" {
+		return 0, false
+	}
+	// Out of range gives the largest number: too large for an index anyway.
+	n, _ := strconv.ParseUint(digits, 10, 31)
+	return int(n), true
+}
+
+// Distinct says whether ENIs can live on one machine: no two may have one
+// index, since they would share a table, a mark and a priority.
+func Distinct(enis []ENI) error {
+	names := make(map[int]string)
+	for _, e := range enis {
+		if other, taken := names[e.Index]; taken && other != e.Name {
+			return fmt.Errorf("%s and %s both have the index %d, so they would share table %d", other, e.Name, e.Index, e.Table)
+		}
+		names[e.Index] = e.Name
+	}
+	return nil
+}

@@ -1,0 +1,107 @@
+package facts
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+)
+
+// MAC is a hardware address of six octets, comparable. Its text is lower case
+// with colons, as the kernel and IMDS write it.
+type MAC [6]byte
+
+// ParseMAC reads a hardware address in any of the spellings of net.ParseMAC.
+func ParseMAC(s string) (MAC, error) {
+	hw, err := net.ParseMAC(s)
+	if err != nil || len(hw) != len(MAC{}) {
+		return MAC{}, fmt.Errorf("%s is not a MAC address", quoted(s))
+	}
+	return MAC(hw), nil
+}
+
+func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
+
+// MarshalText and UnmarshalText are how a MAC stands in JSON.
+func (m MAC) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText reads what ParseMAC reads.
+func (m *MAC) UnmarshalText(text []byte) (err error) {
+	*m, err = ParseMAC(string(text))
+	return err
+}
+
+// Mark is a fwmark, or the mask of one, in the spelling of ip rule and
+// iptables: 0x3e9.
+type Mark uint32
+
+// ParseMark reads a mark in decimal, or in hex with 0x before it.
+func ParseMark(s string) (Mark, error) {
+	// Neither the underscores nor the octal numbers of base 0: ip(8) and
+	// iptables(8) would read them in another way, or not at all.
+	digits, isHex := strings.CutPrefix(s, "0x")
+	base := 10
+	if isHex {
+		base = 16
+	}
+	n, err := strconv.ParseUint(digits, base, 32)
+	if err != nil || (!isHex && len(s) > 1 && s[0] == '0') {
+		return 0, fmt.Errorf("%s is not a mark such as 0x3fff", quoted(s))
+	}
+	return Mark(n), nil
+}
+
+func (m Mark) String() string { return fmt.Sprintf("%#x", uint32(m)) }
+
+// MarshalText and UnmarshalText are how a mark stands in JSON.
+func (m Mark) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText reads what ParseMark reads.
+func (m *Mark) UnmarshalText(text []byte) (err error) {
+	*m, err = ParseMark(string(text))
+	return err
+}
+
+// maxName is the longest name of an interface: IFNAMSIZ of linux/if.h less
+// the final NUL.
+const maxName = 15
+
+// CheckName says whether name can be that of an interface which ec2net
+// configures. The kernel allows more characters than these; but the name
+// becomes part of file names, of lines that a shell runs and of iptables'
+// chains, so only those pass that mean nothing in any of them.
+func CheckName(name string) error {
+	switch {
+	case name == "":
+		return errors.New("an interface's name cannot be empty")
+	case len(name) > maxName:
+		return fmt.Errorf("%s is longer than the %d characters of an interface's name", quoted(name), maxName)
+	case name[0] == '-' || name[0] == '.' || !safe(name):
+		return fmt.Errorf("%s is not an interface's name: only letters, digits, '.', '_' and '-' may be in it", quoted(name))
+	case name == "all" || name == "default":
+		// Both stand for every interface in /proc/sys/net/ipv4/conf.
+		return fmt.Errorf("%s is not one interface's name", quoted(name))
+	}
+	return nil
+}
+
+func safe(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool {
+		switch {
+		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9':
+			return false
+		}
+		return r != '.' && r != '_' && r != '-'
+	})
+}
+
+// quoted makes a value from outside fit for one line of a message: quoted, so
+// that it holds no newline or control character, and cut if long.
+func quoted(s string) string {
+	const most = 60
+	if len(s) > most {
+		return fmt.Sprintf("%q... (%d bytes)", s[:most], len(s))
+	}
+	return strconv.Quote(s)
+}

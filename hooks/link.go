@@ -1,0 +1,42 @@
+// Package hooks is what meets the running system: the interfaces that the
+// kernel has, and what happens when one of them changes.
+package hooks
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink"
+
+	"ec2net/facts"
+)
+
+// GoneError says that there is no interface of this name. Trying again does
+// not help before somebody attaches one.
+type GoneError struct{ Name string }
+
+func (e *GoneError) Error() string { return fmt.Sprintf("there is no interface %s here", e.Name) }
+
+// Hint says what the reader can do about it.
+func (e *GoneError) Hint() string {
+	return "ip link shows the interfaces; --facts FILE renders one that is not on this machine"
+}
+
+// MAC asks the kernel for the hardware address of an interface: one
+// RTM_GETLINK request by name (rtnetlink(7)), in the network namespace of the
+// caller, whatever is mounted on /sys.
+func MAC(name string) (facts.MAC, error) {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		var gone netlink.LinkNotFoundError
+		if errors.As(err, &gone) {
+			return facts.MAC{}, &GoneError{Name: name}
+		}
+		return facts.MAC{}, fmt.Errorf("cannot look up the interface %s: %w", name, err)
+	}
+	hw := link.Attrs().HardwareAddr
+	if len(hw) != len(facts.MAC{}) {
+		return facts.MAC{}, fmt.Errorf("%s has no MAC address of six octets, so it is no ENI", name)
+	}
+	return facts.MAC(hw), nil
+}

@@ -1,0 +1,170 @@
+// Package disk is where files are read that root is going to obey, and
+// written that others are going to read.
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// UntrustedError says that somebody else could have written a file.
+type UntrustedError struct {
+	// Path is the file, or the folder above it, that is open to others.
+	Path string
+	Why  string
+	fix  string
+}
+
+func (e *UntrustedError) Error() string {
+	return fmt.Sprintf("not to be trusted: %s %s", e.Path, e.Why)
+}
+
+// Hint says how to mend it.
+func (e *UntrustedError) Hint() string { return e.fix }
+
+// ReadTrusted reads a regular file of at most max bytes, if nobody but root
+// and the caller could have put it there: the file and every folder above it
+// belong to one of the two and are not writable by group or others. (A sticky
+// folder such as /tmp may be: what is in it and belongs to root stays root's.)
+//
+// The path is walked from the root folder, each part opened below the last one
+// and judged by its descriptor, as in safe_path of OpenSSH: what was judged is
+// what is read, whatever happens to the names meanwhile. A symbolic link is
+// followed only out of a folder that was judged good.
+func ReadTrusted(path string, max int64) ([]byte, error) {
+	f, err := openTrusted(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, max+1))
+	if err == nil && int64(len(data)) > max {
+		err = fmt.Errorf("%s is longer than %d bytes", path, max)
+	}
+	return data, err
+}
+
+// maxLinks is the kernel's own limit of symbolic links in one path (path_resolution(7)).
+const maxLinks = 40
+
+func openTrusted(path string) (*os.File, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	fail := func(err error) (*os.File, error) {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	dir, err := openRoot()
+	if err != nil {
+		return fail(err)
+	}
+	// The folders above dir, so that ".." in a link leads back to one that was
+	// judged, not to wherever the kernel thinks it is now.
+	stack := []*os.File{dir}
+	defer func() {
+		for _, f := range stack {
+			f.Close()
+		}
+	}()
+	rest := strings.Split(abs, "/")
+	for links := 0; len(rest) > 0; {
+		part := rest[0]
+		rest = rest[1:]
+		dir := stack[len(stack)-1]
+		switch part {
+		case "", ".":
+			continue
+		case "..":
+			if len(stack) > 1 {
+				dir.Close()
+				stack = stack[:len(stack)-1]
+			}
+			continue
+		}
+		name := filepath.Join(dir.Name(), part)
+		if target, err := readlinkat(dir, part); err == nil {
+			if links++; links > maxLinks {
+				return fail(unix.ELOOP)
+			}
+			if strings.HasPrefix(target, "/") {
+				for _, f := range stack[1:] {
+					f.Close()
+				}
+				stack = stack[:1]
+			}
+			rest = append(strings.Split(target, "/"), rest...)
+			continue
+		}
+		// A folder need not be readable. Opening a FIFO must not wait for a writer.
+		flags := unix.O_PATH
+		if len(rest) == 0 {
+			flags = unix.O_RDONLY | unix.O_NONBLOCK
+		}
+		fd, err := unix.Openat(int(dir.Fd()), part, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fail(err)
+		}
+		f := os.NewFile(uintptr(fd), name)
+		stack = append(stack, f)
+		if err := judge(f); err != nil {
+			return nil, err
+		}
+	}
+	last := stack[len(stack)-1]
+	info, err := last.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	stack = stack[:len(stack)-1]
+	return last, nil
+}
+
+func openRoot() (*os.File, error) {
+	f, err := os.Open("/")
+	if err != nil {
+		return nil, err
+	}
+	if err := judge(f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func readlinkat(dir *os.File, name string) (string, error) {
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(int(dir.Fd()), name, buf)
+	if err != nil {
+		return "", err
+	}
+	if n == len(buf) {
+		return "", errors.New("the link is too long")
+	}
+	return string(buf[:n]), nil
+}
+
+// judge looks at an open file or folder.
+func judge(f *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return &os.PathError{Op: "stat", Path: f.Name(), Err: err}
+	}
+	sticky := st.Mode&unix.S_IFMT == unix.S_IFDIR && st.Mode&unix.S_ISVTX != 0
+	switch {
+	case st.Uid != 0 && int(st.Uid) != os.Geteuid():
+		return &UntrustedError{Path: f.Name(), Why: fmt.Sprintf("belongs to user %d", st.Uid), fix: "chown root " + f.Name()}
+	case st.Mode&0o022 != 0 && !sticky:
+		return &UntrustedError{Path: f.Name(), Why: "can be written by its group or by others", fix: "chmod go-w " + f.Name()}
+	}
+	return nil
+}

@@ -1,0 +1,88 @@
+package render
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Error says which file could not be rendered, from which template, and why.
+type Error struct {
+	// File is what was to be rendered: eth1.cfg; empty if it concerns all.
+	File     string
+	Template Source
+	Err      error
+}
+
+func (e *Error) Error() string {
+	// text/template names the template, the line and the column by itself.
+	cause, named := strings.CutPrefix(e.Err.Error(), "template: ")
+	place := e.Template.Path
+	if place == "" {
+		place = e.Template.Name
+	}
+	if !named && !strings.Contains(cause, place) {
+		cause = place + ": " + cause
+	}
+	if e.File == "" {
+		return "cannot use " + cause
+	}
+	return fmt.Sprintf("cannot render %s: %s", e.File, cause)
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Hint says what the reader can do about it.
+func (e *Error) Hint() string {
+	var hinted interface{ Hint() string }
+	if errors.As(e.Err, &hinted) {
+		return hinted.Hint()
+	}
+	text := e.Err.Error()
+	for part, hint := range map[string]string{
+		"can't evaluate field": `"ec2net help templates" lists the fields`,
+		"not defined":          `"ec2net help templates" lists the functions and blocks`,
+	} {
+		if strings.Contains(text, part) {
+			return hint
+		}
+	}
+	if e.Template.Path != "" {
+		return fmt.Sprintf("%q shows the built-in template", "ec2net templates show --built-in "+e.builtIn())
+	}
+	return ""
+}
+
+func (e *Error) builtIn() string {
+	_, k, found := strings.Cut(strings.TrimSuffix(e.Template.Name, suffix), ".")
+	if !found {
+		return "cfg"
+	}
+	return k
+}
+
+func (e *unknownBlockError) Hint() string {
+	return "the blocks are " + strings.Join(e.known, ", ")
+}
+
+// lineError is a line of rendered text that cannot be.
+type lineError struct {
+	line int
+	text string
+	why  string
+	hint string
+}
+
+func (e *lineError) Error() string {
+	return fmt.Sprintf("line %d of the output, %q: %s", e.line, clip(e.text), e.why)
+}
+
+func (e *lineError) Hint() string { return e.hint }
+
+func clip(s string) string {
+	const most = 80
+	if len(s) > most {
+		return s[:most] + "..."
+	}
+	return s
+}

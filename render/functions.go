@@ -1,0 +1,103 @@
+package render
+
+import (
+	"fmt"
+	"math/big"
+	"net/netip"
+	"slices"
+	"sync"
+	"text/template"
+
+	"github.com/Masterminds/sprig/v3"
+)
+
+// emptySet gives a new set of templates that can call the functions. Two
+// templates never share a set: a name that one defines is nothing to the other.
+func emptySet() (*template.Template, error) { return functionSet().Clone() }
+
+// functionSet is made once, when it is needed: text/template looks at each of
+// the two hundred functions.
+var functionSet = sync.OnceValue(func() *template.Template {
+	return template.New("").Option("missingkey=error").Funcs(functionMap())
+})
+
+// notRepeatable are functions that sprig counts as hermetic although their
+// result hangs on the clock, the time zone or chance.
+var notRepeatable = []string{
+	"ago", "toDate", "mustToDate", "must_date_modify", "mustDateModify", "durationRound",
+	"shuffle", "randInt", "bcrypt", "htpasswd", "encryptAES",
+	"genPrivateKey", "genCA", "genCAWithKey", "genSelfSignedCert", "genSelfSignedCertWithKey",
+	"genSignedCert", "genSignedCertWithKey",
+}
+
+// functionMap is what a template can call: sprig's functions, less those that do
+// not give the same for the same, and the network helpers below.
+func functionMap() template.FuncMap {
+	m := sprig.HermeticTxtFuncMap()
+	for _, name := range notRepeatable {
+		delete(m, name)
+	}
+	// sprig's own give the keys of a map in the order of chance.
+	m["keys"] = keys
+	m["values"] = values
+
+	m["hex"] = hex
+	m["netmask"] = netmask
+	m["nthAddr"] = nthAddr
+	m["prefixHas"] = prefixHas
+	return m
+}
+
+// hex spells a number as ip rule and iptables do: hex 1001 is 0x3e9.
+func hex(n int) string { return fmt.Sprintf("%#x", n) }
+
+// netmask spells an IPv4 block's length as a mask: 255.255.255.0.
+func netmask(p netip.Prefix) (string, error) {
+	if !p.IsValid() || !p.Addr().Is4() {
+		return "", fmt.Errorf("%s is not an IPv4 block", p)
+	}
+	bits := ^uint32(0) << (32 - p.Bits())
+	return fmt.Sprintf("%d.%d.%d.%d", bits>>24, bits>>16&0xff, bits>>8&0xff, bits&0xff), nil
+}
+
+// nthAddr is the nth address of a block, 0 the network's, -1 the last:
+// nthAddr .Subnet 2 is the VPC's DNS server for a subnet.
+func nthAddr(p netip.Prefix, n int) (netip.Addr, error) {
+	if !p.IsValid() {
+		return netip.Addr{}, fmt.Errorf("%s is not a block", p)
+	}
+	first := new(big.Int).SetBytes(p.Masked().Addr().AsSlice())
+	size := new(big.Int).Lsh(big.NewInt(1), uint(p.Addr().BitLen()-p.Bits()))
+	at := big.NewInt(int64(n))
+	if n < 0 {
+		at.Add(at, size)
+	}
+	if at.Sign() < 0 || at.Cmp(size) >= 0 {
+		return netip.Addr{}, fmt.Errorf("%s has no address %d", p, n)
+	}
+	addr, _ := netip.AddrFromSlice(first.Add(first, at).FillBytes(make([]byte, p.Addr().BitLen()/8)))
+	return addr, nil
+}
+
+// prefixHas says whether an address is in a block.
+func prefixHas(p netip.Prefix, a netip.Addr) bool { return p.Contains(a) }
+
+func keys(dicts ...map[string]any) []string {
+	names := []string{}
+	for _, d := range dicts {
+		start := len(names)
+		for name := range d {
+			names = append(names, name)
+		}
+		slices.Sort(names[start:])
+	}
+	return names
+}
+
+func values(d map[string]any) []any {
+	list := []any{}
+	for _, name := range keys(d) {
+		list = append(list, d[name])
+	}
+	return list
+}

@@ -1,0 +1,51 @@
+package render
+
+import (
+	"ec2net/facts"
+)
+
+// kind is one of the files that an ENI has. The table below is the only place
+// that says which there are, and where they go (ARCHITECTURE.md explains it).
+type kind struct {
+	name  string                        // in --only, and in the template's name
+	dir   string                        // on the machine
+	check func([]byte, facts.ENI) error // what the rendered text has to hold to, if anything
+}
+
+const stateDir = "/var/lib/ec2net"
+
+var kinds = []kind{
+	{name: "cfg", dir: "/etc/network/interfaces.d", check: checkStanza},
+	{name: "iptables", dir: stateDir},
+	{name: "iptables-down", dir: stateDir},
+	{name: "rules", dir: stateDir, check: checkRules},
+}
+
+// every is the name that a template for all ENIs has in place of an
+// interface's.
+const every = "ethN"
+
+// suffix ends the name of every template.
+const suffix = ".tmpl"
+
+func (k kind) file(iface string) string     { return iface + "." + k.name }
+func (k kind) path(iface string) string     { return k.dir + "/" + k.file(iface) }
+func (k kind) template(iface string) string { return k.file(iface) + suffix }
+
+// Kinds are the names that --only takes, in the order of rendering.
+func Kinds() []string {
+	names := make([]string, len(kinds))
+	for i, k := range kinds {
+		names[i] = k.name
+	}
+	return names
+}
+
+func kindNamed(name string) (kind, bool) {
+	for _, k := range kinds {
+		if k.name == name {
+			return k, true
+		}
+	}
+	return kind{}, false
+}

@@ -1,0 +1,81 @@
+package render
+
+import (
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"ec2net/templates"
+)
+
+// Row is a template in a list of all.
+type Row struct {
+	Name string
+	// Interface is the one the template is for; empty: every ENI.
+	Interface string
+	// From says where it comes from, for people.
+	From string
+}
+
+// List gives the templates in use, the built-in ones that nothing overrides
+// among them, in the order of kinds; then blocks.tmpl.
+func (t *Templates) List() []Row {
+	var rows []Row
+	for _, k := range kinds {
+		from := t.resolve(k, every)
+		row := Row{Name: from.Name, From: from.Path}
+		if from.Path == "" {
+			row.From = "built in"
+		}
+		rows = append(rows, row)
+		for _, name := range t.names {
+			if owner, iface := t.Owner(name); owner == k.name && iface != every {
+				rows = append(rows, Row{Name: name, Interface: iface, From: t.overrides.Path(name)})
+			}
+		}
+	}
+	if t.blocks != nil {
+		rows = append(rows, Row{Name: BlocksFile,
+			From: fmt.Sprintf("%s: redefines %s", t.overrides.Path(BlocksFile), strings.Join(t.Blocks(), ", "))})
+	}
+	return rows
+}
+
+// Unused are the paths of templates (*.tmpl) in the overrides' folder that are
+// never read, most likely misspelt.
+func (t *Templates) Unused() []string {
+	var paths []string
+	for _, name := range t.names {
+		kindName, _ := t.Owner(name)
+		if kindName == "" && name != BlocksFile && strings.HasSuffix(name, suffix) {
+			paths = append(paths, t.overrides.Path(name))
+		}
+	}
+	return paths
+}
+
+// Text is that of the template with this name: a file's (ethN.cfg.tmpl), or a
+// kind's (cfg), which means the template for all interfaces.
+func (t *Templates) Text(name string) ([]byte, error) {
+	if k, ok := kindNamed(name); ok {
+		name = k.template(every)
+	}
+	from := Source{Name: name}
+	if slices.Contains(t.names, name) {
+		from = t.overridden(name)
+	} else if _, err := fs.Stat(templates.Ifupdown, "ifupdown/"+name); err != nil {
+		return nil, &Error{Template: from, Err: &unknownTemplateError{name}}
+	}
+	text, err := t.text(from)
+	if err != nil {
+		return nil, &Error{Template: from, Err: err}
+	}
+	return text, nil
+}
+
+type unknownTemplateError struct{ name string }
+
+func (e *unknownTemplateError) Error() string { return fmt.Sprintf("there is no template %q", e.name) }
+
+func (e *unknownTemplateError) Hint() string { return `"ec2net templates list" lists them` }

@@ -1,0 +1,202 @@
+package render
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"ec2net/facts"
+)
+
+// Rule is one ip rule of an ENI, IPv4. It is comparable. String gives it in
+// the spelling of ip-rule(8).
+type Rule struct {
+	Priority int
+	From, To netip.Prefix // not valid: all
+	Mark     facts.Mark
+	MarkMask facts.Mark // 0: the rule does not look at the mark
+	IIF, OIF string     // empty: any
+	Table    int
+	Protocol int
+	// SuppressPrefixLength is -1 if the rule suppresses nothing.
+	SuppressPrefixLength int
+}
+
+func (r Rule) String() string {
+	var b strings.Builder
+	word := func(format string, args ...any) { fmt.Fprintf(&b, format, args...) }
+	word("pref %d from %s", r.Priority, network(r.From))
+	if r.To.IsValid() {
+		word(" to %s", network(r.To))
+	}
+	if r.MarkMask != 0 {
+		word(" fwmark %v/%v", r.Mark, r.MarkMask)
+	}
+	if r.IIF != "" {
+		word(" iif %s", r.IIF)
+	}
+	if r.OIF != "" {
+		word(" oif %s", r.OIF)
+	}
+	word(" lookup %d", r.Table)
+	if r.SuppressPrefixLength >= 0 {
+		word(" suppress_prefixlength %d", r.SuppressPrefixLength)
+	}
+	word(" protocol %d", r.Protocol)
+	return b.String()
+}
+
+// network is a block as ip prints it: a whole address has no length.
+func network(p netip.Prefix) string {
+	switch {
+	case !p.IsValid():
+		return "all"
+	case p.IsSingleIP():
+		return p.Addr().String()
+	}
+	return p.String()
+}
+
+// ParseRules reads the ip-rule script of an ENI: lines "rule add ..." for
+// "ip -batch", comments and empty lines. It is the one source of which rules
+// an ENI has, so it takes only what can be compared with the kernel's rules,
+// and only the priority and the table of this ENI.
+func ParseRules(script []byte, e facts.ENI) ([]Rule, error) {
+	var rules []Rule
+	seen := make(map[Rule]bool)
+	scanner := bufio.NewScanner(bytes.NewReader(script))
+	scanner.Buffer(nil, maxOutput+1)
+	for line := 1; scanner.Scan(); line++ {
+		text, _, _ := strings.Cut(scanner.Text(), "#")
+		words := strings.Fields(text)
+		if len(words) == 0 {
+			continue
+		}
+		rule, err := parseRule(words, e)
+		if err == nil && seen[rule] {
+			err = errors.New("the same rule is there twice")
+		}
+		if err != nil {
+			return nil, &lineError{line: line, text: scanner.Text(), why: err.Error(),
+				hint: fmt.Sprintf(`a line is "rule add pref %d ... lookup %d", with any of from, to, fwmark, iif, oif, protocol and suppress_prefixlength`,
+					e.Priority, e.Table)}
+		}
+		seen[rule] = true
+		rules = append(rules, rule)
+	}
+	return rules, scanner.Err()
+}
+
+func parseRule(words []string, e facts.ENI) (Rule, error) {
+	r := Rule{Protocol: RuleProtocol, SuppressPrefixLength: -1}
+	if len(words) < 2 || words[0] != "rule" || words[1] != "add" {
+		return r, errors.New(`not a line of "rule add"`)
+	}
+	given := make(map[string]bool)
+	for words = words[2:]; len(words) > 0; words = words[2:] {
+		keyword := words[0]
+		read, ok := ruleKeywords[keyword]
+		switch {
+		case !ok:
+			return r, fmt.Errorf("%q is not a keyword that ec2net can compare with the kernel's rules", clip(keyword))
+		case given[keyword]:
+			return r, fmt.Errorf("%s is there twice", keyword)
+		case len(words) == 1:
+			return r, fmt.Errorf("nothing follows %s", keyword)
+		}
+		given[keyword] = true
+		if err := read(&r, words[1]); err != nil {
+			return r, fmt.Errorf("%s: %w", keyword, err)
+		}
+	}
+	switch {
+	case !given["pref"]:
+		return r, errors.New("no pref: the kernel would choose the priority")
+	case r.Priority != e.Priority:
+		return r, fmt.Errorf("pref %d is not the priority of %s, %d", r.Priority, e.Name, e.Priority)
+	case r.Table != e.Table:
+		return r, fmt.Errorf("lookup %d is not the table of %s, %d", r.Table, e.Name, e.Table)
+	}
+	return r, nil
+}
+
+// ruleKeywords are the keywords of ip-rule(8) that may be in a script.
+var ruleKeywords = map[string]func(*Rule, string) error{
+	"pref":                  func(r *Rule, s string) error { return readInt(&r.Priority, s, 0) },
+	"from":                  func(r *Rule, s string) error { return readNetwork(&r.From, s) },
+	"to":                    func(r *Rule, s string) error { return readNetwork(&r.To, s) },
+	"fwmark":                readFwmark,
+	"iif":                   func(r *Rule, s string) error { return readDevice(&r.IIF, s) },
+	"oif":                   func(r *Rule, s string) error { return readDevice(&r.OIF, s) },
+	"lookup":                func(r *Rule, s string) error { return readInt(&r.Table, s, 0) },
+	"protocol":              readProtocol,
+	"suppress_prefixlength": func(r *Rule, s string) error { return readInt(&r.SuppressPrefixLength, s, 32) },
+}
+
+func readInt(to *int, s string, most int) error {
+	n, err := strconv.ParseUint(s, 10, 31)
+	// ip(8) reads a number that begins with 0 as octal.
+	if err != nil || (most > 0 && n > uint64(most)) || (len(s) > 1 && s[0] == '0') {
+		return fmt.Errorf("%q is not a number for this", clip(s))
+	}
+	*to = int(n)
+	return nil
+}
+
+func readProtocol(r *Rule, s string) error {
+	if err := readInt(&r.Protocol, s, 255); err != nil || r.Protocol == RuleProtocol {
+		return err
+	}
+	return fmt.Errorf("%d is not ec2net's number, %d", r.Protocol, RuleProtocol)
+}
+
+func readNetwork(to *netip.Prefix, s string) error {
+	if s == "all" {
+		return nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		var a netip.Addr
+		if a, err = netip.ParseAddr(s); err == nil {
+			p = netip.PrefixFrom(a, a.BitLen())
+		}
+	}
+	switch {
+	case err != nil || p != p.Masked():
+		return fmt.Errorf("%q is not an address, a block or all", clip(s))
+	case !p.Addr().Is4():
+		return fmt.Errorf("%s is IPv6, which ec2net does not route", p)
+	}
+	// The kernel does not tell 0.0.0.0/0 from "all".
+	if p.Bits() > 0 {
+		*to = p
+	}
+	return nil
+}
+
+func readFwmark(r *Rule, s string) (err error) {
+	mark, mask, hasMask := strings.Cut(s, "/")
+	r.MarkMask = ^facts.Mark(0)
+	if r.Mark, err = facts.ParseMark(mark); err != nil || !hasMask {
+		return err
+	}
+	if r.MarkMask, err = facts.ParseMark(mask); err == nil && (r.MarkMask == 0 || r.Mark&^r.MarkMask != 0) {
+		err = fmt.Errorf("%v has bits that the mask %v does not", r.Mark, r.MarkMask)
+	}
+	return err
+}
+
+func readDevice(to *string, s string) error {
+	*to = s
+	// Rules about the loopback interface are about locally made packets.
+	return facts.CheckName(s)
+}
+
+func checkRules(content []byte, e facts.ENI) error {
+	_, err := ParseRules(content, e)
+	return err
+}

@@ -1,0 +1,293 @@
+package render
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"text/template"
+	"text/template/parse"
+
+	"ec2net/facts"
+	"ec2net/templates"
+)
+
+// BlocksFile is the override that redefines blocks of the other templates.
+const BlocksFile = "blocks" + suffix
+
+// Overrides gives the texts of an administrator's templates by the names of
+// their files. It is how render reaches a disk.
+type Overrides interface {
+	// Names lists the files there are.
+	Names() ([]string, error)
+	// Read gives the text of one, which may be refused if others could have
+	// written it.
+	Read(name string) ([]byte, error)
+	// Path is where a file of this name is, for messages.
+	Path(name string) string
+}
+
+// Source says where the text of a template comes from.
+type Source struct {
+	// Name is that of the template's file: ethN.cfg.tmpl.
+	Name string
+	// Path is where the override is; empty for a built-in template.
+	Path string
+	// Blocks is the path of the blocks.tmpl that redefines blocks in it, if any.
+	Blocks string
+}
+
+func (s Source) shown() string {
+	from := s.Path
+	if from == "" {
+		from = "its built-in template " + s.Name
+	}
+	if s.Blocks != "" {
+		from += " and " + s.Blocks
+	}
+	return from
+}
+
+// Templates is the default templates under an administrator's overrides.
+type Templates struct {
+	overrides Overrides
+	names     []string
+	blocks    []byte            // the text of blocks.tmpl, nil without one
+	parsed    map[string]parsed // by the name of the template's file
+}
+
+type parsed struct {
+	tmpl *template.Template
+	from Source
+}
+
+// Load finds which templates there are. o may be nil: only the built-in ones.
+func Load(o Overrides) (*Templates, error) {
+	t := &Templates{overrides: o, parsed: make(map[string]parsed)}
+	if o == nil {
+		return t, nil
+	}
+	var err error
+	if t.names, err = o.Names(); err != nil {
+		return nil, err
+	}
+	if slices.Contains(t.names, BlocksFile) {
+		if t.blocks, err = o.Read(BlocksFile); err != nil {
+			return nil, &Error{Template: t.overridden(BlocksFile), Err: err}
+		}
+		if err := t.checkBlocks(); err != nil {
+			return nil, &Error{Template: t.overridden(BlocksFile), Err: err}
+		}
+	}
+	return t, nil
+}
+
+func (t *Templates) overridden(name string) Source {
+	return Source{Name: name, Path: t.overrides.Path(name)}
+}
+
+// resolve says which template serves a kind for an interface: the one for this
+// interface, before the one for all, before the built-in one.
+func (t *Templates) resolve(k kind, iface string) Source {
+	for _, name := range []string{k.template(iface), k.template(every)} {
+		if slices.Contains(t.names, name) {
+			return t.overridden(name)
+		}
+	}
+	return Source{Name: k.template(every)}
+}
+
+// text is what stands in the file of a template.
+func (t *Templates) text(from Source) ([]byte, error) {
+	if from.Path != "" {
+		return t.overrides.Read(from.Name)
+	}
+	return fs.ReadFile(templates.Ifupdown, "ifupdown/"+from.Name)
+}
+
+// lookup gives the parsed template of a kind for an interface.
+func (t *Templates) lookup(k kind, iface string) (*template.Template, Source, error) {
+	from := t.resolve(k, iface)
+	if p, ok := t.parsed[from.Name]; ok {
+		return p.tmpl, p.from, nil
+	}
+	fail := func(err error) (*template.Template, Source, error) {
+		return nil, from, &Error{File: k.file(iface), Template: from, Err: err}
+	}
+	text, err := t.text(from)
+	if err != nil {
+		return fail(err)
+	}
+	// The name stands in every message of text/template, with line and column.
+	name := from.Path
+	if name == "" {
+		name = from.Name
+	}
+	set, err := emptySet()
+	if err != nil {
+		return fail(err)
+	}
+	tmpl, err := set.New(name).Parse(string(text))
+	if err != nil {
+		return fail(err)
+	}
+	if t.blocks != nil {
+		before := definitions(tmpl)
+		if _, err := tmpl.New(t.overrides.Path(BlocksFile)).Parse(string(t.blocks)); err != nil {
+			return fail(err)
+		}
+		if slices.ContainsFunc(t.Blocks(), func(b string) bool { return slices.Contains(before, b) }) {
+			from.Blocks = t.overrides.Path(BlocksFile)
+		}
+	}
+	t.parsed[from.Name] = parsed{tmpl, from}
+	return tmpl, from, nil
+}
+
+// Blocks are the names that blocks.tmpl defines.
+func (t *Templates) Blocks() []string {
+	if t.blocks == nil {
+		return nil
+	}
+	trees, err := parseTrees(BlocksFile, string(t.blocks))
+	if err != nil {
+		return nil // Load has said so already
+	}
+	return sortedKeys(trees, BlocksFile)
+}
+
+// checkBlocks finds what in blocks.tmpl would have no effect: text outside of
+// definitions, and definitions that neither a default template nor another
+// definition uses, most likely misspelt.
+func (t *Templates) checkBlocks() error {
+	path := t.overrides.Path(BlocksFile)
+	trees, err := parseTrees(path, string(t.blocks))
+	if err != nil {
+		return err
+	}
+	if main := trees[path]; main != nil && !parse.IsEmptyTree(main.Root) {
+		return errors.New(`text outside of {{define "..."}}...{{end}} has no effect here`)
+	}
+	known := DefaultBlocks()
+	usable := slices.Clone(known)
+	for _, tree := range trees {
+		usable = append(usable, calls(tree.Root)...)
+	}
+	for _, name := range t.names {
+		if kindOf, _ := t.Owner(name); kindOf == "" {
+			continue
+		}
+		// A block of an administrator's own template can be redefined as well.
+		if text, err := t.overrides.Read(name); err == nil {
+			if own, err := parseTrees(name, string(text)); err == nil {
+				usable = append(usable, sortedKeys(own, name)...)
+			}
+		}
+	}
+	for _, name := range sortedKeys(trees, path) {
+		if !slices.Contains(usable, name) {
+			return &unknownBlockError{name: name, known: known}
+		}
+	}
+	return nil
+}
+
+// DefaultBlocks are the blocks of the built-in templates.
+func DefaultBlocks() []string {
+	var names []string
+	for _, k := range kinds {
+		file := k.template(every)
+		text, err := fs.ReadFile(templates.Ifupdown, "ifupdown/"+file)
+		if err != nil {
+			continue
+		}
+		if trees, err := parseTrees(file, string(text)); err == nil {
+			names = append(names, sortedKeys(trees, file)...)
+		}
+	}
+	return names
+}
+
+// Owner says which kind of file an override of this name is for, and for which
+// interface, "ethN" meaning all. Both are empty for a name that is never used.
+func (t *Templates) Owner(name string) (kindName, iface string) {
+	base, ok := strings.CutSuffix(name, suffix)
+	if !ok {
+		return "", ""
+	}
+	for _, k := range kinds {
+		if iface, ok := strings.CutSuffix(base, "."+k.name); ok && facts.CheckName(iface) == nil {
+			return k.name, iface
+		}
+	}
+	return "", ""
+}
+
+// parseTrees parses without regard to which functions exist.
+func parseTrees(name, text string) (map[string]*parse.Tree, error) {
+	trees := make(map[string]*parse.Tree)
+	tree := parse.New(name)
+	tree.Mode = parse.SkipFuncCheck
+	_, err := tree.Parse(text, "", "", trees)
+	return trees, err
+}
+
+// calls are the names that {{template}} and {{block}} call below a node.
+func calls(node parse.Node) []string {
+	var names []string
+	var walk func(n parse.Node)
+	branch := func(b *parse.BranchNode) {
+		walk(b.List)
+		if b.ElseList != nil {
+			walk(b.ElseList)
+		}
+	}
+	walk = func(n parse.Node) {
+		switch n := n.(type) {
+		case *parse.ListNode:
+			for _, child := range n.Nodes {
+				walk(child)
+			}
+		case *parse.TemplateNode:
+			names = append(names, n.Name)
+		case *parse.IfNode:
+			branch(&n.BranchNode)
+		case *parse.RangeNode:
+			branch(&n.BranchNode)
+		case *parse.WithNode:
+			branch(&n.BranchNode)
+		}
+	}
+	walk(node)
+	return names
+}
+
+func definitions(tmpl *template.Template) []string {
+	var names []string
+	for _, d := range tmpl.Templates() {
+		names = append(names, d.Name())
+	}
+	return names
+}
+
+func sortedKeys(trees map[string]*parse.Tree, but string) []string {
+	var names []string
+	for name := range trees {
+		if name != but {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// unknownBlockError is a definition in blocks.tmpl that nothing uses.
+type unknownBlockError struct {
+	name  string
+	known []string
+}
+
+func (e *unknownBlockError) Error() string {
+	return fmt.Sprintf("no template has a block %q", e.name)
+}
