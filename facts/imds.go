@@ -40,9 +40,12 @@ func NewIMDS(at Endpoint) (*IMDS, error) {
 		EnableFallback:        aws.FalseTernary,
 		HTTPClient:            newTransport(),
 		DisableDefaultTimeout: true, // the caller's context has the deadline
+		// The SDK's own waits of up to a second are long for a service that is
+		// on the same host.
+		DisableDefaultMaxBackoff: true,
 		Retryer: retry.NewStandard(func(o *retry.StandardOptions) {
 			o.MaxAttempts = 3
-			o.MaxBackoff = 500 * time.Millisecond
+			o.MaxBackoff = 200 * time.Millisecond
 		}),
 	}
 	shown := "http://169.254.169.254"

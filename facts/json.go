@@ -134,8 +134,13 @@ func clipped(raw json.RawMessage) string {
 	if json.Compact(&line, raw) != nil || line.Len() > 80 {
 		return fmt.Sprintf("a value of %d bytes", len(raw))
 	}
-	// A DEL or a byte beyond ASCII is no harm in JSON, but is on a terminal.
-	return strings.Trim(fmt.Sprintf("%+q", line.String()), `"`)
+	// What is not plain ASCII is no harm in JSON, but may be on a terminal.
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, line.String())
 }
 
 // plain puts the errors of encoding/json in the reader's words.

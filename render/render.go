@@ -16,6 +16,8 @@ import (
 
 // File is one rendered file.
 type File struct {
+	// Interface is whose file it is: eth1.
+	Interface string
 	// Kind is what the file is, as in --only: cfg, iptables, ...
 	Kind string
 	// Path is where it belongs on the machine; always absolute.
@@ -94,7 +96,7 @@ func (t *Templates) Render(ctx context.Context, e facts.ENI, only ...string) ([]
 		if err != nil {
 			return nil, &Error{File: k.file(e.Name), Template: from, Err: err}
 		}
-		files = append(files, File{Kind: k.name, Path: k.path(e.Name), Template: from.shown(), Content: content})
+		files = append(files, File{Interface: e.Name, Kind: k.name, Path: k.path(e.Name), Template: from.shown(), Content: content})
 	}
 	return files, nil
 }

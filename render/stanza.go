@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -85,3 +86,11 @@ func logicalLines(content []byte) func(func(textLine) bool) {
 		}
 	}
 }
+
+// unmanaged is the line by which an administrator keeps ec2net's hands off an
+// ENI. It is a comment, since ifupdown cannot read the bare words.
+var unmanaged = regexp.MustCompile(`(?m)^[ \t]*#[ \t]*EC2SYNC=no[ \t]*$`)
+
+// Unmanaged says whether a cfg file has the line "# EC2SYNC=no": then nothing
+// of its ENI is to be touched.
+func Unmanaged(cfg []byte) bool { return unmanaged.Match(cfg) }

@@ -160,13 +160,23 @@ func (inv *invocation) printDiff(files []render.File) error {
 	return quietStatus(statusDiffers)
 }
 
+// writeBelow writes the files of every ENI that ec2net may touch.
 func (inv *invocation) writeBelow(files []render.File) error {
 	tree, err := disk.OpenTree(inv.render.root, true)
 	if err != nil {
 		return system(err)
 	}
 	defer tree.Close()
+	kept := make(map[string]bool)
 	for _, f := range files {
+		if _, known := kept[f.Interface]; !known {
+			if kept[f.Interface], err = inv.isKept(tree, f.Interface); err != nil {
+				return err
+			}
+		}
+		if kept[f.Interface] {
+			continue
+		}
 		wrote, err := tree.Write(f.Path, f.Content)
 		if err != nil {
 			return system(fmt.Errorf("cannot write %s: %w", f.Path, err))
@@ -177,5 +187,27 @@ func (inv *invocation) writeBelow(files []render.File) error {
 			fmt.Fprintf(inv.stderr, "ec2net: %s is as it should be\n", f.Path)
 		}
 	}
+	for _, k := range kept {
+		if k {
+			return quietStatus(statusNoRetry)
+		}
+	}
 	return nil
+}
+
+// isKept says whether an administrator keeps an ENI from ec2net.
+func (inv *invocation) isKept(tree *disk.Tree, iface string) (bool, error) {
+	path, err := render.View{ENI: facts.ENI{Name: iface}}.Path("cfg")
+	if err != nil {
+		return false, err
+	}
+	cfg, err := tree.Read(path)
+	if err != nil {
+		return false, system(fmt.Errorf("cannot write for %s: %w", iface, err))
+	}
+	kept := render.Unmanaged(cfg)
+	if kept {
+		fmt.Fprintf(inv.stderr, "ec2net: %s says EC2SYNC=no: nothing of %s is touched\n", path, iface)
+	}
+	return kept, nil
 }

@@ -1,0 +1,197 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/vishvananda/netlink"
+
+	"ec2net/lab/imds"
+)
+
+// inNamespace says that this process has a network namespace of its own.
+const inNamespace = "EC2NET_TEST_NAMESPACE"
+
+// TestMain runs the tests, as root, in a network namespace of their own: there
+// eth0 and eth1 have the MACs of the fake IMDS, and what is left of them ends
+// with the process.
+func TestMain(m *testing.M) {
+	// The scripts call this binary under the name of the tool.
+	isTool := filepath.Base(os.Args[0]) == "ec2net"
+	if !isTool && os.Geteuid() == 0 && os.Getenv(inNamespace) == "" {
+		os.Exit(again())
+	}
+	if os.Getenv(inNamespace) != "" {
+		if err := addInterfaces(); err != nil {
+			fmt.Fprintln(os.Stderr, "cannot prepare the namespace:", err)
+			os.Exit(1)
+		}
+	}
+	testscript.Main(m, map[string]func(){"ec2net": main})
+}
+
+// again runs this test binary once more, in a network namespace.
+func again() int {
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Env = append(os.Environ(), inNamespace+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+func addInterfaces() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	if err := netlink.LinkSetUp(lo); err != nil {
+		return err
+	}
+	for name, mac := range map[string]string{
+		"eth0": imds.Primary().MAC, "eth1": imds.Secondary().MAC, "eth2": "02:00:00:00:02:99",
+	} {
+		hw, err := net.ParseMAC(mac)
+		if err != nil {
+			return err
+		}
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.HardwareAddr = name, hw
+		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "peer-" + name}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			// No settings or templates of this machine, unless a script says so.
+			env.Vars = append(env.Vars, "EC2NET_TEMPLATES="+env.WorkDir+"/templates", "CONF="+env.WorkDir+"/conf")
+			return os.Mkdir(env.WorkDir+"/templates", 0o755)
+		},
+		Condition: func(name string) (bool, error) {
+			switch name {
+			case "namespace":
+				return os.Getenv(inNamespace) != "", nil
+			case "root":
+				return os.Geteuid() == 0, nil
+			}
+			return false, fmt.Errorf("no condition %q", name)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"status":   status,
+			"imds":     startIMDS,
+			"requests": requests,
+			"one-line": oneLineOnStderr,
+		},
+	})
+}
+
+// status N COMMAND...: the command exits with just this status.
+func status(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: status N command...")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	got := 0
+	if exit, ok := err.(*exec.ExitError); ok {
+		got = exit.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if fmt.Sprint(got) != args[0] {
+		ts.Fatalf("exit status %d, want %s", got, args[0])
+	}
+}
+
+// one-line: the error is one line of the tool's, and perhaps a hint.
+func oneLineOnStderr(ts *testscript.TestScript, neg bool, args []string) {
+	lines := strings.Split(strings.TrimSuffix(ts.ReadFile("stderr"), "\n"), "\n")
+	if !strings.HasPrefix(lines[0], "ec2net: ") || len(lines[0]) > 400 || len(lines) > 2 ||
+		(len(lines) == 2 && !strings.HasPrefix(lines[1], "hint: ")) {
+		ts.Fatalf("not one clear line: %q", lines)
+	}
+	if strings.ContainsAny(lines[0][len(lines[0])-1:], ".!") {
+		ts.Fatalf("an error ends without a full stop: %q", lines[0])
+	}
+}
+
+// servers are the running ones, by script.
+var servers sync.Map
+
+// imds FAULT: serves an instance with the ENIs eth0 and eth1 on loopback, as
+// AWS_EC2_METADATA_SERVICE_ENDPOINT.
+func startIMDS(ts *testscript.TestScript, neg bool, args []string) {
+	secondary := imds.Secondary()
+	fault := imds.Fault{}
+	if len(args) > 0 {
+		text := func(s string) *string { return &s }
+		switch args[0] {
+		case "hang":
+			fault = imds.Fault{Path: "local-ipv4s", Hang: true}
+		case "401":
+			fault = imds.Fault{Path: "meta-data", Status: 401}
+		case "403":
+			fault = imds.Fault{Status: 403}
+		case "404":
+			fault = imds.Fault{Path: "meta-data", Status: 404}
+		case "500":
+			fault = imds.Fault{Path: "local-ipv4s", Status: 500}
+		case "truncated":
+			fault = imds.Fault{Path: "local-ipv4s", Body: text("10.0.1.20\n10.0.1.21"), Truncate: 12}
+		case "hostile-address":
+			secondary.Raw = map[string]string{"local-ipv4s": "10.0.1.20; reboot"}
+		case "hostile-subnet":
+			secondary.Raw = map[string]string{"subnet-ipv4-cidr-block": "$(id)"}
+		case "hostile-id":
+			secondary.Raw = map[string]string{"interface-id": "eni-1\n    post-up reboot"}
+		case "megabyte":
+			secondary.Raw = map[string]string{"local-ipv4s": strings.Repeat("10.0.1.20\n", 100_000)}
+		default:
+			ts.Fatalf("no fault %q", args[0])
+		}
+	}
+	s := imds.New(imds.Primary(), secondary)
+	if fault != (imds.Fault{}) {
+		s.Fault(fault)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	go s.Serve(l)
+	ts.Defer(func() { s.Close() })
+	ts.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://"+l.Addr().String())
+	servers.Store(ts.Name()+ts.Getenv("WORK"), s)
+}
+
+// requests N: IMDS has had at most this many, each but the first with a token.
+func requests(ts *testscript.TestScript, neg bool, args []string) {
+	s, _ := servers.Load(ts.Name() + ts.Getenv("WORK"))
+	log := s.(*imds.Server).Requests()
+	var most int
+	if _, err := fmt.Sscan(args[0], &most); err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if len(log) > most || len(log) == 0 {
+		ts.Fatalf("%d requests, where %d are enough", len(log), most)
+	}
+	for _, r := range log {
+		if r.Method != "PUT" && !r.TokenValid {
+			ts.Fatalf("without a token: %s", r.Path)
+		}
+	}
+}

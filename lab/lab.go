@@ -1,0 +1,39 @@
+// Package lab is where ec2net is tried on real Debian userlands without EC2:
+// [Debian] makes the project's own Debian trees, [Tree.Run] runs one command
+// in a throwaway copy of a tree.
+//
+// The lab needs root, because it makes namespaces, mounts and device nodes,
+// and it needs debootstrap once for each tree. Beyond that it asks nothing of
+// the host: every tool that is run is the tree's. Whatever it starts lives in
+// namespaces of its own, which end with their first process, and that process
+// ends with the one that started it; so there is nothing to tear down, even
+// after a SIGKILL.
+package lab
+
+import (
+	"context"
+	"os"
+)
+
+// TB is the part of [testing.TB] that the lab uses. As with testing.TB, Fatalf
+// and Skipf do not return.
+type TB interface {
+	Helper()
+	Context() context.Context
+	Fatalf(format string, args ...any)
+	Skipf(format string, args ...any)
+}
+
+// needRoot skips the test for a user who cannot run it. Under CI a skipped
+// test would look like a passed one, so there it fails.
+func needRoot(tb TB) {
+	tb.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	const why = "the lab needs root: it makes namespaces, mounts and device nodes"
+	if os.Getenv("CI") != "" {
+		tb.Fatalf("%s", why)
+	}
+	tb.Skipf("%s", why)
+}

@@ -1,0 +1,179 @@
+package render_test
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/diff"
+
+	"ec2net/facts"
+	"ec2net/render"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// testCases are the files of testdata/facts, each of one or more ENIs.
+func testCases(t testing.TB) map[string][]facts.ENI {
+	t.Helper()
+	paths, err := filepath.Glob("testdata/facts/*.json")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no facts: %v", err)
+	}
+	cases := make(map[string][]facts.ENI)
+	for _, path := range paths {
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		enis, err := facts.Decode(f, facts.DefaultNumbers)
+		f.Close()
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		cases[strings.TrimSuffix(filepath.Base(path), ".json")] = enis
+	}
+	return cases
+}
+
+func builtIn(t testing.TB) *render.Templates {
+	t.Helper()
+	templates, err := render.Load(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return templates
+}
+
+func mustRender(t testing.TB, templates *render.Templates, e facts.ENI) []render.File {
+	t.Helper()
+	files, err := templates.Render(context.Background(), e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+func printed(files []render.File) []byte {
+	var out bytes.Buffer
+	for _, f := range files {
+		fmt.Fprintf(&out, "# ==> %s <==\n%s\n", f.Path, f.Content)
+	}
+	return out.Bytes()
+}
+
+func TestGolden(t *testing.T) {
+	for name, enis := range testCases(t) {
+		t.Run(name, func(t *testing.T) {
+			var got []byte
+			for _, e := range enis {
+				got = append(got, printed(mustRender(t, builtIn(t), e))...)
+				if why := render.Nothing(e); why != "" {
+					got = fmt.Appendf(got, "# nothing: %s\n", why)
+				}
+			}
+			golden := "testdata/golden/" + name + ".golden"
+			if *update {
+				if err := os.WriteFile(golden, got, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := diff.Diff(golden, want, "rendered", got); d != nil {
+				t.Errorf("%s", d)
+			}
+		})
+	}
+}
+
+// The same facts give the same bytes: whatever the environment, the time zone
+// and the number of times.
+func TestSameBytes(t *testing.T) {
+	cases := testCases(t)
+	once := make(map[string][]byte)
+	for name, enis := range cases {
+		for _, e := range enis {
+			once[name+e.Name] = printed(mustRender(t, builtIn(t), e))
+		}
+	}
+	t.Setenv("TZ", "Pacific/Kiritimati")
+	t.Setenv("LANG", "tr_TR.UTF-8")
+	t.Setenv("HOME", "/nowhere")
+	t.Chdir(t.TempDir())
+	for range 20 {
+		templates := builtIn(t)
+		for name, enis := range cases {
+			for _, e := range enis {
+				if got := printed(mustRender(t, templates, e)); !bytes.Equal(got, once[name+e.Name]) {
+					t.Fatalf("%s differs:\n%s", name, got)
+				}
+			}
+		}
+	}
+}
+
+// characters of the output that a shell, ifupdown or iptables could give a
+// meaning to: everything but those of which names, addresses and numbers are made.
+func special(content []byte) string {
+	return strings.Map(func(r rune) rune {
+		if ('a' <= r && r <= 'z') || ('A' <= r && r <= 'Z') || ('0' <= r && r <= '9') || strings.ContainsRune("._-:/", r) {
+			return -1
+		}
+		return r
+	}, string(content))
+}
+
+// FuzzFacts renders whatever facts are taken. The special characters of a
+// rendered file, in their order, all come from the template: they are those of
+// an ENI that is known to be harmless and has as many addresses.
+func FuzzFacts(f *testing.F) {
+	paths, err := filepath.Glob("testdata/facts/*.json")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Add([]byte(`{"name":"eth1;id","mac":"02:00:00:00:00:01","id":"eni-$(id)","device_number":1,"ipv4":["10.0.0.5; reboot"],"subnet":"10.0.0.0/24"}`))
+	templates := builtIn(f)
+	harmless := testCases(f)["one"][0]
+	f.Fuzz(func(t *testing.T, data []byte) {
+		enis, err := facts.Decode(bytes.NewReader(data), facts.DefaultNumbers)
+		if err != nil {
+			return
+		}
+		for _, e := range enis {
+			files := mustRender(t, templates, e)
+			if render.Nothing(e) != "" {
+				if len(files) != 0 {
+					t.Fatalf("rendered %d files of nothing", len(files))
+				}
+				continue
+			}
+			like := harmless
+			for like.IPv4 = nil; len(like.IPv4) < len(e.IPv4); {
+				like.IPv4 = append(like.IPv4, harmless.Gateway)
+				// Rules have to differ from one another.
+				harmless.Gateway = harmless.Gateway.Next()
+			}
+			like.IPv4Prefixes = e.IPv4Prefixes
+			for i, want := range mustRender(t, templates, like) {
+				if got := special(files[i].Content); got != special(want.Content) {
+					t.Errorf("%s of %+v has characters that are not the template's:\n%s", want.Kind, e, files[i].Content)
+				}
+			}
+		}
+	})
+}

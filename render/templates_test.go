@@ -1,0 +1,249 @@
+package render_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"ec2net/facts"
+	"ec2net/render"
+)
+
+// memory is an administrator's folder of templates, by file name.
+type memory map[string]string
+
+func (m memory) Names() ([]string, error) {
+	var names []string
+	for name := range m {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+func (m memory) Read(name string) ([]byte, error) {
+	if text, ok := strings.CutPrefix(m[name], "refuse: "); ok {
+		return nil, errors.New(text)
+	}
+	return []byte(m[name]), nil
+}
+
+func (m memory) Path(name string) string { return "/dir/" + name }
+
+// renderWith renders one kind of file for the ENI of the case "one", under
+// another name if one is given.
+func renderWith(ctx context.Context, t *testing.T, m memory, name, kind string) (string, error) {
+	t.Helper()
+	templates, err := render.Load(m)
+	if err != nil {
+		return "", err
+	}
+	e, err := facts.Renamed(testCases(t)["one"][0], name, facts.DefaultNumbers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := templates.Render(ctx, e, kind)
+	if err != nil {
+		return "", err
+	}
+	return string(files[0].Content), nil
+}
+
+func TestOverrides(t *testing.T) {
+	all := memory{
+		"ethN.iptables.tmpl": "# all {{.Name}}\n",
+		"eth1.iptables.tmpl": "# one {{.Name}}\n",
+	}
+	for _, c := range []struct {
+		name string
+		m    memory
+		want string
+	}{
+		{"eth1", all, "# one eth1\n"},
+		{"eth2", all, "# all eth2\n"},
+		{"eth1", memory{"eth1.iptables.tmpl": "# {{.Template}} {{.Chain}} {{.Path \"rules\"}}"}, "# /dir/eth1.iptables.tmpl ec2net-eth1 /var/lib/ec2net/eth1.rules"},
+		{"eth1", memory{"ethN.iptables.tmpl": "{{template \"x\" .}}{{define \"x\"}}{{.Index}}{{end}}"}, "1"},
+		// A block of an administrator's own template can be redefined too.
+		{"eth1", memory{"ethN.iptables.tmpl": "{{block \"own\" .}}{{end}}", "blocks.tmpl": "{{define \"own\"}}mine{{end}}"}, "mine"},
+		// Definitions of two templates have nothing to do with each other.
+		{"eth1", memory{"ethN.iptables.tmpl": "{{define \"x\"}}a{{end}}{{template \"x\"}}", "ethN.iptables-down.tmpl": "{{define \"x\"}}b{{end}}"}, "a"},
+	} {
+		got, err := renderWith(t.Context(), t, c.m, c.name, "iptables")
+		if err != nil || got != c.want {
+			t.Errorf("%s with %v: %q, %v; want %q", c.name, c.m, got, err, c.want)
+		}
+	}
+}
+
+// One more line is the default plus that line, and says where it comes from.
+func TestBlocks(t *testing.T) {
+	plain, err := renderWith(t.Context(), t, nil, "eth1", "cfg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := memory{"blocks.tmpl": `{{define "cfg-post-up"}}
+    post-up logger {{template "who" .}}{{end}}
+{{define "who"}}{{.Name}}{{end}}`}
+	got, err := renderWith(t.Context(), t, m, "eth1", "cfg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got = strings.Replace(got, " and /dir/blocks.tmpl.", ".", 1)
+	if want := strings.Replace(got, "    post-up logger eth1\n", "", 1); want == got || want != plain {
+		t.Errorf("not the default plus a line:\n%s", got)
+	}
+	if rules, err := renderWith(t.Context(), t, m, "eth1", "rules"); err != nil || strings.Contains(rules, "blocks.tmpl") {
+		t.Errorf("blocks.tmpl is named where it changes nothing: %v\n%s", err, rules)
+	}
+}
+
+// Every default block is empty, and does something when it is not.
+func TestEveryBlock(t *testing.T) {
+	blocks := render.DefaultBlocks()
+	if len(blocks) < 5 {
+		t.Fatalf("only %v", blocks)
+	}
+	for _, b := range blocks {
+		kind, _, _ := strings.Cut(b, "-")
+		m := memory{"blocks.tmpl": fmt.Sprintf("{{define %q}}\n# here\n{{end}}", b)}
+		got, err := renderWith(t.Context(), t, m, "eth1", kind)
+		if err != nil || !strings.Contains(got, "# here") {
+			t.Errorf("%s: %v\n%s", b, err, got)
+		}
+	}
+}
+
+func TestTemplateErrors(t *testing.T) {
+	endless, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	for _, c := range []struct {
+		name string
+		m    memory
+		kind string
+		want string // in the message
+		hint string // in the hint
+	}{
+		{"syntax", memory{"ethN.cfg.tmpl": "a\nb {{if}}"}, "cfg", "cannot render eth1.cfg: /dir/ethN.cfg.tmpl:2: missing value for if", ""},
+		{"not closed", memory{"eth1.cfg.tmpl": "a\n{{.Name"}, "cfg", "/dir/eth1.cfg.tmpl:2: unclosed action", ""},
+		{"field", memory{"ethN.cfg.tmpl": "\n\n{{.Nmae}}"}, "cfg", "/dir/ethN.cfg.tmpl:3:2: executing \"/dir/ethN.cfg.tmpl\" at <.Nmae>: can't evaluate field Nmae", "help templates"},
+		{"key", memory{"ethN.cfg.tmpl": `{{(dict "a" 1).b}}`}, "cfg", "map has no entry for key \"b\"", ""},
+		{"function", memory{"ethN.cfg.tmpl": "{{frobnicate}}"}, "cfg", "function \"frobnicate\" not defined", "help templates"},
+		{"environment", memory{"ethN.cfg.tmpl": `{{env "HOME"}}`}, "cfg", "function \"env\" not defined", ""},
+		{"clock", memory{"ethN.cfg.tmpl": `{{now}}`}, "cfg", "function \"now\" not defined", ""},
+		{"chance", memory{"ethN.cfg.tmpl": `{{randInt 0 9}}`}, "cfg", "function \"randInt\" not defined", ""},
+		{"fail", memory{"ethN.cfg.tmpl": `{{fail "not here"}}`}, "cfg", "not here", ""},
+		{"recursion", memory{"ethN.cfg.tmpl": `{{define "x"}}{{template "x"}}{{end}}{{template "x"}}`}, "cfg", "exceeded maximum template depth", ""},
+		{"endless", memory{"ethN.cfg.tmpl": `{{range 9000000000000000000}}{{end}}`}, "cfg", "/dir/ethN.cfg.tmpl: the template did not come to its end in time", ""},
+		{"100 MB", memory{"ethN.cfg.tmpl": `{{repeat 100000000 "x"}}`}, "cfg", "the output is longer than 1048576 bytes", ""},
+		{"100 MB in lines", memory{"ethN.cfg.tmpl": "{{range 100000000}}x\n{{end}}"}, "cfg", "the output is longer than", ""},
+		{"unreadable", memory{"ethN.cfg.tmpl": "refuse: not to be trusted"}, "cfg", "cannot render eth1.cfg: /dir/ethN.cfg.tmpl: not to be trusted", ""},
+		{"blocks unreadable", memory{"blocks.tmpl": "refuse: not to be trusted"}, "cfg", "cannot use /dir/blocks.tmpl: not to be trusted", ""},
+		{"blocks syntax", memory{"blocks.tmpl": "\n{{define}}"}, "cfg", "/dir/blocks.tmpl:2: ", ""},
+		{"block misspelt", memory{"blocks.tmpl": `{{define "cfg-postup"}}x{{end}}`}, "cfg", "no template has a block \"cfg-postup\"", "cfg-post-up"},
+		{"text between blocks", memory{"blocks.tmpl": "post-up id\n"}, "cfg", "has no effect", ""},
+		{"field in block", memory{"blocks.tmpl": "{{define \"cfg-post-up\"}}\n{{.Nmae}}{{end}}"}, "cfg", "/dir/blocks.tmpl:2:2: ", "help templates"},
+		{"bare EC2SYNC", memory{"ethN.cfg.tmpl": "EC2SYNC=no\niface eth1 inet dhcp\n"}, "cfg", `line 1 of the output, "EC2SYNC=no": not a line that can stand before a stanza`, "interfaces(5)"},
+		{"other stanza", memory{"ethN.cfg.tmpl": "iface eth9 inet dhcp\n"}, "cfg", "there is no stanza \"iface eth1 ...\"", ""},
+		{"option without value", memory{"blocks.tmpl": "{{define \"cfg-options\"}}\n    hostname\n{{end}}"}, "cfg", `"hostname": an option without a value`, ""},
+		{"rule of another table", memory{"blocks.tmpl": "{{define \"rules\"}}\nrule add pref 1001 from 10.9.9.9 lookup 254\n{{end}}"}, "rules", "lookup 254 is not the table of eth1, 1001", "pref 1001"},
+		{"command as rule", memory{"ethN.rules.tmpl": "link set eth1 down\n"}, "rules", `not a line of "rule add"`, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ctx := t.Context()
+			if c.name == "endless" {
+				ctx = endless
+			}
+			got, err := renderWith(ctx, t, c.m, "eth1", c.kind)
+			var known *render.Error
+			if !errors.As(err, &known) {
+				t.Fatalf("%.200q, %v", got, err)
+			}
+			if !strings.Contains(err.Error(), c.want) || len(err.Error()) > 500 {
+				t.Errorf("error %q does not say %q", err, c.want)
+			}
+			if !strings.Contains(known.Hint(), c.hint) {
+				t.Errorf("hint %q does not say %q", known.Hint(), c.hint)
+			}
+		})
+	}
+}
+
+// All of an ENI's files render, or none is given.
+func TestAllOrNone(t *testing.T) {
+	templates, err := render.Load(memory{"ethN.rules.tmpl": "{{.Nmae}}"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := templates.Render(t.Context(), testCases(t)["one"][0])
+	if err == nil || files != nil {
+		t.Errorf("%d files, %v", len(files), err)
+	}
+}
+
+func TestListAndText(t *testing.T) {
+	templates, err := render.Load(memory{"eth1.cfg.tmpl": "a", "ethN.rules.tmpl": "b", "ethN.rule.tmpl": "c", "README": "d", "a b.cfg.tmpl": "e"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, row := range templates.List() {
+		got = append(got, row.Name+" "+row.Interface+" "+row.From)
+	}
+	want := []string{"ethN.cfg.tmpl  built in", "eth1.cfg.tmpl eth1 /dir/eth1.cfg.tmpl", "ethN.iptables.tmpl  built in",
+		"ethN.iptables-down.tmpl  built in", "ethN.rules.tmpl  /dir/ethN.rules.tmpl"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	if u := templates.Unused(); !slices.Equal(u, []string{"/dir/a b.cfg.tmpl", "/dir/ethN.rule.tmpl"}) {
+		t.Errorf("%q", u)
+	}
+	for name, want := range map[string]string{"rules": "b", "ethN.rules.tmpl": "b", "eth1.cfg.tmpl": "a"} {
+		if text, err := templates.Text(name); err != nil || string(text) != want {
+			t.Errorf("%s: %q, %v", name, text, err)
+		}
+	}
+	if _, err := templates.Text("../render.go"); err == nil {
+		t.Error("showed a file that is no template")
+	}
+}
+
+// The rule of the house: rendering reaches neither disk nor network, clock nor
+// environment. render/disk does, and is not part of it.
+func TestImports(t *testing.T) {
+	paths, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	forbidden := []string{"os", "net", "net/http", "time", "math/rand", "math/rand/v2", "crypto/rand", "syscall", "os/exec", "ec2net/render/disk", "ec2net/hooks"}
+	seen := 0
+	for _, path := range paths {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		source, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, source, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range file.Imports {
+			seen++
+			if slices.Contains(forbidden, strings.Trim(i.Path.Value, `"`)) {
+				t.Errorf("%s imports %s", path, i.Path.Value)
+			}
+		}
+	}
+	if seen == 0 {
+		t.Error("no imports seen")
+	}
+}
