@@ -1,0 +1,224 @@
+package render_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"ec2net/facts"
+	"ec2net/lab"
+	"ec2net/render"
+)
+
+// In these tests Debian's own programs judge what is rendered.
+
+// machine is the files of some ENIs on a machine whose interfaces(5) reads them.
+func machine(t *testing.T, enis []facts.ENI) map[string]string {
+	t.Helper()
+	files := map[string]string{
+		"/etc/network/interfaces": "auto lo\niface lo inet loopback\nsource /etc/network/interfaces.d/*.cfg\n",
+	}
+	for _, e := range enis {
+		for _, f := range mustRender(t, builtIn(t), e) {
+			files[f.Path] = string(f.Content)
+		}
+	}
+	return files
+}
+
+// run runs a script in a copy of the Debian tree, and wants it to succeed.
+func run(t *testing.T, files map[string]string, script string, args ...any) string {
+	t.Helper()
+	script = fmt.Sprintf(script, args...)
+	r := lab.Debian(t, "bookworm").Run(t, lab.Cmd{Args: []string{"sh", "-euc", script}, Files: files})
+	if r.Status != 0 {
+		t.Fatalf("status %d of\n%s\nstdout: %s\nstderr: %s", r.Status, script, r.Stdout, r.Stderr)
+	}
+	return r.Stdout
+}
+
+// eachENI runs a test for every ENI of testdata/facts that has files.
+func eachENI(t *testing.T, test func(t *testing.T, e facts.ENI)) {
+	for name, enis := range testCases(t) {
+		for _, e := range enis {
+			if render.Nothing(e) != "" {
+				continue
+			}
+			t.Run(name+"-"+e.Name, func(t *testing.T) {
+				t.Parallel()
+				test(t, e)
+			})
+		}
+	}
+}
+
+// ifquery reads the stanza, and finds in it what is meant.
+func TestIfquery(t *testing.T) {
+	eachENI(t, func(t *testing.T, e facts.ENI) {
+		files := machine(t, []facts.ENI{e})
+		out := run(t, files, "ifquery --list --allow=hotplug; echo; ifquery %s", e.Name)
+		list, options, _ := strings.Cut(out, "\n\n")
+		if strings.TrimSpace(list) != e.Name {
+			t.Errorf("allow-hotplug has %q", list)
+		}
+		if !strings.Contains(options, fmt.Sprintf("metric: %d\n", e.Metric)) {
+			t.Errorf("no metric %d in\n%s", e.Metric, options)
+		}
+		for _, want := range []string{
+			fmt.Sprintf("up: ip route replace %s dev %s table %d\n", e.Subnet, e.Name, e.Table),
+			fmt.Sprintf("up: ip route replace default via %s dev %s table %d\n", e.Gateway, e.Name, e.Table),
+		} {
+			if !strings.Contains(options, want) {
+				t.Errorf("no %q in\n%s", want, options)
+			}
+		}
+		cfg := files["/etc/network/interfaces.d/"+e.Name+".cfg"]
+		for word, shown := range map[string]string{"post-up": "up", "pre-down": "down"} {
+			if in, out := strings.Count(cfg, "\n    "+word+" "), strings.Count("\n"+options, "\n"+shown+": "); in != out || in == 0 {
+				t.Errorf("%d lines of %s are written, %d read", in, word, out)
+			}
+		}
+	})
+}
+
+// stanzaLines is shell that prints the commands of a stanza as ifupdown has
+// understood them: lines up NAME, or lines down NAME. It calls post-up "up", and
+// pre-down "down".
+const stanzaLines = `lines() { ifquery "$2" | sed -n "s/^$1: //p"; }
+`
+
+// Every command of a stanza is POSIX shell, which dash and shellcheck judge.
+func TestShell(t *testing.T) {
+	eachENI(t, func(t *testing.T, e facts.ENI) {
+		run(t, machine(t, []facts.ENI{e}), stanzaLines+`
+for word in up down; do
+	lines $word %[1]s >/tmp/script
+	test -s /tmp/script
+	dash -n /tmp/script
+	# SC2034: the rest of a line is read into a variable that nobody uses.
+	# SC2015: "a || b || true" is meant.
+	shellcheck --shell=sh --exclude=SC2034,SC2015 /tmp/script
+done`, e.Name)
+	})
+}
+
+// Both back ends of iptables take the fragments. (--test of the nft back end
+// looks at the syntax alone, so the fragment is applied as well.)
+func TestIptablesRestore(t *testing.T) {
+	eachENI(t, func(t *testing.T, e facts.ENI) {
+		run(t, machine(t, []facts.ENI{e}), `
+for restore in iptables-nft-restore iptables-legacy-restore; do
+	for f in iptables iptables-down iptables; do
+		$restore --test --noflush /var/lib/ec2net/%[1]s.$f
+		$restore --noflush /var/lib/ec2net/%[1]s.$f
+	done
+done`, e.Name)
+	})
+}
+
+// ip -batch takes the script, and the kernel then has the rules that ec2net
+// reads from it.
+func TestIPBatch(t *testing.T) {
+	eachENI(t, func(t *testing.T, e facts.ENI) {
+		files := machine(t, []facts.ENI{e})
+		script := files["/var/lib/ec2net/"+e.Name+".rules"]
+		out := run(t, files, "ip -batch /var/lib/ec2net/%s.rules; ip -j -N rule show pref %d", e.Name, e.Priority)
+		var kernel []struct {
+			Priority                     int
+			Src, Table, Protocol, Fwmark string
+			SrcLen                       int
+			Fwmask                       string
+		}
+		if err := json.Unmarshal([]byte(out), &kernel); err != nil {
+			t.Fatalf("%v in %s", err, out)
+		}
+		var got []string
+		for _, r := range kernel {
+			line := fmt.Sprintf("pref %d from %s", r.Priority, r.Src)
+			if r.SrcLen != 0 && r.Src != "all" {
+				line += fmt.Sprintf("/%d", r.SrcLen)
+			}
+			if r.Fwmark != "" {
+				line += " fwmark " + r.Fwmark + "/" + r.Fwmask
+			}
+			got = append(got, line+fmt.Sprintf(" lookup %s protocol %s", r.Table, r.Protocol))
+		}
+		rules, err := render.ParseRules([]byte(script), e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want []string
+		for _, r := range rules {
+			want = append(want, r.String())
+		}
+		if len(want) != len(e.IPv4)+len(e.IPv4Prefixes)+1 || !slices.Equal(got, want) {
+			t.Errorf("the kernel has\n%s\nec2net reads\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	})
+}
+
+// The commands of the stanza run twice leave what they leave when run once;
+// those of going down, also run twice, leave nothing. docker0 is there without
+// a container, so its route is "linkdown".
+func TestUpTwiceDownTwice(t *testing.T) {
+	cases := testCases(t)
+	for _, backend := range []string{"nft", "legacy"} {
+		for _, name := range []string{"one", "same-subnet", "ens6"} {
+			t.Run(backend+"-"+name, func(t *testing.T) {
+				t.Parallel()
+				enis := cases[name]
+				var prepare, up, down, tables strings.Builder
+				for _, e := range enis {
+					fmt.Fprintf(&prepare, "ip link add %[1]s type veth peer name p-%[1]s; ip addr add %[2]s/%[3]d dev %[1]s; ip link set %[1]s up; ip link set p-%[1]s up\n",
+						e.Name, e.IPv4[0], e.Subnet.Bits())
+					fmt.Fprintf(&up, "lines up %s | sh -eu\n", e.Name)
+					fmt.Fprintf(&down, "lines down %s | sh -eu\n", e.Name)
+					fmt.Fprintf(&tables, "ip route show table %d 2>/dev/null || true\n", e.Table)
+				}
+				out := run(t, machine(t, enis), stanzaLines+`
+mkdir /tmp/bin
+for tool in iptables iptables-restore iptables-save; do
+	ln -s "$(command -v $tool | sed "s/iptables/iptables-%[1]s/")" /tmp/bin/$tool
+done
+PATH=/tmp/bin:$PATH
+state() { iptables-save -t mangle | grep -v '^#' | sed 's/ \[.*//'; %[5]s }
+%[2]s
+ip link add docker0 type bridge; ip addr add 172.17.0.1/16 dev docker0; ip link set docker0 up
+iptables -t mangle -A PREROUTING -j MARK --set-xmark 0x8000/0x8000
+state >/tmp/0
+%[3]s
+state >/tmp/1
+%[3]s
+state >/tmp/2
+%[4]s
+state >/tmp/3
+%[4]s
+state >/tmp/4
+for n in 0 1 2 3 4; do cat /tmp/$n; echo ---; done
+`, backend, prepare.String(), up.String(), down.String(), tables.String())
+				states := strings.Split(out, "---\n")
+				if states[1] != states[2] {
+					t.Errorf("up once:\n%s\nup twice:\n%s", states[1], states[2])
+				}
+				if states[3] != states[0] || states[4] != states[0] {
+					t.Errorf("before:\n%s\nafter:\n%s\ndown twice:\n%s", states[0], states[3], states[4])
+				}
+				for _, e := range enis {
+					for _, want := range []string{
+						fmt.Sprintf("default via %s dev %s", e.Gateway, e.Name),
+						fmt.Sprintf("%s dev %s", e.Subnet, e.Name),
+						"172.17.0.0/16 dev docker0",
+						fmt.Sprintf("-A PREROUTING -i %s -j ec2net-%s", e.Name, e.Name),
+						fmt.Sprintf("-A ec2net-%s -j MARK --set-xmark %v/0x3fff", e.Name, e.Mark),
+					} {
+						if strings.Count(states[1], want) != max(1, strings.Count(want, "docker0")*len(enis)) {
+							t.Errorf("not once: %q in\n%s", want, states[1])
+						}
+					}
+				}
+			})
+		}
+	}
+}
