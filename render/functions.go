@@ -11,12 +11,18 @@ import (
 	"github.com/Masterminds/sprig/v3"
 )
 
-// emptySet gives a new set of templates that can call the functions. Two
-// templates never share a set: a name that one defines is nothing to the other.
-func emptySet() (*template.Template, error) { return functionSet().Clone() }
+// emptySet gives a new set of templates. Two templates never share a set: a name
+// that one defines is nothing to the other. The built-in templates alone need
+// no more than the functions of text/template itself; making text/template look
+// at the two hundred others costs more than all of the rendering.
+func emptySet(withFunctions bool) (*template.Template, error) {
+	if !withFunctions {
+		return template.New("").Option("missingkey=error"), nil
+	}
+	return functionSet().Clone()
+}
 
-// functionSet is made once, when it is needed: text/template looks at each of
-// the two hundred functions.
+// functionSet is made once, when it is needed.
 var functionSet = sync.OnceValue(func() *template.Template {
 	return template.New("").Option("missingkey=error").Funcs(functionMap())
 })

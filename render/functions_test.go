@@ -10,7 +10,7 @@ import (
 
 func execute1(t *testing.T, text string) string {
 	t.Helper()
-	set, err := emptySet()
+	set, err := emptySet(true)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"text/template"
+	"sync/atomic"
 
 	"ec2net/facts"
 )
@@ -80,6 +80,31 @@ func (t *Templates) Render(ctx context.Context, e facts.ENI, only ...string) ([]
 	if Nothing(e) != "" {
 		return nil, nil
 	}
+	type result struct {
+		files []File
+		err   error
+	}
+	var now atomic.Pointer[Error]
+	done := make(chan result, 1)
+	go func() {
+		files, err := t.render(e, only, &now)
+		done <- result{files, err}
+	}()
+	select {
+	case r := <-done:
+		return r.files, r.err
+	case <-ctx.Done():
+		late := Error{File: e.Name}
+		if at := now.Load(); at != nil {
+			late = *at
+		}
+		late.Err = errors.New("the template did not come to its end in time")
+		return nil, &late
+	}
+}
+
+// render does the work of Render, and says in now which file it is at.
+func (t *Templates) render(e facts.ENI, only []string, now *atomic.Pointer[Error]) ([]File, error) {
 	var files []File
 	for _, k := range kinds {
 		if len(only) > 0 && !slices.Contains(only, k.name) {
@@ -89,35 +114,18 @@ func (t *Templates) Render(ctx context.Context, e facts.ENI, only ...string) ([]
 		if err != nil {
 			return nil, err
 		}
-		content, err := execute(ctx, tmpl, View{ENI: e, Template: from.shown(), Protocol: RuleProtocol})
+		now.Store(&Error{File: k.file(e.Name), Template: from})
+		var out capped
+		err = tmpl.Execute(&out, View{ENI: e, Template: from.shown(), Protocol: RuleProtocol})
 		if err == nil && k.check != nil {
-			err = k.check(content, e)
+			err = k.check(out.content, e)
 		}
 		if err != nil {
 			return nil, &Error{File: k.file(e.Name), Template: from, Err: err}
 		}
-		files = append(files, File{Interface: e.Name, Kind: k.name, Path: k.path(e.Name), Template: from.shown(), Content: content})
+		files = append(files, File{Interface: e.Name, Kind: k.name, Path: k.path(e.Name), Template: from.shown(), Content: out.content})
 	}
 	return files, nil
-}
-
-func execute(ctx context.Context, tmpl *template.Template, view View) ([]byte, error) {
-	type result struct {
-		content []byte
-		err     error
-	}
-	done := make(chan result, 1)
-	go func() {
-		var out capped
-		err := tmpl.Execute(&out, view)
-		done <- result{out.content, err}
-	}()
-	select {
-	case r := <-done:
-		return r.content, r.err
-	case <-ctx.Done():
-		return nil, errors.New("the template did not come to its end in time")
-	}
 }
 
 // capped takes what a template writes, up to maxOutput.

@@ -1,11 +1,10 @@
 package render
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -66,12 +65,11 @@ func network(p netip.Prefix) string {
 // an ENI has, so it takes only what can be compared with the kernel's rules,
 // and only the priority and the table of this ENI.
 func ParseRules(script []byte, e facts.ENI) ([]Rule, error) {
-	var rules []Rule
-	seen := make(map[Rule]bool)
-	scanner := bufio.NewScanner(bytes.NewReader(script))
-	scanner.Buffer(nil, maxOutput+1)
-	for line := 1; scanner.Scan(); line++ {
-		text, _, _ := strings.Cut(scanner.Text(), "#")
+	lines := strings.Split(string(script), "\n")
+	rules := make([]Rule, 0, len(lines))
+	seen := make(map[Rule]bool, len(lines))
+	for i, line := range lines {
+		text, _, _ := strings.Cut(line, "#")
 		words := strings.Fields(text)
 		if len(words) == 0 {
 			continue
@@ -81,14 +79,14 @@ func ParseRules(script []byte, e facts.ENI) ([]Rule, error) {
 			err = errors.New("the same rule is there twice")
 		}
 		if err != nil {
-			return nil, &lineError{line: line, text: scanner.Text(), why: err.Error(),
+			return nil, &lineError{line: i + 1, text: line, why: err.Error(),
 				hint: fmt.Sprintf(`a line is "rule add pref %d ... lookup %d", with any of from, to, fwmark, iif, oif, protocol and suppress_prefixlength`,
 					e.Priority, e.Table)}
 		}
 		seen[rule] = true
 		rules = append(rules, rule)
 	}
-	return rules, scanner.Err()
+	return rules, nil
 }
 
 func parseRule(words []string, e facts.ENI) (Rule, error) {
@@ -96,25 +94,25 @@ func parseRule(words []string, e facts.ENI) (Rule, error) {
 	if len(words) < 2 || words[0] != "rule" || words[1] != "add" {
 		return r, errors.New(`not a line of "rule add"`)
 	}
-	given := make(map[string]bool)
+	given := make([]string, 0, 8)
 	for words = words[2:]; len(words) > 0; words = words[2:] {
 		keyword := words[0]
 		read, ok := ruleKeywords[keyword]
 		switch {
 		case !ok:
 			return r, fmt.Errorf("%q is not a keyword that ec2net can compare with the kernel's rules", clip(keyword))
-		case given[keyword]:
+		case slices.Contains(given, keyword):
 			return r, fmt.Errorf("%s is there twice", keyword)
 		case len(words) == 1:
 			return r, fmt.Errorf("nothing follows %s", keyword)
 		}
-		given[keyword] = true
+		given = append(given, keyword)
 		if err := read(&r, words[1]); err != nil {
 			return r, fmt.Errorf("%s: %w", keyword, err)
 		}
 	}
 	switch {
-	case !given["pref"]:
+	case !slices.Contains(given, "pref"):
 		return r, errors.New("no pref: the kernel would choose the priority")
 	case r.Priority != e.Priority:
 		return r, fmt.Errorf("pref %d is not the priority of %s, %d", r.Priority, e.Name, e.Priority)

@@ -124,7 +124,7 @@ func (t *Templates) lookup(k kind, iface string) (*template.Template, Source, er
 	if name == "" {
 		name = from.Name
 	}
-	set, err := emptySet()
+	set, err := emptySet(from.Path != "" || t.blocks != nil)
 	if err != nil {
 		return fail(err)
 	}

@@ -122,8 +122,6 @@ func TestEveryBlock(t *testing.T) {
 }
 
 func TestTemplateErrors(t *testing.T) {
-	endless, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
 	for _, c := range []struct {
 		name string
 		m    memory
@@ -159,7 +157,9 @@ func TestTemplateErrors(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			ctx := t.Context()
 			if c.name == "endless" {
-				ctx = endless
+				var cancel func()
+				ctx, cancel = context.WithTimeout(ctx, 200*time.Millisecond)
+				defer cancel()
 			}
 			got, err := renderWith(ctx, t, c.m, "eth1", c.kind)
 			var known *render.Error
