@@ -32,7 +32,7 @@ debian:
 	    echo "make test: not root: what Debian's own tools check, and whatever needs a network namespace, is not run"; \
 	else \
 	    command -v debootstrap >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends debootstrap; } && \
-	    $(GO) run ./lab/cmd/tree bookworm; \
+	    $(GO) run ./lab/cmd/tree; \
 	fi
 
 bench: ## time and allocations of rendering, and of the whole process

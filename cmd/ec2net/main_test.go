@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,38 +18,63 @@ import (
 	"ec2net/lab/imds"
 )
 
-// inNamespace says that this process has a network namespace of its own.
-const inNamespace = "EC2NET_TEST_NAMESPACE"
+// toolDir is the folder with the ec2net that the scripts run.
+const toolDir = "EC2NET_TEST_TOOL"
 
-// TestMain runs the tests, as root, in a network namespace of their own: there
-// eth0 and eth1 have the MACs of the fake IMDS, and what is left of them ends
-// with the process.
+// TestMain builds the tool as a release is built, and runs the tests, as root in
+// a network namespace of their own: there eth0 and eth1 have the MACs of the
+// fake IMDS, and what is left of them ends with the process.
 func TestMain(m *testing.M) {
-	// The scripts call this binary under the name of the tool.
-	isTool := filepath.Base(os.Args[0]) == "ec2net"
-	if !isTool && os.Geteuid() == 0 && os.Getenv(inNamespace) == "" {
+	if os.Getenv(toolDir) == "" {
 		os.Exit(again())
 	}
-	if os.Getenv(inNamespace) != "" {
+	if os.Geteuid() == 0 {
 		if err := addInterfaces(); err != nil {
 			fmt.Fprintln(os.Stderr, "cannot prepare the namespace:", err)
 			os.Exit(1)
 		}
 	}
-	testscript.Main(m, map[string]func(){"ec2net": main})
+	os.Exit(m.Run())
 }
 
-// again runs this test binary once more, in a network namespace.
+// again builds the tool and runs this test binary once more.
 func again() int {
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = append(os.Environ(), inNamespace+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Run(); err != nil {
+	fail := func(err error) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	dir, err := os.MkdirTemp("", "ec2net-test-")
+	if err != nil {
+		return fail(err)
+	}
+	defer os.RemoveAll(dir)
+	if err := goBuild(filepath.Join(dir, "ec2net"), "."); err != nil {
+		return fail(err)
+	}
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Env = append(os.Environ(), toolDir+"="+dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if os.Geteuid() == 0 {
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNET
+	}
+	// The signal at a parent's death is sent when its thread ends (prctl(2)).
+	runtime.LockOSThread()
+	if err := cmd.Run(); err != nil {
+		return fail(err)
+	}
 	return 0
+}
+
+// goBuild builds the program in a folder as a release is built.
+func goBuild(to, dir string) error {
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", to, ".")
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("cannot build: %w\n%s", err, out)
+	}
+	return nil
 }
 
 func addInterfaces() error {
@@ -81,13 +107,12 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
 			// No settings or templates of this machine, unless a script says so.
-			env.Vars = append(env.Vars, "EC2NET_TEMPLATES="+env.WorkDir+"/templates", "CONF="+env.WorkDir+"/conf")
+			env.Setenv("EC2NET_TEMPLATES", env.WorkDir+"/templates")
+			env.Setenv("PATH", os.Getenv(toolDir)+string(os.PathListSeparator)+env.Getenv("PATH"))
 			return os.Mkdir(env.WorkDir+"/templates", 0o755)
 		},
 		Condition: func(name string) (bool, error) {
 			switch name {
-			case "namespace":
-				return os.Getenv(inNamespace) != "", nil
 			case "root":
 				return os.Geteuid() == 0, nil
 			}
