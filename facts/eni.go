@@ -35,6 +35,9 @@ type ENI struct {
 	NetworkCard int `json:"network_card"`
 	// Primary says that this is the ENI the instance was launched with.
 	Primary bool `json:"primary"`
+	// PrimaryMAC is the address of the primary ENI, so that it is known which
+	// one that is when IMDS cannot be asked. Zero if nobody said.
+	PrimaryMAC MAC `json:"primary_mac,omitzero"`
 	// IPv4 has the private addresses, the ENI's primary one first.
 	IPv4 []netip.Addr `json:"ipv4"`
 	// Subnet is the IPv4 block of the ENI's subnet.
@@ -94,6 +97,9 @@ func (e *ENI) finish(n Numbers) error {
 	if e.HasIPv4() {
 		want.Gateway = gatewayOf(e.Subnet)
 	}
+	if e.Primary {
+		want.PrimaryMAC = e.MAC
+	}
 	for _, d := range []struct {
 		field       string
 		given, want any
@@ -142,6 +148,9 @@ func (e *ENI) check() error {
 	}
 	if e.NetworkCard < 0 || e.NetworkCard > 99 {
 		return fieldErrorf("network_card", "%d is not within 0 and 99", e.NetworkCard)
+	}
+	if e.PrimaryMAC != (MAC{}) && (e.PrimaryMAC == e.MAC) != e.Primary {
+		return fieldErrorf("primary_mac", "%s, where mac is %s and primary is %t", e.PrimaryMAC, e.MAC, e.Primary)
 	}
 	if e.Primary && e.DeviceNumber != 0 {
 		return fieldErrorf("device_number", "%d, where the primary ENI has 0", e.DeviceNumber)

@@ -40,7 +40,7 @@ func parse(name string, mac MAC, primaryMAC string, answers map[string]string) (
 	if err != nil {
 		return e, fmt.Errorf("mac: %w", err)
 	}
-	e.Primary = primary == mac
+	e.Primary, e.PrimaryMAC = primary == mac, primary
 	e.ID = strings.TrimSuffix(answers[keyID], "\n")
 
 	card := answers[keyCard]

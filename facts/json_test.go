@@ -94,6 +94,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"short MAC", edited(t, "02:00:", ""), "mac: "},
 		{"provisional", edited(t, `1, "ipv4"`, `0, "ipv4"`), "device_number: 0 is the primary's"},
 		{"not the primary", edited(t, `"ipv4"`, `"primary": true, "ipv4"`), "where the primary ENI has 0"},
+		{"another primary", edited(t, `"ipv4"`, `"primary_mac": "02:00:00:00:01:20", "ipv4"`), "primary_mac: 02:00:00:00:01:20, where"},
 		{"contradiction", edited(t, `"ipv4"`, `"table": 1002, "ipv4"`), "table: 1002, where 1001 follows"},
 		{"other gateway", edited(t, `"ipv4"`, `"gateway": "10.0.1.254", "ipv4"`), "gateway: 10.0.1.254, where 10.0.1.1 follows"},
 		{"index too large", edited(t, "eth1", "eth99999"), "index: 99999 of eth99999 is too large"},

@@ -58,10 +58,10 @@ func eachENI(t *testing.T, test func(t *testing.T, e facts.ENI)) {
 func TestIfquery(t *testing.T) {
 	eachENI(t, func(t *testing.T, e facts.ENI) {
 		files := machine(t, []facts.ENI{e})
-		out := run(t, files, "ifquery --list --allow=hotplug; echo; ifquery %s", e.Name)
+		out := run(t, files, "ifquery --list --allow=ec2net; echo; ifquery %s", e.Name)
 		list, options, _ := strings.Cut(out, "\n\n")
 		if strings.TrimSpace(list) != e.Name {
-			t.Errorf("allow-hotplug has %q", list)
+			t.Errorf("allow-ec2net has %q", list)
 		}
 		if !strings.Contains(options, fmt.Sprintf("metric: %d\n", e.Metric)) {
 			t.Errorf("no metric %d in\n%s", e.Metric, options)

@@ -146,6 +146,7 @@ id *             string   the ENI's id: "eni-0123456789abcdef1"
 device_number *  number   the place on the network card; 0 is the primary's
 network_card     number   the network card, 0 on most instances
 primary          bool     whether this is the ENI of the launch
+primary_mac      string   the MAC of the ENI of the launch
 ipv4             list     private addresses, the ENI's primary one first
 subnet           string   the subnet's IPv4 block: "10.0.1.0/24"; with ipv4
 ipv4_prefixes    list     delegated IPv4 blocks
@@ -186,7 +187,7 @@ blocks of the templates, for all ENIs or, with {{if}}, for one:
 The blocks: %s.
 
 The fields: .Name .Index .MAC .ID .DeviceNumber .NetworkCard .Primary
-  .IPv4 .Subnet .Gateway .IPv4Prefixes .IPv6 .IPv6Subnets .IPv6Prefixes
+  .PrimaryMAC .IPv4 .Subnet .Gateway .IPv4Prefixes .IPv6 .IPv6Subnets .IPv6Prefixes
   .VPCCIDRs .Table .Metric .Priority .Mark .MarkMask: as in "ec2net help
   facts-format"; lists are for {{range}}. Then .Chain, the ENI's own chain in
   iptables; .Protocol, the number on every ip rule of ec2net; .Template, where
