@@ -6,7 +6,7 @@ RACE := $(if $(shell command -v gcc 2>/dev/null),-race)
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 TOOL := $(GO) tool -modfile=lab/tools/go.mod
 
-.PHONY: help build run test lint bench fuzz update debian
+.PHONY: help build run test lint install bench fuzz update debian
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -34,6 +34,18 @@ debian:
 	    command -v debootstrap >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends debootstrap; } && \
 	    $(GO) run ./lab/cmd/tree; \
 	fi
+
+install: build ## install below DESTDIR, under the documented names
+	install -d $(addprefix $(DESTDIR),/etc/network /etc/default /etc/ec2net/templates /var/lib/ec2net)
+	install -D -m 755 ec2net $(DESTDIR)/usr/sbin/ec2net
+	ln -sf /usr/sbin/ec2net $(DESTDIR)/etc/network/ec2net.hotplug
+	for name in ec2ifup ec2ifdown ec2ifscan ec2ifupscan; do ln -sf ec2net $(DESTDIR)/usr/sbin/$$name; done
+	install -D -m 644 hooks/dhcp-hook $(DESTDIR)/etc/dhcp/dhclient-exit-hooks.d/ec2net
+	install -D -m 644 hooks/dhcp-hook $(DESTDIR)/usr/lib/dhcpcd/dhcpcd-hooks/90-ec2net
+	install -D -m 644 -t $(DESTDIR)/usr/lib/udev/rules.d udev/53-ec2-network-interfaces.rules
+	install -D -m 644 -t $(DESTDIR)/usr/lib/systemd/system systemd/*.service
+	install -D -m 644 -t $(DESTDIR)/etc/init upstart/*.conf
+	test -e $(DESTDIR)/etc/default/ec2net || install -m 644 hooks/default $(DESTDIR)/etc/default/ec2net
 
 bench: ## time and allocations of rendering, and of the whole process
 	$(GO) test -run '^$$' -bench . -benchmem ./...

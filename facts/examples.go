@@ -36,3 +36,12 @@ func Renamed(e ENI, name string, n Numbers) (ENI, error) {
 	err := e.finish(n)
 	return e, err
 }
+
+// Bare is what is known of an ENI without any facts: the numbers that follow
+// from its name. Names other than ethN have none without facts.
+func Bare(name string, mac MAC, n Numbers) (ENI, error) {
+	if _, ok := indexOfName(name); !ok {
+		return ENI{}, fmt.Errorf("without facts the numbers of %s are not known", name)
+	}
+	return n.of(ENI{Name: name, MAC: mac})
+}

@@ -119,6 +119,24 @@ func (m *IMDS) ENI(ctx context.Context, name string, mac MAC, n Numbers) (ENI, e
 	return e, nil
 }
 
+// MACs lists the MACs of the instance's ENIs.
+func (m *IMDS) MACs(ctx context.Context) ([]MAC, error) {
+	const folder = "network/interfaces/macs/"
+	listing, err := m.get(ctx, folder)
+	if err != nil {
+		return nil, m.explain(err, MAC{})
+	}
+	var macs []MAC
+	for _, line := range lines(listing) {
+		mac, err := ParseMAC(strings.TrimSuffix(line, "/"))
+		if err != nil {
+			return nil, &IMDSError{Endpoint: m.endpoint, Path: folder, Err: err}
+		}
+		macs = append(macs, mac)
+	}
+	return macs, nil
+}
+
 // start begins a request and returns the function that waits for its answer.
 func (m *IMDS) start(ctx context.Context, path string) func() (string, error) {
 	var (

@@ -21,8 +21,11 @@ type Rule struct {
 	IIF, OIF string     // empty: any
 	Table    int
 	Protocol int
-	// SuppressPrefixLength is -1 if the rule suppresses nothing.
+	// SuppressPrefixLength is -1 if the rule suppresses no route by its length.
 	SuppressPrefixLength int
+	// SuppressGroup is -1 if the rule suppresses no route by the interface
+	// group it leads to. No script has this: it is for the group rule alone.
+	SuppressGroup int
 }
 
 func (r Rule) String() string {
@@ -44,6 +47,9 @@ func (r Rule) String() string {
 	word(" lookup %d", r.Table)
 	if r.SuppressPrefixLength >= 0 {
 		word(" suppress_prefixlength %d", r.SuppressPrefixLength)
+	}
+	if r.SuppressGroup >= 0 {
+		word(" suppress_ifgroup %d", r.SuppressGroup)
 	}
 	word(" protocol %d", r.Protocol)
 	return b.String()
@@ -90,7 +96,7 @@ func ParseRules(script []byte, e facts.ENI) ([]Rule, error) {
 }
 
 func parseRule(words []string, e facts.ENI) (Rule, error) {
-	r := Rule{Protocol: RuleProtocol, SuppressPrefixLength: -1}
+	r := Rule{Protocol: RuleProtocol, SuppressPrefixLength: -1, SuppressGroup: -1}
 	if len(words) < 2 || words[0] != "rule" || words[1] != "add" {
 		return r, errors.New(`not a line of "rule add"`)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -44,7 +45,8 @@ type command struct {
 
 // commands is the command table. It is a function since help reads it.
 func commands() []command {
-	return []command{renderCommand, factsCommand, templatesCommand, helpCommand()}
+	return []command{renderCommand, factsCommand, templatesCommand,
+		hotplugCommand, leaseCommand, scanCommand, upCommand, downCommand, helpCommand()}
 }
 
 // invocation is one run of one command.
@@ -68,7 +70,7 @@ type invocation struct {
 // came to no end may still be running.
 func Run(args []string, stdin io.Reader, stdout, stderr io.Writer, env []string) int {
 	inv := &invocation{stdin: stdin, stdout: stdout, stderr: stderr, env: environment(env)}
-	err := inv.dispatch(args[1:])
+	err := inv.dispatch(append(namedCommand(args[0]), args[1:]...))
 	if err == nil {
 		return statusDone
 	}
@@ -112,6 +114,21 @@ func (inv *invocation) dispatch(args []string) error {
 	}
 	inv.args = inv.flags.Args()
 	return cmd.run(inv)
+}
+
+// namedCommand is the command that one of the documented names stands for.
+func namedCommand(program string) []string {
+	switch filepath.Base(program) {
+	case "ec2net.hotplug":
+		return []string{"hotplug"}
+	case "ec2ifupscan", "ec2ifscan":
+		return []string{"scan"}
+	case "ec2ifup":
+		return []string{"up"}
+	case "ec2ifdown":
+		return []string{"down"}
+	}
+	return nil
 }
 
 func commandNamed(name string) (command, bool) {
@@ -174,12 +191,14 @@ func withStatus(status int, err error) error {
 func statusOf(err error) int {
 	var (
 		gone     *hooks.GoneError
+		left     *hooks.UnmanagedError
+		primary  *hooks.PrimaryError
 		failed   *failure
 		template *render.Error
 		imds     *facts.IMDSError
 	)
 	switch {
-	case errors.As(err, &gone):
+	case errors.As(err, &gone), errors.As(err, &left), errors.As(err, &primary):
 		return statusNoRetry
 	case errors.As(err, &failed):
 		return failed.status

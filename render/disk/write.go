@@ -95,3 +95,34 @@ func (t *Tree) sync(dir string) error {
 
 // below makes an absolute path one that os.Root takes.
 func below(file string) string { return path.Join(".", path.Clean("/" + file)[1:]) }
+
+// List names the files of a folder by its absolute path, sorted; none if there
+// is no such folder.
+func (t *Tree) List(dir string) ([]string, error) {
+	entries, err := fs.ReadDir(t.root.FS(), below(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.Name()
+	}
+	return names, err
+}
+
+// Remove removes a file by its absolute path, if it is there.
+func (t *Tree) Remove(file string) error {
+	err := t.root.Remove(below(file))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// MakeDir makes a folder by its absolute path, and those above it.
+func (t *Tree) MakeDir(dir string) error { return t.root.MkdirAll(below(dir), 0o755) }
+
+// OpenLock opens a file to be locked, and makes it if need be.
+func (t *Tree) OpenLock(file string) (*os.File, error) {
+	return t.root.OpenFile(below(file), os.O_RDWR|os.O_CREATE, 0o600)
+}

@@ -1,0 +1,269 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/syslog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"ec2net/facts"
+	"ec2net/hooks"
+	"ec2net/render/disk"
+)
+
+// The time that a command may take in all, whatever happens.
+const (
+	hotplugLimit = 3 * time.Minute // facts, and ifup with a DHCP server that does not answer
+	leaseLimit   = 15 * time.Second
+)
+
+var hotplugCommand = command{
+	name:  "hotplug",
+	args:  "[add | remove]",
+	short: "configure an ENI that was attached, or take down one that was detached",
+	long: `What udev calls, also under the name /etc/network/ec2net.hotplug, with the
+interface as INTERFACE and the action as ACTION in the environment; an argument
+beats ACTION.
+
+add     waits for IMDS to know the ENI, writes its files and runs ifup. It does
+        nothing before the primary ENI has an address.
+remove  runs ifdown. The files stay.
+
+Called by udev, it only asks for a unit (systemd), or goes on in the background.`,
+	examples: `env INTERFACE=eth1 ACTION=add /etc/network/ec2net.hotplug add
+env INTERFACE=eth1 ec2net hotplug remove`,
+	flags: func(inv *invocation) { inv.settingsFlags() },
+	run: func(inv *invocation) error {
+		action := inv.env["ACTION"]
+		if len(inv.args) > 0 {
+			action = inv.args[0]
+		}
+		name := inv.env["INTERFACE"]
+		switch {
+		case len(inv.args) > 1 || (action != "add" && action != "remove"):
+			return usageError(fmt.Sprintf("the action is add or remove, not %q", action), "ec2net help hotplug")
+		case name == "":
+			return usageError("which interface? INTERFACE is not in the environment", "ec2net help hotplug")
+		}
+		if err := facts.CheckName(name); err != nil {
+			return usage(err)
+		}
+		if inv.env["DEVPATH"] != "" && inv.env["SUBSYSTEM"] == "net" {
+			return inv.leaveUdev(name, action)
+		}
+		return inv.onHost(hotplugLimit, name, func(ctx context.Context, h *hooks.Host) error {
+			if action == "remove" {
+				return h.Remove(ctx, name)
+			}
+			return h.Add(ctx, name)
+		})
+	},
+}
+
+var leaseCommand = command{
+	name:  "lease",
+	args:  "",
+	short: "keep an ENI's rules and addresses current: what DHCP clients call",
+	long: `What the exit hook of dhclient and the hook of dhcpcd call, with interface,
+reason and new_ip_address in the environment (dhclient-script(8),
+dhcpcd-run-hooks(8)). A lease makes the ip rules and the secondary addresses
+current; its end takes the rules away; other reasons do nothing.`,
+	examples: `interface=eth1 reason=RENEW new_ip_address=10.0.1.20 ec2net lease`,
+	flags:    func(inv *invocation) { inv.settingsFlags() },
+	run: func(inv *invocation) error {
+		if len(inv.args) > 0 {
+			return usageError("lease takes no argument", "ec2net help lease")
+		}
+		l, err := hooks.LeaseFromEnvironment(func(name string) string { return inv.env[name] })
+		if err != nil {
+			return usage(err)
+		}
+		return inv.onHost(leaseLimit, l.Interface, func(ctx context.Context, h *hooks.Host) error {
+			return h.OnLease(ctx, l)
+		})
+	},
+}
+
+var scanCommand = command{
+	name:  "scan",
+	args:  "",
+	short: "have udev add every ENI that is attached and not configured",
+	long: `The boot job's work, also under the names ec2ifupscan and ec2ifscan: udev gets
+"add" again for every ENI that is attached but not configured, or configured
+for another ENI than the one that now has its name.`,
+	examples: `ec2ifupscan`,
+	flags:    func(inv *invocation) { inv.settingsFlags() },
+	run: func(inv *invocation) error {
+		if len(inv.args) > 0 {
+			return usageError("scan takes no argument", "ec2net help scan")
+		}
+		return inv.onHost(leaseLimit, "scan", func(ctx context.Context, h *hooks.Host) error { return h.Scan(ctx) })
+	},
+}
+
+var upCommand = upOrDown("up", "ec2ifup", "configure ENIs and bring them up now",
+	"What hotplug does when an ENI is attached, for the named ones, without udev.",
+	func(ctx context.Context, h *hooks.Host, name string) error { return h.Add(ctx, name) })
+
+var downCommand = upOrDown("down", "ec2ifdown", "take ENIs down",
+	"What hotplug does when an ENI is detached, for the named ones. The files stay.",
+	func(ctx context.Context, h *hooks.Host, name string) error { return h.Remove(ctx, name) })
+
+func upOrDown(name, older, short, long string, do func(context.Context, *hooks.Host, string) error) command {
+	return command{
+		name: name, args: "IFACE...", short: short,
+		long:     long + "\nAlso under the name " + older + ".",
+		examples: "ec2net " + name + " eth1\n" + older + " eth1",
+		flags:    func(inv *invocation) { inv.settingsFlags() },
+		run: func(inv *invocation) error {
+			if len(inv.args) == 0 {
+				return usageError("which interface?", "ec2net help "+name)
+			}
+			for _, iface := range inv.args {
+				if err := facts.CheckName(iface); err != nil {
+					return usage(err)
+				}
+			}
+			for _, iface := range inv.args {
+				err := inv.onHost(hotplugLimit, iface, func(ctx context.Context, h *hooks.Host) error { return do(ctx, h, iface) })
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+// onHost runs a hook on this machine. What it changes, and why it fails, is in
+// the system log: stderr leads nowhere when a DHCP client in the background
+// calls.
+func (inv *invocation) onHost(limit time.Duration, iface string, run func(context.Context, *hooks.Host) error) error {
+	log := inv.systemLog()
+	err := func() error {
+		if err := inv.loadSettings(); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), limit)
+		defer cancel()
+		h, done, err := inv.host(log)
+		if err != nil {
+			return err
+		}
+		defer done()
+		return run(ctx, h)
+	}()
+	if err != nil {
+		log(oneLine(iface + ": " + err.Error()))
+	}
+	return err
+}
+
+func (inv *invocation) host(log func(string)) (*hooks.Host, func(), error) {
+	source, err := facts.NewIMDS(inv.settings.imds)
+	if err != nil {
+		return nil, nil, usage(err)
+	}
+	templates, err := inv.loadTemplates()
+	if err != nil {
+		return nil, nil, err
+	}
+	tree, err := disk.OpenTree("/", false)
+	if err != nil {
+		return nil, nil, err
+	}
+	kernel, err := hooks.OpenNetlink()
+	if err != nil {
+		tree.Close()
+		return nil, nil, fmt.Errorf("cannot ask the kernel: %w", err)
+	}
+	h := &hooks.Host{Kernel: kernel, Source: source, Templates: templates, Tree: tree,
+		Numbers: inv.settings.numbers, Log: log, Run: runProgram}
+	return h, func() { kernel.Close(); tree.Close() }, nil
+}
+
+// systemLog writes to the system log, or to stderr where there is none.
+func (inv *invocation) systemLog() func(string) {
+	w, err := syslog.New(syslog.LOG_DAEMON|syslog.LOG_INFO, "ec2net")
+	if err != nil {
+		return func(line string) { fmt.Fprintf(inv.stderr, "ec2net: %s\n", line) }
+	}
+	return func(line string) { io.WriteString(w, line) }
+}
+
+// programPath is what ifup and what it runs need. Under udev there is none.
+const programPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// runProgram runs ifup or ifdown with an environment of its own. What it starts
+// in the background keeps running, with /dev/null as its output.
+func runProgram(ctx context.Context, program string, args ...string) error {
+	path, err := lookProgram(program)
+	if err != nil {
+		return err
+	}
+	output, err := os.CreateTemp("", "ec2net-")
+	if err != nil {
+		return err
+	}
+	defer output.Close()
+	os.Remove(output.Name())
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Env = []string{"PATH=" + programPath}
+	// A file, not a pipe: dhclient holds it for as long as it lives.
+	cmd.Stdout, cmd.Stderr = output, output
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			err = errors.New("did not come to its end in time")
+		}
+		return fmt.Errorf("%w%s", err, lastLines(output))
+	}
+	return nil
+}
+
+func lookProgram(program string) (string, error) {
+	for _, dir := range filepath.SplitList(programPath) {
+		path := filepath.Join(dir, program)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("there is no %s: is ifupdown installed?", program)
+}
+
+// lastLines is what a program said at its end, for one line of a message.
+func lastLines(output *os.File) string {
+	const most = 300
+	info, err := output.Stat()
+	if err != nil || info.Size() == 0 {
+		return ""
+	}
+	text := make([]byte, min(info.Size(), most))
+	n, _ := output.ReadAt(text, info.Size()-int64(len(text)))
+	return ": " + strings.Join(strings.Fields(string(text[:n])), " ")
+}
+
+// leaveUdev ends at once, as udev wants it: under systemd a unit does the work,
+// since udev's own programs reach no network there and are killed with what
+// they start; without systemd it goes on in the background.
+func (inv *invocation) leaveUdev(name, action string) error {
+	var cmd *exec.Cmd
+	if _, err := os.Stat("/run/systemd/system"); err == nil {
+		unit := "ec2net-hotplug@" + name + ".service"
+		if action == "remove" {
+			unit = "ec2net-unplug@" + name + ".service"
+		}
+		cmd = exec.Command("/bin/systemctl", "--no-block", "start", unit)
+		return system(cmd.Run())
+	}
+	cmd = exec.Command("/proc/self/exe", "hotplug", action)
+	cmd.Env = []string{"PATH=" + programPath, "INTERFACE=" + name}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	return system(cmd.Start())
+}

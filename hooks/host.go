@@ -1,0 +1,170 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ec2net/facts"
+	"ec2net/render"
+	"ec2net/render/disk"
+)
+
+// Source is where facts come from: IMDS.
+type Source interface {
+	ENI(ctx context.Context, name string, mac facts.MAC, n facts.Numbers) (facts.ENI, error)
+	MACs(ctx context.Context) ([]facts.MAC, error)
+}
+
+// Host is the machine that the hooks change.
+type Host struct {
+	Kernel    Kernel
+	Source    Source
+	Templates *render.Templates
+	// Tree is the machine's root folder.
+	Tree    *disk.Tree
+	Numbers facts.Numbers
+	// Log writes a line to the system log.
+	Log func(line string)
+	// Run runs ifup or ifdown and waits for it.
+	Run func(ctx context.Context, program string, args ...string) error
+}
+
+func (h *Host) logf(iface, format string, args ...any) {
+	h.Log(iface + ": " + fmt.Sprintf(format, args...))
+}
+
+func (h *Host) state() state { return state{tree: h.Tree, numbers: h.Numbers} }
+
+// UnmanagedError says that ec2net is not to touch an interface.
+type UnmanagedError struct{ Name, Why string }
+
+func (e *UnmanagedError) Error() string { return fmt.Sprintf("%s is left alone: %s", e.Name, e.Why) }
+
+// managed refuses an interface that an administrator keeps from ec2net.
+func (h *Host) managed(name string) error {
+	kept, err := h.state().unmanaged(name)
+	if err == nil && kept {
+		err = &UnmanagedError{name, "its cfg file says EC2SYNC=no"}
+	}
+	return err
+}
+
+// lock takes the lock of this name in /run/ec2net, and gives the function that
+// lets it go. It waits for it no longer than ctx. The kernel lets it go when
+// the process ends, however it ends (flock(2)).
+func (h *Host) lock(ctx context.Context, name string) (func(), error) {
+	if err := h.Tree.MakeDir(runDir); err != nil {
+		return nil, err
+	}
+	f, err := h.Tree.OpenLock(filepath.Join(runDir, name+".lock"))
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, fmt.Errorf("another ec2net has held %s for too long", f.Name())
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, &os.PathError{Op: "lock", Path: f.Name(), Err: err}
+	}
+	return func() { f.Close() }, nil
+}
+
+// rounds is how often make tries: a rule that is deleted by its looser
+// spelling may take another with it, and others may change things meanwhile.
+const rounds = 4
+
+// makeSo changes the kernel until it has what is wanted, under the lock of the
+// machine. why is for the log.
+func (h *Host) makeSo(ctx context.Context, why string, want func() (Wanted, error)) error {
+	unlock, err := h.lock(ctx, "kernel")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	w, err := want()
+	if err != nil {
+		return err
+	}
+	for round := 1; ; round++ {
+		actual, err := h.actual()
+		if err != nil {
+			return fmt.Errorf("cannot ask the kernel: %w", err)
+		}
+		changes := plan(actual, w)
+		if len(changes) == 0 {
+			return nil
+		}
+		again, failed := false, error(nil)
+		for _, c := range changes {
+			if err := h.Kernel.Apply(c); err != nil {
+				failed = errors.Join(failed, fmt.Errorf("%s: %w", c, err))
+				continue
+			}
+			again = again || c.takesAway()
+			h.logf(w.ENI.Name, "%s (%s)", c, why)
+		}
+		if failed == nil && !again {
+			return nil
+		}
+		if round == rounds {
+			if failed == nil {
+				failed = errors.New("something keeps changing the rules back")
+			}
+			return failed
+		}
+	}
+}
+
+func (h *Host) actual() (a Actual, err error) {
+	if a.Links, err = h.Kernel.Links(); err != nil {
+		return a, err
+	}
+	if a.Addrs, err = h.Kernel.Addrs(); err != nil {
+		return a, err
+	}
+	a.Rules, err = h.Kernel.Rules()
+	return a, err
+}
+
+// link finds an interface by its name.
+func (h *Host) link(name string) (Link, error) {
+	if err := facts.CheckName(name); err != nil {
+		return Link{}, err
+	}
+	links, err := h.Kernel.Links()
+	if err != nil {
+		return Link{}, fmt.Errorf("cannot ask the kernel: %w", err)
+	}
+	l, ok := linkNamed(links, name)
+	if !ok {
+		return l, &GoneError{Name: name}
+	}
+	return l, nil
+}
+
+// hasRuleFrom says whether one of the rules is for what comes from this address.
+func hasRuleFrom(rules []render.Rule, a netip.Addr) bool {
+	for _, r := range rules {
+		if r.From.IsSingleIP() && r.From.Addr() == a {
+			return true
+		}
+	}
+	return false
+}

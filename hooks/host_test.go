@@ -1,0 +1,229 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"ec2net/facts"
+	"ec2net/render"
+	"ec2net/render/disk"
+)
+
+// vpc is an IMDS that a test can change: facts by MAC, or a failure.
+type vpc struct {
+	mu   sync.Mutex
+	enis map[facts.MAC]facts.ENI
+	err  error
+	asks int
+}
+
+func (v *vpc) ENI(ctx context.Context, name string, mac facts.MAC, n facts.Numbers) (facts.ENI, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.asks++
+	if v.err != nil {
+		return facts.ENI{}, v.err
+	}
+	e, ok := v.enis[mac]
+	if !ok {
+		return e, errors.New("404")
+	}
+	return facts.Renamed(e, name, n)
+}
+
+func (v *vpc) MACs(context.Context) ([]facts.MAC, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var macs []facts.MAC
+	for mac := range v.enis {
+		macs = append(macs, mac)
+	}
+	return macs, v.err
+}
+
+// machine is a network namespace with eth0, eth1 and eth2, a folder as its root,
+// and an IMDS; ifup and ifdown are recorded.
+type machine struct {
+	*Host
+	vpc   *vpc
+	log   []string
+	ran   []string
+	fails map[string]error // of a program
+	asked int              // netlink requests
+	netns *netlink.Handle
+}
+
+// counted counts the requests to the kernel.
+type counted struct {
+	Kernel
+	n *int
+}
+
+func (c counted) Links() ([]Link, error)       { *c.n++; return c.Kernel.Links() }
+func (c counted) Addrs() ([]Addr, error)       { *c.n++; return c.Kernel.Addrs() }
+func (c counted) Rules() ([]KernelRule, error) { *c.n++; return c.Kernel.Rules() }
+func (c counted) Apply(x Change) error         { *c.n++; return c.Kernel.Apply(x) }
+
+// onMachine runs a test on a thread in a network namespace of its own, which
+// ends with the thread.
+func onMachine(t *testing.T, test func(m *machine)) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs a network namespace, so root")
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and never unlocked: the thread ends here
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			t.Errorf("cannot make a network namespace: %v", err)
+			return
+		}
+		test(newMachine(t))
+	}()
+	<-done
+}
+
+var (
+	primaryMAC = facts.MAC{2, 0, 0, 0, 0, 0x10}
+	macs       = map[string]facts.MAC{"eth0": primaryMAC, "eth1": {2, 0, 0, 0, 1, 0x20}, "eth2": {2, 0, 0, 0, 2, 0x30}}
+)
+
+func addrs(texts ...string) []netip.Addr {
+	list := []netip.Addr{}
+	for _, s := range texts {
+		list = append(list, netip.MustParseAddr(s))
+	}
+	return list
+}
+
+func newMachine(t *testing.T) *machine {
+	kernel, err := OpenNetlink()
+	check(t, err)
+	t.Cleanup(kernel.Close)
+	for _, name := range []string{"eth0", "eth1", "eth2"} {
+		addVeth(t, kernel.handle, name, macs[name])
+	}
+	tree, err := disk.OpenTree(t.TempDir(), false)
+	check(t, err)
+	t.Cleanup(func() { tree.Close() })
+	templates, err := render.Load(nil)
+	check(t, err)
+	m := &machine{netns: kernel.handle, fails: map[string]error{}, vpc: &vpc{enis: map[facts.MAC]facts.ENI{
+		primaryMAC: {MAC: primaryMAC, ID: "eni-0", Primary: true, PrimaryMAC: primaryMAC,
+			IPv4: addrs("10.0.0.10"), Subnet: netip.MustParsePrefix("10.0.0.0/24")},
+		macs["eth1"]: {MAC: macs["eth1"], ID: "eni-1", DeviceNumber: 1, PrimaryMAC: primaryMAC,
+			IPv4: addrs("10.0.1.20", "10.0.1.21"), Subnet: netip.MustParsePrefix("10.0.1.0/24")},
+		macs["eth2"]: {MAC: macs["eth2"], ID: "eni-2", DeviceNumber: 2, PrimaryMAC: primaryMAC,
+			IPv4: addrs("10.0.1.30"), Subnet: netip.MustParsePrefix("10.0.1.0/24")},
+	}}}
+	m.Host = &Host{Source: m.vpc, Templates: templates, Tree: tree, Numbers: facts.DefaultNumbers,
+		Log: func(line string) { m.log = append(m.log, line) },
+		Run: func(_ context.Context, program string, args ...string) error {
+			m.ran = append(m.ran, program+" "+strings.Join(args, " "))
+			return m.fails[program]
+		}}
+	m.Kernel = counted{kernel, &m.asked}
+	_, err = tree.Write(interfacesFile, []byte("source /etc/network/interfaces.d/*.cfg\n"))
+	check(t, err)
+	m.address(t, "eth0", "10.0.0.10/24")
+	return m
+}
+
+func addVeth(t *testing.T, h *netlink.Handle, name string, mac facts.MAC) {
+	t.Helper()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.HardwareAddr = name, mac[:]
+	check(t, h.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "p-" + name}))
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Error(err)
+		runtime.Goexit()
+	}
+}
+
+// address gives an interface an address, as dhclient-script does.
+func (m *machine) address(t *testing.T, name, addr string) {
+	t.Helper()
+	l, err := m.netns.LinkByName(name)
+	check(t, err)
+	a, err := netlink.ParseAddr(addr)
+	check(t, err)
+	check(t, m.netns.AddrReplace(l, a))
+	check(t, m.netns.LinkSetUp(l))
+}
+
+func (m *machine) lease(t *testing.T, name, reason, addr string) {
+	t.Helper()
+	l := Lease{Interface: name, Reason: reason}
+	if addr != "" {
+		l.Address = netip.MustParseAddr(addr)
+	}
+	check(t, m.OnLease(t.Context(), l))
+}
+
+// rulesNow are the rules of the kernel but the three it comes with.
+func (m *machine) rulesNow(t *testing.T) []string {
+	t.Helper()
+	all, err := m.Kernel.Rules()
+	check(t, err)
+	var texts []string
+	for _, k := range all {
+		if k.Table < 253 || k.Table > 255 || k.Priority == 999 {
+			texts = append(texts, k.String())
+		}
+	}
+	return texts
+}
+
+func (m *machine) addrsNow(t *testing.T, name string) []string {
+	t.Helper()
+	l, err := m.netns.LinkByName(name)
+	check(t, err)
+	all, err := m.netns.AddrList(l, netlink.FAMILY_V4)
+	check(t, err)
+	var texts []string
+	for _, a := range all {
+		texts = append(texts, a.IPNet.String())
+	}
+	slices.Sort(texts)
+	return texts
+}
+
+func same(t *testing.T, what string, got, want []string) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Errorf("%s:\n  %s\nwant:\n  %s", what, strings.Join(got, "\n  "), strings.Join(want, "\n  "))
+	}
+}
+
+const (
+	group999 = "pref 999 from all lookup 254 suppress_prefixlength 1 suppress_ifgroup 1000 protocol 236"
+	mark1001 = "pref 1001 from all fwmark 0x3e9/0x3fff lookup 1001 protocol 236"
+)
+
+func from1001(addr string) string {
+	return fmt.Sprintf("pref 1001 from %s lookup 1001 protocol 236", addr)
+}
+
+// foreign adds rules that are not ec2net's doing.
+func (m *machine) foreign(t *testing.T, rules ...render.Rule) {
+	t.Helper()
+	for _, r := range rules {
+		check(t, m.Kernel.Apply(addRule{r}))
+	}
+}

@@ -1,0 +1,292 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"ec2net/facts"
+	"ec2net/render"
+)
+
+const (
+	// hotplugIMDS is how long an ENI may take to become complete in IMDS.
+	hotplugIMDS = 40 * time.Second
+	// ifupLimit bounds ifup: dhclient gives up after a minute by itself.
+	ifupLimit = 100 * time.Second
+	// pause and longestPause are the waits between asking IMDS again, the
+	// first doubled each time: about a dozen requests for facts in 40 s.
+	pause        = 500 * time.Millisecond
+	longestPause = 5 * time.Second
+)
+
+// PrimaryError says that an interface is the primary ENI's.
+type PrimaryError struct{ Name string }
+
+func (e *PrimaryError) Error() string {
+	return fmt.Sprintf("%s is the primary ENI, which ec2net never takes up or down", e.Name)
+}
+
+// Add configures an ENI that was attached: facts, files, group, ifup. With
+// files for this very ENI it does not wait for IMDS.
+func (h *Host) Add(ctx context.Context, name string) error {
+	if err := facts.CheckName(name); err != nil {
+		return err
+	}
+	if err := h.managed(name); err != nil {
+		return err
+	}
+	unlock, err := h.lock(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+
+	link, err := h.link(name)
+	if err != nil {
+		return err
+	}
+	e, remembered, err := h.lastFacts(link)
+	if err != nil {
+		h.logf(name, "%v", err)
+	}
+	if up, err := h.primaryIsUp(e); err != nil || !up {
+		h.logf(name, "the primary ENI has no address yet: nothing done, the scan at boot comes back to it")
+		return err
+	}
+	if !remembered {
+		if e, err = h.waitForFacts(ctx, link); err != nil {
+			return err
+		}
+	}
+	if e.Primary {
+		return &PrimaryError{name}
+	}
+	if why := render.Nothing(e); why != "" {
+		return &UnmanagedError{name, why}
+	}
+	if err := h.distinct(e); err != nil {
+		return err
+	}
+	if err := h.downIfStale(ctx, link); err != nil {
+		return err
+	}
+	if err := h.writeFiles(ctx, e); err != nil {
+		return err
+	}
+	if err := h.checkSourced(name); err != nil {
+		return err
+	}
+	if err := h.joinGroup(ctx, e); err != nil {
+		return err
+	}
+	return h.ifup(ctx, link, e)
+}
+
+// primaryIsUp says whether the primary has an address, which is how IMDS is
+// reached. True if it is not known which interface that is.
+func (h *Host) primaryIsUp(e facts.ENI) (bool, error) {
+	known, err := h.state().known(e)
+	if err != nil || known.Primary == (facts.MAC{}) {
+		return true, err
+	}
+	actual, err := h.actual()
+	if err != nil {
+		return false, err
+	}
+	known.MACs = []facts.MAC{known.Primary}
+	links := known.links(actual.Links)
+	if len(links) == 0 {
+		return true, nil // remembered from another machine
+	}
+	for _, a := range actual.Addrs {
+		if a.LinkIndex == links[0].Index {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// waitForFacts asks IMDS until it has the whole ENI.
+func (h *Host) waitForFacts(ctx context.Context, link Link) (facts.ENI, error) {
+	ctx, cancel := context.WithTimeout(ctx, hotplugIMDS)
+	defer cancel()
+	for wait := pause; ; wait = min(2*wait, longestPause) {
+		e, err := h.Source.ENI(ctx, link.Name, link.MAC, h.Numbers)
+		if err == nil {
+			return e, nil
+		}
+		select {
+		case <-ctx.Done():
+			return e, err
+		case <-time.After(wait):
+		}
+		if _, gone := h.link(link.Name); gone != nil {
+			return e, gone
+		}
+	}
+}
+
+// distinct refuses an ENI whose numbers another one, attached now, has.
+func (h *Host) distinct(e facts.ENI) error {
+	links, err := h.Kernel.Links()
+	if err != nil {
+		return err
+	}
+	all, err := h.state().all()
+	if err != nil {
+		return err
+	}
+	present := []facts.ENI{e}
+	for _, other := range all {
+		if l, ok := linkNamed(links, other.Name); ok && l.MAC == other.MAC && other.Name != e.Name {
+			present = append(present, other)
+		}
+	}
+	return facts.Distinct(present)
+}
+
+// downIfStale takes down what was brought up under this name for a device that
+// is not there any more, with the files that it was brought up with.
+func (h *Host) downIfStale(ctx context.Context, link Link) error {
+	s := h.state()
+	before, err := h.Tree.Read(configuredPath(link.Name))
+	if err != nil || before == nil || s.configured(link) {
+		return err
+	}
+	h.logf(link.Name, "was brought up for another device: taken down first")
+	return h.takeDown(ctx, link.Name)
+}
+
+// writeFiles renders all files of an ENI before it writes the first.
+func (h *Host) writeFiles(ctx context.Context, e facts.ENI) error {
+	files, err := h.Templates.Render(ctx, e)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		wrote, err := h.Tree.Write(f.Path, f.Content)
+		if err != nil {
+			return fmt.Errorf("cannot write %s: %w", f.Path, err)
+		}
+		if wrote {
+			h.logf(e.Name, "wrote %s", f.Path)
+		}
+	}
+	_, err = h.state().keep(e)
+	return err
+}
+
+// joinGroup puts the ENIs into their interface group before this one gets an
+// address: the group rule, if it is there already, relies on it.
+func (h *Host) joinGroup(ctx context.Context, e facts.ENI) error {
+	unlock, err := h.lock(ctx, "kernel")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	known, err := h.state().known(e)
+	if err != nil {
+		return err
+	}
+	links, err := h.Kernel.Links()
+	if err != nil {
+		return err
+	}
+	for _, c := range planGroups(links, known) {
+		if err := h.Kernel.Apply(c); err != nil {
+			return fmt.Errorf("%s: %w", c, err)
+		}
+		h.logf(e.Name, "%s (hotplug)", c)
+	}
+	return nil
+}
+
+// ifup brings the ENI up, or leaves nothing of it. ifup that failed has started
+// a DHCP client and keeps no state; only ifdown --force takes that away.
+func (h *Host) ifup(ctx context.Context, link Link, e facts.ENI) error {
+	ctx, cancel := context.WithTimeout(ctx, ifupLimit)
+	defer cancel()
+	if err := h.Run(ctx, "ifup", link.Name); err != nil {
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), ifupLimit)
+		defer cancel()
+		return errors.Join(fmt.Errorf("ifup %s: %w", link.Name, err), h.takeDown(undo, link.Name))
+	}
+	h.logf(link.Name, "ifup done: %s, table %d", e.ID, e.Table)
+	return h.state().setConfigured(link)
+}
+
+// Remove takes down an ENI that was detached. The files stay.
+func (h *Host) Remove(ctx context.Context, name string) error {
+	if err := facts.CheckName(name); err != nil {
+		return err
+	}
+	if err := h.managed(name); err != nil {
+		return err
+	}
+	unlock, err := h.lock(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	e, _, err := h.state().facts(name)
+	if err != nil {
+		h.logf(name, "%v", err)
+	}
+	if e.Primary {
+		return &PrimaryError{name}
+	}
+	return h.takeDown(ctx, name)
+}
+
+// takeDown runs ifdown, and then takes away what ifdown may have left: with
+// the device gone no hook of the DHCP client runs.
+func (h *Host) takeDown(ctx context.Context, name string) error {
+	cfg, err := h.state().cfg(name)
+	if err != nil {
+		return err
+	}
+	if cfg != nil {
+		err = h.Run(ctx, "ifdown", "--force", name)
+		if err != nil {
+			err = fmt.Errorf("ifdown --force %s: %w", name, err)
+		} else {
+			h.logf(name, "ifdown done")
+		}
+	}
+	return errors.Join(err, h.takeRules(ctx, name, "removed"), h.state().clearConfigured(name))
+}
+
+// Scan sends udev "add" again for every ENI that is attached but not
+// configured, or configured for another device than the one that is there.
+func (h *Host) Scan(ctx context.Context) error {
+	links, err := h.Kernel.Links()
+	if err != nil {
+		return fmt.Errorf("cannot ask the kernel: %w", err)
+	}
+	known, err := h.state().known(facts.ENI{})
+	if err != nil {
+		return err
+	}
+	asking, cancel := context.WithTimeout(ctx, leaseIMDS)
+	defer cancel()
+	macs, asked := h.Source.MACs(asking)
+	if asked != nil {
+		h.Log(fmt.Sprintf("scan: %v; going on with the ENIs that are known", asked))
+	}
+	known.MACs = append(known.MACs, macs...)
+	var failed error
+	for _, l := range known.links(links) {
+		if l.MAC == known.Primary || h.state().configured(l) || h.managed(l.Name) != nil {
+			continue
+		}
+		if err := os.WriteFile("/sys/class/net/"+l.Name+"/uevent", []byte("add"), 0); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("cannot have udev add %s: %w", l.Name, err))
+			continue
+		}
+		h.logf(l.Name, "is attached and not configured: asked udev to add it")
+	}
+	return failed
+}

@@ -1,0 +1,255 @@
+package hooks
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"ec2net/facts"
+	"ec2net/render"
+)
+
+func (m *machine) file(t *testing.T, path string) string {
+	t.Helper()
+	text, err := m.Tree.Read(path)
+	check(t, err)
+	return string(text)
+}
+
+func TestAdd(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		check(t, m.Add(t.Context(), "eth1"))
+		same(t, "programs", m.ran, []string{"ifup eth1"})
+		for path, want := range map[string]string{
+			"/etc/network/interfaces.d/eth1.cfg": "iface eth1 inet dhcp", "/var/lib/ec2net/eth1.iptables": "0x3e9",
+			"/var/lib/ec2net/eth1.iptables-down": "-X ec2net-eth1", "/var/lib/ec2net/eth1.rules": "from 10.0.1.21",
+			"/var/lib/ec2net/eth1.json": `"eni-1"`, "/run/ec2net/eth1.up": "02:00:00:00:01:20",
+		} {
+			if text := m.file(t, path); !strings.Contains(text, want) {
+				t.Errorf("%s has no %q:\n%s", path, want, text)
+			}
+		}
+		// Again, with IMDS gone: the files of this very ENI serve, ifup comes first.
+		m.vpc.err, m.ran, m.log = errors.New("gone"), nil, nil
+		start := time.Now()
+		check(t, m.Add(t.Context(), "eth1"))
+		same(t, "programs", m.ran, []string{"ifup eth1"})
+		if strings.Contains(strings.Join(m.log, " "), "wrote") || time.Since(start) > 5*time.Second {
+			t.Errorf("wrote again, or waited %v:\n%s", time.Since(start), strings.Join(m.log, "\n"))
+		}
+	})
+}
+
+func TestAddRefuses(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		var gone *GoneError
+		if err := m.Add(t.Context(), "eth9"); !errors.As(err, &gone) {
+			t.Errorf("not there: %v", err)
+		}
+		var primary *PrimaryError
+		if err := m.Add(t.Context(), "eth0"); !errors.As(err, &primary) {
+			t.Errorf("primary: %v", err)
+		}
+		if err := m.Remove(t.Context(), "eth0"); !errors.As(err, &primary) {
+			// Its facts are not kept by a refusal, so they are given here.
+			e, err := m.vpc.ENI(t.Context(), "eth0", primaryMAC, m.Numbers)
+			check(t, err)
+			_, err = m.state().keep(e)
+			check(t, err)
+			if err := m.Remove(t.Context(), "eth0"); !errors.As(err, &primary) {
+				t.Errorf("remove of the primary: %v", err)
+			}
+		}
+		if err := m.Add(t.Context(), "../eth1"); err == nil {
+			t.Error("took a path for a name")
+		}
+		_, err := m.Tree.Write("/etc/network/interfaces.d/eth1.cfg", []byte("# EC2SYNC=no\n"))
+		check(t, err)
+		var left *UnmanagedError
+		for what, err := range map[string]error{"add": m.Add(t.Context(), "eth1"), "remove": m.Remove(t.Context(), "eth1"),
+			"lease": m.OnLease(t.Context(), Lease{Interface: "eth1", Reason: "BOUND"})} {
+			if !errors.As(err, &left) {
+				t.Errorf("%s of an unmanaged one: %v", what, err)
+			}
+		}
+		// Two ENIs with one index.
+		check(t, m.Add(t.Context(), "eth2"))
+		l, err := m.netns.LinkByName("eth1")
+		check(t, err)
+		check(t, m.netns.LinkSetName(l, "ens7"))
+		eni := m.vpc.enis[macs["eth1"]]
+		eni.DeviceNumber = 2
+		m.vpc.enis[macs["eth1"]] = eni
+		if err := m.Add(t.Context(), "ens7"); err == nil || !strings.Contains(err.Error(), "both have the index 2") {
+			t.Errorf("%v", err)
+		}
+		same(t, "programs", m.ran, []string{"ifup eth2"})
+	})
+}
+
+// ifupdown that does not read the stanza: said before ifup is run.
+func TestNotSourced(t *testing.T) {
+	for text, ok := range map[string]bool{
+		"source /etc/network/interfaces.d/*\n":                         true,
+		"auto lo\n  source interfaces.d/*.cfg\n":                       true,
+		"source /etc/network/other /etc/network/interfaces.d/eth?.cfg": true,
+		"source-directory /etc/network/interfaces.d\n":                 false,
+		"#source /etc/network/interfaces.d/*\n":                        false,
+		"source /etc/network/interfaces.d/*.conf\n":                    false,
+		"": false,
+	} {
+		onMachine(t, func(m *machine) {
+			_, err := m.Tree.Write(interfacesFile, []byte(text))
+			check(t, err)
+			err = m.Add(t.Context(), "eth1")
+			var not *NotSourcedError
+			if errors.As(err, &not) == ok || len(m.ran) > 0 != ok {
+				t.Errorf("%q: %v, ran %q", text, err, m.ran)
+			}
+		})
+	}
+}
+
+// Before the primary has an address nothing is done, once it is known which
+// interface that is.
+func TestPrimaryNotUp(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		check(t, m.Add(t.Context(), "eth1"))
+		l, err := m.netns.LinkByName("eth0")
+		check(t, err)
+		list, err := m.netns.AddrList(l, 2)
+		check(t, err)
+		check(t, m.netns.AddrDel(l, &list[0]))
+		m.ran = nil
+		check(t, m.Add(t.Context(), "eth1"))
+		same(t, "programs", m.ran, nil)
+		m.address(t, "eth0", "10.0.0.10/24")
+		check(t, m.Add(t.Context(), "eth1"))
+		same(t, "programs", m.ran, []string{"ifup eth1"})
+	})
+}
+
+// ifup that fails leaves nothing: its DHCP client goes with ifdown --force.
+func TestIfupFails(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		m.fails["ifup"] = errors.New("exit status 1: post-up")
+		err := m.Add(t.Context(), "eth1")
+		if err == nil || !strings.Contains(err.Error(), "ifup eth1: exit status 1: post-up") {
+			t.Errorf("%v", err)
+		}
+		same(t, "programs", m.ran, []string{"ifup eth1", "ifdown --force eth1"})
+		same(t, "rules", m.rulesNow(t), nil)
+		if m.file(t, "/run/ec2net/eth1.up") != "" {
+			t.Error("counts as configured")
+		}
+	})
+}
+
+// Plugged and unplugged five times: the same state each time, files kept.
+func TestPlugAndUnplug(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		before := m.rulesNow(t)
+		var state []string
+		for range 5 {
+			ready(t, m)
+			now := m.rulesNow(t)
+			if state == nil {
+				state = now
+			}
+			same(t, "rules", now, state)
+			l, err := m.netns.LinkByName("eth1")
+			check(t, err)
+			check(t, m.netns.LinkDel(l))
+			m.ran = nil
+			check(t, m.Remove(t.Context(), "eth1"))
+			same(t, "programs", m.ran, []string{"ifdown --force eth1"})
+			same(t, "rules", m.rulesNow(t), before)
+			if m.file(t, "/etc/network/interfaces.d/eth1.cfg") == "" || m.file(t, "/run/ec2net/eth1.up") != "" {
+				t.Error("the cfg is gone, or it counts as configured")
+			}
+			m.plug(t, "eth1", macs["eth1"])
+		}
+	})
+}
+
+// Unplugging one ENI leaves the rules of another, and the group rule.
+func TestUnplugOne(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		check(t, m.Add(t.Context(), "eth2"))
+		m.address(t, "eth2", "10.0.1.30/24")
+		m.lease(t, "eth2", "BOUND", "10.0.1.30")
+		check(t, m.Remove(t.Context(), "eth2"))
+		same(t, "rules", m.rulesNow(t), readyRules)
+		check(t, m.Remove(t.Context(), "eth1"))
+		same(t, "rules", m.rulesNow(t), nil)
+	})
+}
+
+// The name belongs to another ENI now: the old one is taken down with its own
+// files before the new one's are written.
+func TestAnotherENI(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		l, err := m.netns.LinkByName("eth1")
+		check(t, err)
+		check(t, m.netns.LinkDel(l))
+		other := facts.MAC{2, 0, 0, 0, 7, 7}
+		eni := m.vpc.enis[macs["eth1"]]
+		eni.MAC, eni.ID, eni.IPv4 = other, "eni-7", addrs("10.0.1.70")
+		m.vpc.enis[other] = eni
+		m.plug(t, "eth1", other)
+		m.ran = nil
+		check(t, m.Add(t.Context(), "eth1"))
+		same(t, "programs", m.ran, []string{"ifdown --force eth1", "ifup eth1"})
+		if !strings.Contains(m.file(t, "/var/lib/ec2net/eth1.rules"), "from 10.0.1.70") {
+			t.Error("the rules are still the old ENI's")
+		}
+	})
+}
+
+// A group that somebody else has set is respected; then the group rule would
+// do harm, and is not there.
+func TestForeignGroup(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		l, err := m.netns.LinkByName("eth0")
+		check(t, err)
+		check(t, m.netns.LinkSetGroup(l, 42))
+		ready(t, m)
+		if got := m.rulesNow(t); slices.Contains(got, group999) || !slices.Contains(got, mark1001) {
+			t.Errorf("rules:\n%s", strings.Join(got, "\n"))
+		}
+		links, err := m.Kernel.Links()
+		check(t, err)
+		if l, _ := linkNamed(links, "eth0"); l.Group != 42 {
+			t.Errorf("group %d", l.Group)
+		}
+	})
+}
+
+// plug makes a device, as the hypervisor does.
+func (m *machine) plug(t *testing.T, name string, mac facts.MAC) {
+	t.Helper()
+	addVeth(t, m.netns, name, mac)
+}
+
+// Overrides govern the hook: what the script says is what the kernel has.
+func TestOverrideGovernsRules(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		templates, err := render.Load(oneOverride{})
+		check(t, err)
+		m.Templates = templates
+		ready(t, m)
+		same(t, "rules", m.rulesNow(t), append(slices.Clone(readyRules), "pref 1001 from 10.200.0.0/16 lookup 1001 suppress_prefixlength 0 protocol 236"))
+	})
+}
+
+type oneOverride struct{}
+
+func (oneOverride) Names() ([]string, error) { return []string{"blocks.tmpl"}, nil }
+func (oneOverride) Path(name string) string  { return "/etc/ec2net/templates/" + name }
+func (oneOverride) Read(string) ([]byte, error) {
+	return []byte("{{define \"rules\"}}\nrule add pref {{.Priority}} from 10.200.0.0/16 lookup {{.Table}} suppress_prefixlength 0\n{{end}}"), nil
+}

@@ -1,0 +1,204 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"ec2net/facts"
+	"ec2net/render"
+)
+
+// Lease is what a DHCP client tells its hooks: dhclient-script(8),
+// dhcpcd-run-hooks(8).
+type Lease struct {
+	Interface string
+	Reason    string
+	// Address is the leased one; not valid if there is none.
+	Address netip.Addr
+}
+
+// leaseIMDS is how long the client's hook may wait for IMDS: the client does
+// nothing else meanwhile.
+const leaseIMDS = 5 * time.Second
+
+type leaseEvent int
+
+const (
+	leaseNothing leaseEvent = iota
+	leaseCurrent            // there is a lease: rules and addresses are made current
+	leaseGone               // there is none any more: the rules go
+)
+
+// leaseEvents are the reasons of dhclient and of dhcpcd that mean something.
+// Those that end in 6 are about IPv6, which is not rendered.
+var leaseEvents = map[string]leaseEvent{
+	"BOUND": leaseCurrent, "RENEW": leaseCurrent, "REBIND": leaseCurrent, "REBOOT": leaseCurrent, "TIMEOUT": leaseCurrent,
+	"INFORM": leaseCurrent, "STATIC": leaseCurrent,
+	"EXPIRE": leaseGone, "FAIL": leaseGone, "RELEASE": leaseGone, "STOP": leaseGone, "NAK": leaseGone,
+	"STOPPED": leaseGone, "DEPARTED": leaseGone,
+}
+
+// OnLease keeps the rules and the secondary addresses of an ENI current, or
+// takes the rules away. Only netlink is used: no process is started.
+func (h *Host) OnLease(ctx context.Context, l Lease) error {
+	event := leaseEvents[l.Reason]
+	if event == leaseNothing {
+		return nil
+	}
+	if err := facts.CheckName(l.Interface); err != nil {
+		return err
+	}
+	if err := h.managed(l.Interface); err != nil {
+		return err
+	}
+	if event == leaseGone {
+		return h.takeRules(ctx, l.Interface, l.Reason)
+	}
+	return h.makeCurrent(ctx, l)
+}
+
+// makeCurrent makes the kernel have what the facts of now ask for.
+func (h *Host) makeCurrent(ctx context.Context, l Lease) error {
+	link, err := h.link(l.Interface)
+	if err != nil {
+		return err
+	}
+	last, remembered, err := h.lastFacts(link)
+	if err != nil {
+		h.logf(link.Name, "%v", err)
+	}
+	cfg, err := h.state().cfg(link.Name)
+	if err != nil {
+		return err
+	}
+	asking, cancel := context.WithTimeout(ctx, leaseIMDS)
+	defer cancel()
+	e, asked := h.Source.ENI(asking, link.Name, link.MAC, h.Numbers)
+	switch {
+	case asked == nil:
+	case remembered:
+		h.logf(link.Name, "%v; going on with what IMDS said last (%s)", asked, l.Reason)
+		e = last
+	case cfg == nil:
+		return nil // none of ec2net's interfaces, as far as anybody knows
+	default:
+		h.logf(link.Name, "%v; only the leased address gets its rule (%s)", asked, l.Reason)
+		if e, err = facts.Bare(link.Name, link.MAC, h.Numbers); err != nil {
+			return err
+		}
+	}
+	if cfg == nil && !e.Primary {
+		return nil // an ENI that somebody else configures
+	}
+
+	want := Wanted{ENI: e, Lease: l.Address}
+	if want.Rules, err = h.rules(ctx, e, l.Address); err != nil {
+		return err
+	}
+	if e.HasIPv4() {
+		want.Addrs = e.IPv4
+	}
+	if remembered {
+		want.Own = last.IPv4
+	}
+	err = h.makeSo(ctx, l.Reason, func() (Wanted, error) {
+		want.Known, err = h.state().known(e)
+		return want, err
+	})
+	if err != nil || asked != nil {
+		return err
+	}
+	return h.remember(ctx, e)
+}
+
+// lastFacts are those that IMDS gave last for this very device. A cloned
+// machine has other MACs, and so does not inherit them.
+func (h *Host) lastFacts(l Link) (facts.ENI, bool, error) {
+	e, ok, err := h.state().facts(l.Name)
+	return e, ok && e.MAC == l.MAC, err
+}
+
+// rules are those that the script of the ENI's template holds, and one for the
+// leased address, whatever IMDS said.
+func (h *Host) rules(ctx context.Context, e facts.ENI, lease netip.Addr) ([]render.Rule, error) {
+	var rules []render.Rule
+	if e.Primary {
+		return nil, nil
+	}
+	if e.HasIPv4() {
+		files, err := h.Templates.Render(ctx, e, "rules")
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range files {
+			if rules, err = render.ParseRules(f.Content, e); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if lease.IsValid() && !hasRuleFrom(rules, lease) {
+		rules = append(rules, render.Rule{Priority: e.Priority, From: netip.PrefixFrom(lease, lease.BitLen()), Table: e.Table,
+			Protocol: render.RuleProtocol, SuppressPrefixLength: -1, SuppressGroup: -1})
+	}
+	return rules, nil
+}
+
+// remember keeps good facts, and the script that shows which rules they make.
+func (h *Host) remember(ctx context.Context, e facts.ENI) error {
+	if _, err := h.state().keep(e); err != nil {
+		return err
+	}
+	if render.Nothing(e) != "" {
+		return nil
+	}
+	files, err := h.Templates.Render(ctx, e, "rules")
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if _, err := h.Tree.Write(f.Path, f.Content); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// takeRules takes the rules of an ENI away, and the group rule with the last.
+func (h *Host) takeRules(ctx context.Context, name, why string) error {
+	e, ok, err := h.state().facts(name)
+	if err != nil || !ok {
+		if e, err = facts.Bare(name, facts.MAC{}, h.Numbers); err != nil {
+			return nil // no number, no rules
+		}
+	}
+	if e.Primary {
+		return nil
+	}
+	return h.makeSo(ctx, why, func() (Wanted, error) {
+		known, err := h.state().known(e)
+		known.Numbers = slices.DeleteFunc(known.Numbers, func(n int) bool { return n == e.Table })
+		return Wanted{ENI: e, Known: known}, err
+	})
+}
+
+// LeaseFromEnvironment reads what the client has put into the hook's
+// environment. An address that is none counts as no address.
+func LeaseFromEnvironment(env func(string) string) (Lease, error) {
+	l := Lease{Interface: env("interface"), Reason: strings.ToUpper(env("reason"))}
+	if l.Interface == "" || l.Reason == "" {
+		return l, errors.New("a DHCP client's hook has interface and reason in its environment")
+	}
+	if text := env("new_ip_address"); text != "" {
+		a, err := netip.ParseAddr(text)
+		if err != nil || !a.Is4() {
+			return l, fmt.Errorf("new_ip_address %.40q is not an IPv4 address", text)
+		}
+		l.Address = a
+	}
+	return l, nil
+}

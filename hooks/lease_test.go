@@ -1,0 +1,277 @@
+package hooks
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"ec2net/facts"
+	"ec2net/render"
+)
+
+// ready is a machine on which hotplug has configured eth1, and which has its lease.
+func ready(t *testing.T, m *machine) {
+	t.Helper()
+	check(t, m.Add(t.Context(), "eth1"))
+	m.address(t, "eth1", "10.0.1.20/24")
+	m.lease(t, "eth1", "BOUND", "10.0.1.20")
+}
+
+var readyRules = []string{group999, from1001("10.0.1.20"), from1001("10.0.1.21"), mark1001}
+
+func TestLease(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		same(t, "rules", m.rulesNow(t), readyRules)
+		same(t, "addresses", m.addrsNow(t, "eth1"), []string{"10.0.1.20/24", "10.0.1.21/32"})
+		links, err := m.Kernel.Links()
+		check(t, err)
+		for _, name := range []string{"eth0", "eth1", "eth2"} {
+			want := 1000
+			if name == "eth2" {
+				want = 0 // not known yet
+			}
+			if l, _ := linkNamed(links, name); l.Group != want {
+				t.Errorf("%s is in group %d", name, l.Group)
+			}
+		}
+		for _, end := range []string{"EXPIRE", "FAIL", "RELEASE", "STOP", "NAK", "STOPPED", "DEPARTED"} {
+			m.lease(t, "eth1", end, "")
+			same(t, "rules after "+end, m.rulesNow(t), nil)
+			m.lease(t, "eth1", "BOUND", "10.0.1.20")
+			same(t, "rules after BOUND", m.rulesNow(t), readyRules)
+		}
+	})
+}
+
+// Fifty renewals change nothing, ask the kernel at most four things, and leave
+// an administrator's rules alone.
+func TestRenewals(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		admins := []render.Rule{
+			{Priority: 500, Mark: 1, MarkMask: 0xff, Table: 77, SuppressPrefixLength: -1, SuppressGroup: -1},
+			{Priority: 1001, From: netip.MustParsePrefix("10.9.0.0/16"), Table: 78, SuppressPrefixLength: -1, SuppressGroup: -1},
+			{Priority: 1500, Table: 1001, SuppressPrefixLength: -1, SuppressGroup: -1},
+			{Priority: 999, Table: 79, SuppressPrefixLength: -1, SuppressGroup: -1},
+		}
+		m.foreign(t, admins...)
+		ready(t, m)
+		before := m.rulesNow(t)
+		if len(before) != len(admins)+len(readyRules) {
+			t.Errorf("rules:\n%s", strings.Join(before, "\n"))
+		}
+		m.log = nil
+		for range 50 {
+			m.asked = 0
+			m.lease(t, "eth1", "RENEW", "10.0.1.20")
+			if m.asked > 4 {
+				t.Fatalf("%d netlink requests", m.asked)
+			}
+		}
+		same(t, "rules", m.rulesNow(t), before)
+		same(t, "log", m.log, nil)
+		m.lease(t, "eth1", "RELEASE", "")
+		if got := m.rulesNow(t); len(got) != len(admins) {
+			t.Errorf("rules:\n%s", strings.Join(got, "\n"))
+		}
+	})
+}
+
+// Rules of this ENI that are not wanted go, whoever made them; also such that
+// would match a wanted one when deleted by their looser spelling.
+func TestStaleRules(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		stale := func(r render.Rule) render.Rule {
+			r.Priority, r.Table = 1001, 1001
+			r.SuppressGroup = -1
+			return r
+		}
+		m.foreign(t,
+			stale(render.Rule{SuppressPrefixLength: -1}),
+			stale(render.Rule{Mark: 1001, MarkMask: 0x3fff, SuppressPrefixLength: -1}),
+			stale(render.Rule{From: netip.MustParsePrefix("10.0.1.99/32"), Protocol: 236, SuppressPrefixLength: -1}),
+			stale(render.Rule{From: netip.MustParsePrefix("10.0.1.20/32"), Protocol: 4, SuppressPrefixLength: -1}),
+			stale(render.Rule{From: netip.MustParsePrefix("10.0.1.20/32"), Protocol: 236, SuppressPrefixLength: 3}))
+		ready(t, m)
+		same(t, "rules", m.rulesNow(t), readyRules)
+	})
+}
+
+// Addresses assigned and taken away in between: only the difference is sent.
+func TestAddressesFollow(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		m.address(t, "eth1", "10.0.1.99/24") // an administrator's own
+		eni := m.vpc.enis[macs["eth1"]]
+		eni.IPv4 = addrs("10.0.1.20", "10.0.1.22", "10.0.1.23")
+		m.vpc.enis[macs["eth1"]] = eni
+		m.asked = 0
+		m.lease(t, "eth1", "RENEW", "10.0.1.20")
+		// Four to look, two addresses and two rules more, one of each less, and
+		// three to look again since something was taken away.
+		if m.asked != 4+6+3 {
+			t.Errorf("%d netlink requests", m.asked)
+		}
+		same(t, "rules", m.rulesNow(t), []string{group999, from1001("10.0.1.20"), mark1001, from1001("10.0.1.22"), from1001("10.0.1.23")})
+		same(t, "addresses", m.addrsNow(t, "eth1"), []string{"10.0.1.20/24", "10.0.1.22/32", "10.0.1.23/32", "10.0.1.99/24"})
+	})
+}
+
+// IMDS cannot be asked: what it said last serves; nothing is taken away.
+func TestIMDSGone(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		m.vpc.err = errors.New("IMDS at http://169.254.169.254: no answer in time")
+		m.lease(t, "eth1", "RENEW", "10.0.1.20")
+		same(t, "rules", m.rulesNow(t), readyRules)
+		m.lease(t, "eth1", "EXPIRE", "")
+		m.lease(t, "eth1", "BOUND", "10.0.1.20")
+		same(t, "rules", m.rulesNow(t), readyRules)
+		if log := strings.Join(m.log, "\n"); !strings.Contains(log, "eth1: IMDS at http://169.254.169.254: no answer in time; going on with what IMDS said last") {
+			t.Errorf("log:\n%s", log)
+		}
+
+		// Facts of another device that had the name do not serve: the lease's
+		// own address does.
+		other := m.vpc.enis[macs["eth1"]]
+		other.MAC, other.Name = facts.MAC{2, 0, 0, 0, 9, 9}, "eth1"
+		e, err := facts.Renamed(other, "eth1", facts.DefaultNumbers)
+		check(t, err)
+		_, err = m.state().keep(e)
+		check(t, err)
+		m.lease(t, "eth1", "EXPIRE", "")
+		m.lease(t, "eth1", "BOUND", "10.0.1.20")
+		if got := m.rulesNow(t); !slices.Contains(got, from1001("10.0.1.20")) || slices.Contains(got, from1001("10.0.1.21")) {
+			t.Errorf("rules:\n%s", strings.Join(got, "\n"))
+		}
+	})
+}
+
+// The leased address keeps its rule, whatever IMDS says of the others.
+func TestLeaseKeepsItsRule(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		eni := m.vpc.enis[macs["eth1"]]
+		eni.IPv4 = addrs("10.0.1.77")
+		m.vpc.enis[macs["eth1"]] = eni
+		m.lease(t, "eth1", "RENEW", "10.0.1.20")
+		same(t, "rules", m.rulesNow(t), []string{group999, from1001("10.0.1.20"), mark1001, from1001("10.0.1.77")})
+		same(t, "addresses", m.addrsNow(t, "eth1"), []string{"10.0.1.20/24", "10.0.1.77/32"})
+	})
+}
+
+// The primary: addresses and group, no rules; known without IMDS afterwards.
+func TestLeaseOfPrimary(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		eni := m.vpc.enis[primaryMAC]
+		eni.IPv4 = addrs("10.0.0.10", "10.0.0.11")
+		m.vpc.enis[primaryMAC] = eni
+		m.lease(t, "eth0", "BOUND", "10.0.0.10")
+		same(t, "rules", m.rulesNow(t), nil)
+		same(t, "addresses", m.addrsNow(t, "eth0"), []string{"10.0.0.10/24", "10.0.0.11/32"})
+		m.vpc.err = errors.New("gone")
+		m.lease(t, "eth0", "RENEW", "10.0.0.10")
+		m.lease(t, "eth0", "EXPIRE", "")
+		same(t, "addresses", m.addrsNow(t, "eth0"), []string{"10.0.0.10/24", "10.0.0.11/32"})
+	})
+}
+
+// Nothing is done for what is not ec2net's, and nothing without a reason.
+func TestLeaseOfOthers(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		m.address(t, "eth2", "10.0.1.30/24") // an ENI without a cfg of ec2net's
+		m.lease(t, "eth2", "BOUND", "10.0.1.30")
+		m.lease(t, "p-eth2", "BOUND", "10.0.1.31")
+		m.lease(t, "eth2", "EXPIRE", "")
+		same(t, "rules", m.rulesNow(t), nil)
+		same(t, "log", m.log, nil)
+		m.asked, m.vpc.asks = 0, 0
+		for _, reason := range []string{"NOCARRIER", "CARRIER", "PREINIT", "TEST", "BOUND6", "EXPIRE6", "ROUTERADVERT", "whatever"} {
+			m.lease(t, "eth1", reason, "10.0.1.20")
+		}
+		if m.asked != 0 || m.vpc.asks != 0 {
+			t.Errorf("%d netlink requests and %d of IMDS for nothing", m.asked, m.vpc.asks)
+		}
+		var gone *GoneError
+		if err := m.OnLease(t.Context(), Lease{Interface: "eth9", Reason: "BOUND"}); !errors.As(err, &gone) {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+// Each call to the kernel fails in turn, once: either the error is reported or
+// the result is right; and the next event makes it right in any case.
+func TestKernelFails(t *testing.T) {
+	for n := 1; ; n++ {
+		reached := false
+		onMachine(t, func(m *machine) {
+			check(t, m.Add(t.Context(), "eth1"))
+			m.address(t, "eth1", "10.0.1.20/24")
+			failing := &failOnce{Kernel: m.Kernel, at: n}
+			m.Kernel = failing
+			err := m.OnLease(t.Context(), Lease{"eth1", "BOUND", netip.MustParseAddr("10.0.1.20")})
+			reached = failing.failed
+			m.Kernel = failing.Kernel
+			// What failed was tried again later, so the order is another.
+			if got := m.rulesNow(t); err == nil && !slices.Equal(slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(readyRules))) {
+				t.Errorf("call %d: no error, but\n%s", n, strings.Join(got, "\n"))
+			}
+			m.lease(t, "eth1", "RENEW", "10.0.1.20")
+			if got := m.rulesNow(t); len(got) != len(readyRules) {
+				t.Errorf("call %d: not mended:\n%s", n, strings.Join(got, "\n"))
+			}
+		})
+		if !reached {
+			if n < 5 {
+				t.Errorf("only %d calls", n)
+			}
+			return
+		}
+	}
+}
+
+// failOnce fails at one call.
+type failOnce struct {
+	Kernel
+	at, calls int
+	failed    bool
+}
+
+func (f *failOnce) fail() error {
+	if f.calls++; f.calls == f.at {
+		f.failed = true
+		return fmt.Errorf("call %d fails", f.calls)
+	}
+	return nil
+}
+
+func (f *failOnce) Links() ([]Link, error) {
+	if err := f.fail(); err != nil {
+		return nil, err
+	}
+	return f.Kernel.Links()
+}
+
+func (f *failOnce) Addrs() ([]Addr, error) {
+	if err := f.fail(); err != nil {
+		return nil, err
+	}
+	return f.Kernel.Addrs()
+}
+
+func (f *failOnce) Rules() ([]KernelRule, error) {
+	if err := f.fail(); err != nil {
+		return nil, err
+	}
+	return f.Kernel.Rules()
+}
+
+func (f *failOnce) Apply(c Change) error {
+	if err := f.fail(); err != nil {
+		return err
+	}
+	return f.Kernel.Apply(c)
+}

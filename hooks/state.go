@@ -1,0 +1,149 @@
+package hooks
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"path"
+	"strings"
+
+	"ec2net/facts"
+	"ec2net/render"
+	"ec2net/render/disk"
+)
+
+const stateDir = "/var/lib/ec2net"
+
+// state is what ec2net remembers on disk: for each ENI the last facts that
+// were good, /var/lib/ec2net/eth1.json, in the format of "ec2net facts".
+type state struct {
+	tree    *disk.Tree
+	numbers facts.Numbers
+}
+
+func factsPath(name string) string { return path.Join(stateDir, name+".json") }
+
+// facts gives the last good facts of an interface; ok is false if there are
+// none. They may be of another ENI that had the name.
+func (s state) facts(name string) (e facts.ENI, ok bool, err error) {
+	data, err := s.tree.Read(factsPath(name))
+	if err != nil || data == nil {
+		return e, false, err
+	}
+	enis, err := facts.Decode(bytes.NewReader(withoutNumbers(data)), s.numbers)
+	if err == nil && (len(enis) != 1 || enis[0].Name != name) {
+		err = fmt.Errorf("not the facts of %s", name)
+	}
+	if err != nil {
+		return e, false, fmt.Errorf("%s: %w", factsPath(name), err)
+	}
+	return enis[0], true, nil
+}
+
+// withoutNumbers drops what follows from the settings, which may have been
+// others when the facts were kept.
+func withoutNumbers(data []byte) []byte {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(data, &fields) != nil {
+		return data // Decode will say what is wrong
+	}
+	for _, name := range []string{"index", "table", "metric", "priority", "mark", "mark_mask"} {
+		delete(fields, name)
+	}
+	if smaller, err := json.Marshal(fields); err == nil {
+		return smaller
+	}
+	return data
+}
+
+// keep remembers facts that are good. It reports whether they are new.
+func (s state) keep(e facts.ENI) (bool, error) {
+	var text bytes.Buffer
+	if err := facts.Encode(&text, []facts.ENI{e}); err != nil {
+		return false, err
+	}
+	return s.tree.Write(factsPath(e.Name), text.Bytes())
+}
+
+// all gives the facts of every ENI that ec2net remembers. Facts that cannot
+// be read are left out: they say nothing about the other ENIs.
+func (s state) all() ([]facts.ENI, error) {
+	names, err := s.tree.List(stateDir)
+	if err != nil {
+		return nil, err
+	}
+	var enis []facts.ENI
+	for _, file := range names {
+		name, isFacts := strings.CutSuffix(file, ".json")
+		if !isFacts || facts.CheckName(name) != nil {
+			continue
+		}
+		if e, ok, err := s.facts(name); ok && err == nil {
+			enis = append(enis, e)
+		}
+	}
+	return enis, nil
+}
+
+// known is what is known of the machine's ENIs, e among them.
+func (s state) known(e facts.ENI) (Known, error) {
+	k := Known{Base: s.numbers.Base}
+	enis, err := s.all()
+	if err != nil {
+		return k, err
+	}
+	for _, other := range append(enis, e) {
+		if other.MAC == (facts.MAC{}) {
+			continue
+		}
+		k.MACs = append(k.MACs, other.MAC)
+		if other.PrimaryMAC != (facts.MAC{}) {
+			k.Primary = other.PrimaryMAC
+			k.MACs = append(k.MACs, other.PrimaryMAC)
+		}
+		k.Numbers = append(k.Numbers, other.Table)
+	}
+	return k, nil
+}
+
+// Unmanaged says whether an administrator keeps ec2net from an interface.
+func (s state) unmanaged(name string) (bool, error) {
+	cfg, err := s.cfg(name)
+	return render.Unmanaged(cfg), err
+}
+
+// cfg is the interface's stanza as it stands on disk, nil without one.
+func (s state) cfg(name string) ([]byte, error) {
+	p, err := cfgPath(name)
+	if err != nil {
+		return nil, err
+	}
+	return s.tree.Read(p)
+}
+
+func cfgPath(name string) (string, error) {
+	return render.View{ENI: facts.ENI{Name: name}}.Path("cfg")
+}
+
+// configured says for which device an interface was brought up since boot:
+// /run/ec2net/eth1.up has its MAC and its index, which the kernel does not
+// give twice.
+func configuredPath(name string) string { return path.Join(runDir, name+".up") }
+
+func configuredText(l Link) string { return fmt.Sprintf("%s %d\n", l.MAC, l.Index) }
+
+const runDir = "/run/ec2net"
+
+func (s state) configured(l Link) bool {
+	data, err := s.tree.Read(configuredPath(l.Name))
+	return err == nil && string(data) == configuredText(l)
+}
+
+func (s state) setConfigured(l Link) error {
+	_, err := s.tree.Write(configuredPath(l.Name), []byte(configuredText(l)))
+	return err
+}
+
+func (s state) clearConfigured(name string) error {
+	return s.tree.Remove(configuredPath(name))
+}
