@@ -17,8 +17,9 @@ build: ## build ./ec2net
 run: build ## render the example ENI to stdout: no root, no EC2
 	@./ec2net render eth1 --facts facts/examples/eth1.json --settings= --templates=
 
+# -count=1: the scripts run a tool that go test does not see change.
 test: debian lint ## what to run before a merge: lint and every test
-	$(GO) test $(RACE) -timeout 10m ./...
+	$(GO) test $(RACE) -count=1 -timeout 14m ./...
 
 lint: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -d . ; exit 1; }
@@ -53,7 +54,7 @@ bench: ## time and allocations of rendering, and of the whole process
 FUZZTIME ?= 30s
 fuzz: ## fuzz everything that is parsed, FUZZTIME each
 	@for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
-	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p || exit 1; done; done
+	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x $$p || exit 1; done; done
 
 update: ## write the golden files anew
 	$(GO) test ./render -update

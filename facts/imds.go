@@ -34,8 +34,12 @@ type Endpoint struct {
 
 // NewIMDS returns a client. Nothing is asked before ENI is called.
 func NewIMDS(at Endpoint) (*IMDS, error) {
-	opts := imds.Options{
-		Endpoint:              strings.TrimSuffix(at.URL, "/"),
+	endpoint, err := at.resolve()
+	if err != nil {
+		return nil, err
+	}
+	client := imds.New(imds.Options{
+		Endpoint:              endpoint,
 		ClientEnableState:     imds.ClientEnabled,
 		EnableFallback:        aws.FalseTernary,
 		HTTPClient:            newTransport(),
@@ -47,29 +51,28 @@ func NewIMDS(at Endpoint) (*IMDS, error) {
 			o.MaxAttempts = 3
 			o.MaxBackoff = 200 * time.Millisecond
 		}),
-	}
-	shown := "http://169.254.169.254"
-	switch strings.ToLower(at.Mode) {
-	case "", "ipv4":
-		opts.EndpointMode = imds.EndpointModeStateIPv4
-	case "ipv6":
-		opts.EndpointMode = imds.EndpointModeStateIPv6
-		shown = "http://[fd00:ec2::254]"
-	default:
-		return nil, fmt.Errorf("IMDS endpoint mode %s is neither IPv4 nor IPv6", quoted(at.Mode))
-	}
-	if at.URL == "" {
-		// Said here, since the SDK would look into the environment by itself.
-		opts.Endpoint = shown
-	} else {
+	})
+	return &IMDS{client: client, endpoint: endpoint}, nil
+}
+
+// resolve gives the URL of the service. It leaves nothing to the SDK, which
+// would look into the environment by itself.
+func (at Endpoint) resolve() (string, error) {
+	if at.URL != "" {
 		u, err := url.Parse(at.URL)
 		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil ||
-			strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-			return nil, fmt.Errorf("IMDS endpoint %s is not a URL such as http://169.254.169.254", quoted(at.URL))
+			strings.Trim(u.Path, "/") != "" || strings.ContainsAny(at.URL, "?#") {
+			return "", fmt.Errorf("IMDS endpoint %s is not a URL such as http://169.254.169.254", quoted(at.URL))
 		}
-		shown = opts.Endpoint
+		return strings.TrimSuffix(at.URL, "/"), nil
 	}
-	return &IMDS{client: imds.New(opts), endpoint: shown}, nil
+	switch strings.ToLower(at.Mode) {
+	case "", "ipv4":
+		return "http://169.254.169.254", nil
+	case "ipv6":
+		return "http://[fd00:ec2::254]", nil
+	}
+	return "", fmt.Errorf("IMDS endpoint mode %s is neither IPv4 nor IPv6", quoted(at.Mode))
 }
 
 // ENI asks for the facts of the ENI with this MAC, which has this name here.
@@ -164,6 +167,8 @@ type IMDSError struct {
 	Status int
 	Err    error
 	hint   string
+	// unreachable says that nothing answered at all.
+	unreachable bool
 }
 
 func (e *IMDSError) Error() string {
@@ -195,7 +200,7 @@ func (m *IMDS) explain(err error, mac MAC) error {
 		failed.hint = "IMDS may be switched off: aws ec2 modify-instance-metadata-options --http-endpoint enabled"
 	case failed.Status == http.StatusUnauthorized:
 		failed.hint = "the service did not accept the token that it gave; something else may be answering in its place"
-	case failed.Status == 0:
+	case failed.Status == 0 && failed.unreachable:
 		failed.hint = "is this an EC2 instance? Elsewhere, --facts FILE renders from a file"
 	}
 	return failed

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
@@ -90,7 +91,11 @@ func (m *IMDS) get(ctx context.Context, path string) (string, error) {
 	}
 	failed := &IMDSError{Path: path, Status: seen.status, Err: err}
 	if seen.err != nil {
-		failed.Err = seen.err
+		failed.Err, failed.unreachable = seen.err, true
+		var of *url.Error
+		if errors.As(seen.err, &of) {
+			failed.Err = of.Err // the endpoint is named already
+		}
 	}
 	if 200 <= seen.status && seen.status < 300 {
 		// The token came, but could not be used.
@@ -101,6 +106,7 @@ func (m *IMDS) get(ctx context.Context, path string) (string, error) {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded), errors.As(failed.Err, &timeout) && timeout.Timeout():
 		failed.Status, failed.Err = 0, fmt.Errorf("no answer in time for %s", path)
 	case errors.Is(failed.Err, io.ErrUnexpectedEOF):
+		failed.unreachable = false
 		failed.Err = fmt.Errorf("the connection ended in the middle of the answer for %s", path)
 	}
 	return "", failed

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"strings"
 	"testing"
@@ -102,6 +103,22 @@ func TestRequests(t *testing.T) {
 				t.Errorf("%d connections", len(connections))
 			}
 		})
+	}
+}
+
+// Neither a proxy of the environment nor anything else stands between.
+func TestNoProxy(t *testing.T) {
+	if p := newTransport().client.Transport.(*http.Transport).Proxy; p != nil {
+		t.Error("a proxy would be used")
+	}
+}
+
+// The primary is the MAC that IMDS says, not the device with number 0.
+func TestPrimaryByMAC(t *testing.T) {
+	odd := imds.Primary()
+	odd.Raw = map[string]string{keyDeviceNumber: "3"}
+	if e, err := ask(t, imds.New(odd, imds.Secondary()), odd, "eth0", ample); err == nil {
+		t.Errorf("a primary with another device number: %+v", e)
 	}
 }
 
@@ -247,7 +264,7 @@ func TestShortOutage(t *testing.T) {
 
 func TestEndpoint(t *testing.T) {
 	for _, bad := range []Endpoint{{URL: "169.254.169.254"}, {URL: "ftp://x"}, {URL: "http://"}, {URL: "http://x/latest"},
-		{URL: "http://u:p@x"}, {URL: "http://x?y"}, {URL: "http://x\ny"}, {Mode: "IPv5"}} {
+		{URL: "http://u:p@x"}, {URL: "http://x?y"}, {URL: "http://x?"}, {URL: "http://x\ny"}, {Mode: "IPv5"}} {
 		if _, err := NewIMDS(bad); err == nil {
 			t.Errorf("%+v passed", bad)
 		}

@@ -34,10 +34,7 @@ func Decode(r io.Reader, n Numbers) ([]ENI, error) {
 	var enis []ENI
 	dec := json.NewDecoder(bytes.NewReader(data))
 	for dec.More() {
-		e, err := decodeOne(dec)
-		if err == nil {
-			err = e.finish(n)
-		}
+		e, err := decodeOne(dec, n)
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", 1+bytes.Count(data[:dec.InputOffset()], []byte("\n")), plain(err))
 		}
@@ -58,7 +55,7 @@ func Decode(r io.Reader, n Numbers) ([]ENI, error) {
 
 // decodeOne reads one object. It goes field by field, since json.Unmarshal
 // keeps the last of two values and names no field that has its own type.
-func decodeOne(dec *json.Decoder) (ENI, error) {
+func decodeOne(dec *json.Decoder, n Numbers) (ENI, error) {
 	var e ENI
 	if t, err := dec.Token(); err != nil {
 		return e, err
@@ -96,7 +93,40 @@ func decodeOne(dec *json.Decoder) (ENI, error) {
 			return e, fieldErrorf(name, "missing")
 		}
 	}
-	return e, nil
+	given := e
+	if err := e.finish(n); err != nil {
+		return e, err
+	}
+	return e, checkGiven(given, e, seen)
+}
+
+// checkGiven holds the fields that follow from others to those, where they are
+// given. Table, metric, priority and mark are of the settings' making: facts
+// that were printed under another BASE are as good, as long as they agree.
+func checkGiven(given, whole ENI, seen []string) error {
+	if slices.Contains(seen, "index") && given.Index != whole.Index {
+		return fieldErrorf("index", "%d, where %s has %d", given.Index, whole.Name, whole.Index)
+	}
+	if slices.Contains(seen, "gateway") && given.Gateway != whole.Gateway {
+		return fieldErrorf("gateway", "%s, where the subnet %s has %s", given.Gateway, whole.Subnet, whole.Gateway)
+	}
+	if slices.Contains(seen, "mark_mask") && given.MarkMask == 0 {
+		return fieldErrorf("mark_mask", "0x0 has no bit for a mark")
+	}
+	first, number := "", 0
+	for _, f := range []struct {
+		name  string
+		value int
+	}{{"table", given.Table}, {"metric", given.Metric}, {"priority", given.Priority}, {"mark", int(given.Mark)}} {
+		switch {
+		case !slices.Contains(seen, f.name):
+		case first == "":
+			first, number = f.name, f.value
+		case f.value != number:
+			return fieldErrorf(f.name, "%d, where %s is %d; they are one number", f.value, first, number)
+		}
+	}
+	return nil
 }
 
 // isNull finds a null in a field that is no list: encoding/json would take it

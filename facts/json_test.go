@@ -61,6 +61,25 @@ func TestEncodeDecode(t *testing.T) {
 	}
 }
 
+// Facts that were printed under other settings get the numbers of these.
+func TestDecodeOtherBase(t *testing.T) {
+	enis, err := Decode(strings.NewReader(eth1JSON), Numbers{Base: 10000, MarkMask: 0x7fff})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := Encode(&out, enis); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out.String(), `"table": 10001`) {
+		t.Errorf("%s", out.String())
+	}
+	again, err := Decode(&out, DefaultNumbers)
+	if err != nil || again[0].Table != 1001 || again[0].MarkMask != 0x3fff {
+		t.Errorf("%+v, %v", again, err)
+	}
+}
+
 func TestDecodeRefuses(t *testing.T) {
 	long := `"` + strings.Repeat("x", 1<<20) + `"`
 	for _, c := range []struct{ name, json, want string }{
@@ -86,7 +105,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"no address", edited(t, `"ipv4": ["10.0.1.20", "10.0.1.21"], `, ``), "ipv4: no address"},
 		{"no name", edited(t, `"name": "eth1", `, ``), "name: missing"},
 		{"no device number", edited(t, `"device_number": 1, `, ``), "device_number: missing"},
-		{"bad name", edited(t, "eth1", "eth1;id"), "name: \"eth1;id\" is not an interface's name"},
+		{"bad name", edited(t, "eth1", "eth1;id"), "name: \"eth1;id\" is not an ENI's name"},
 		{"path as name", edited(t, "eth1", "../x"), "name: "},
 		{"long name", edited(t, "eth1", "abcdefghijklmnop"), "longer than the 15 characters"},
 		{"bad id", edited(t, "eni-0123456789abcdef1", "eni-$(id)"), "id: \"eni-$(id)\" is not an ENI id"},
@@ -95,8 +114,13 @@ func TestDecodeRefuses(t *testing.T) {
 		{"provisional", edited(t, `1, "ipv4"`, `0, "ipv4"`), "device_number: 0 is the primary's"},
 		{"not the primary", edited(t, `"ipv4"`, `"primary": true, "ipv4"`), "where the primary ENI has 0"},
 		{"another primary", edited(t, `"ipv4"`, `"primary_mac": "02:00:00:00:01:20", "ipv4"`), "primary_mac: 02:00:00:00:01:20, where"},
-		{"contradiction", edited(t, `"ipv4"`, `"table": 1002, "ipv4"`), "table: 1002, where 1001 follows"},
-		{"other gateway", edited(t, `"ipv4"`, `"gateway": "10.0.1.254", "ipv4"`), "gateway: 10.0.1.254, where 10.0.1.1 follows"},
+		{"contradiction", edited(t, `"ipv4"`, `"table": 1002, "metric": 1001, "ipv4"`), "metric: 1001, where table is 1002"},
+		{"other index", edited(t, `"ipv4"`, `"index": 0, "ipv4"`), "index: 0, where eth1 has 1"},
+		{"no mask", edited(t, `"ipv4"`, `"mark_mask": "0x0", "ipv4"`), "mark_mask: "},
+		{"network as address", edited(t, "10.0.1.21", "10.0.1.0"), "is the network, the gateway or the broadcast address"},
+		{"gateway as address", edited(t, "10.0.1.21", "10.0.1.1"), "is the network, the gateway or the broadcast address"},
+		{"broadcast as address", edited(t, "10.0.1.21", "10.0.1.255"), "is the network, the gateway or the broadcast address"},
+		{"other gateway", edited(t, `"ipv4"`, `"gateway": "10.0.1.254", "ipv4"`), "gateway: 10.0.1.254, where the subnet 10.0.1.0/24 has 10.0.1.1"},
 		{"index too large", edited(t, "eth1", "eth99999"), "index: 99999 of eth99999 is too large"},
 		{"index far too large", edited(t, "eth1", "eth99999999999"), "too large"},
 		{"no index of its own", edited(t, `"eth1", "mac": "02:00:00:00:01:20", "id": "eni-0123456789abcdef1",

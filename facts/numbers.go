@@ -84,14 +84,26 @@ func indexOfName(name string) (int, bool) {
 }
 
 // Distinct says whether ENIs can live on one machine: no two may have one
-// index, since they would share a table, a mark and a priority.
+// index, since they would share a table, a mark and a priority; nor one MAC, id
+// or address, since they would be one ENI under two names.
 func Distinct(enis []ENI) error {
-	names := make(map[int]string)
+	owners := make(map[any]string)
 	for _, e := range enis {
-		if other, taken := names[e.Index]; taken && other != e.Name {
-			return fmt.Errorf("%s and %s both have the index %d, so they would share table %d", other, e.Name, e.Index, e.Table)
+		own := []any{e.Index, e.MAC, e.ID}
+		for _, a := range e.IPv4 {
+			own = append(own, a)
 		}
-		names[e.Index] = e.Name
+		for i, thing := range own {
+			other, taken := owners[thing]
+			owners[thing] = e.Name
+			switch {
+			case !taken:
+			case i == 0:
+				return fmt.Errorf("%s and %s both have the index %d, so they would share table %d", other, e.Name, e.Index, e.Table)
+			default:
+				return fmt.Errorf("%s and %s both have %v", other, e.Name, thing)
+			}
+		}
 	}
 	return nil
 }

@@ -14,7 +14,7 @@ func TestIndex(t *testing.T) {
 		{"eth0", 1, 0, 0}, {"eth1", 1, 0, 1}, {"eth7", 2, 0, 7}, {"eth12", 1, 3, 12},
 		{"ens6", 1, 0, 1}, {"ens6", 2, 1, 102}, {"enp0s31f6", 15, 0, 15},
 		{"eth01", 3, 0, 3}, // not the spelling of eth1
-		{"ethN", 4, 0, 4}, {"eth", 5, 0, 5}, {"eth1x", 6, 0, 6}, {"myeth1", 8, 0, 8}, {"eth-1", 9, 0, 9},
+		{"eth", 5, 0, 5}, {"eth1x", 6, 0, 6}, {"myeth1", 8, 0, 8}, {"eth-1", 9, 0, 9},
 	} {
 		e, err := DefaultNumbers.of(ENI{Name: c.name, DeviceNumber: c.device, NetworkCard: c.card})
 		if err != nil || e.Index != c.want || e.Table != 1000+c.want {
@@ -48,9 +48,12 @@ func TestNumbersCheck(t *testing.T) {
 
 func TestDistinct(t *testing.T) {
 	one := ENI{Name: "eth1", Index: 1, Table: 1001}
-	two := ENI{Name: "ens6", Index: 1, Table: 1001}
-	if err := Distinct([]ENI{one, {Name: "eth2", Index: 2}}); err != nil {
+	two := ENI{Name: "ens6", Index: 1, Table: 1001, ID: "eni-2", MAC: MAC{2}}
+	if err := Distinct([]ENI{one, {Name: "eth2", Index: 2, ID: "eni-2", MAC: MAC{2}}}); err != nil {
 		t.Error(err)
+	}
+	if err := Distinct([]ENI{one, {Name: "eth2", Index: 2, ID: "eni-2"}}); err == nil {
+		t.Error("two ENIs with one MAC")
 	}
 	err := Distinct([]ENI{one, two})
 	if err == nil || !strings.Contains(err.Error(), "eth1 and ens6 both have the index 1") {
@@ -69,12 +72,12 @@ func TestParseMark(t *testing.T) {
 }
 
 func TestCheckName(t *testing.T) {
-	for _, good := range []string{"eth1", "ens6", "enp0s31f6", "eth1.100", "a", "x-y_z", strings.Repeat("a", 15)} {
+	for _, good := range []string{"eth1", "ens6", "enp0s31f6", "a", "x-y_z", strings.Repeat("a", 15)} {
 		if err := CheckName(good); err != nil {
 			t.Errorf("%q: %v", good, err)
 		}
 	}
-	for _, bad := range []string{"", ".", "..", "../x", "eth1;id", "eth1 ", "-eth1", "eth/1", "eth:1", "$(id)", "eth1\n", "\u00e9th1", "all", "default", strings.Repeat("a", 16)} {
+	for _, bad := range []string{"", ".", "..", "../x", "eth1;id", "eth1 ", "-eth1", "eth/1", "eth:1", "$(id)", "eth1\n", "\u00e9th1", "all", "default", "lo", "ethN", "eth1.100", strings.Repeat("a", 16)} {
 		if err := CheckName(bad); err == nil {
 			t.Errorf("%q passed", bad)
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -67,21 +68,26 @@ func (m *Mark) UnmarshalText(text []byte) (err error) {
 // the final NUL.
 const maxName = 15
 
+// notENIs are names that mean something else: lo is the loopback, all and
+// default stand for every interface in /proc/sys/net/ipv4/conf, and ethN for
+// every ENI in the names of templates.
+var notENIs = []string{"lo", "all", "default", "ethN"}
+
 // CheckName says whether name can be that of an interface which ec2net
 // configures. The kernel allows more characters than these; but the name
 // becomes part of file names, of lines that a shell runs and of iptables'
-// chains, so only those pass that mean nothing in any of them.
+// chains, so only those pass that mean nothing in any of them. A dot is a
+// VLAN's to ifupdown.
 func CheckName(name string) error {
 	switch {
 	case name == "":
 		return errors.New("an interface's name cannot be empty")
 	case len(name) > maxName:
 		return fmt.Errorf("%s is longer than the %d characters of an interface's name", quoted(name), maxName)
-	case name[0] == '-' || name[0] == '.' || !safe(name):
-		return fmt.Errorf("%s is not an interface's name: only letters, digits, '.', '_' and '-' may be in it", quoted(name))
-	case name == "all" || name == "default":
-		// Both stand for every interface in /proc/sys/net/ipv4/conf.
-		return fmt.Errorf("%s is not one interface's name", quoted(name))
+	case name[0] == '-' || !safe(name):
+		return fmt.Errorf("%s is not an ENI's name: only letters, digits, '_' and '-' may be in it", quoted(name))
+	case slices.Contains(notENIs, name):
+		return fmt.Errorf("%s is not an ENI's name", quoted(name))
 	}
 	return nil
 }
@@ -92,7 +98,7 @@ func safe(s string) bool {
 		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9':
 			return false
 		}
-		return r != '.' && r != '_' && r != '-'
+		return r != '_' && r != '-'
 	})
 }
 

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"ec2net/facts"
 	"ec2net/render"
+	"ec2net/render/disk"
 )
 
 const (
@@ -166,17 +168,25 @@ func (h *Host) writeFiles(ctx context.Context, e facts.ENI) error {
 	if err != nil {
 		return err
 	}
-	for _, f := range files {
-		wrote, err := h.Tree.Write(f.Path, f.Content)
-		if err != nil {
-			return fmt.Errorf("cannot write %s: %w", f.Path, err)
-		}
-		if wrote {
-			h.logf(e.Name, "wrote %s", f.Path)
-		}
+	wrote, err := h.Tree.WriteAll(Contents(files))
+	for _, path := range wrote {
+		h.logf(e.Name, "wrote %s", path)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot write the files of %s: %w", e.Name, err)
 	}
 	_, err = h.state().keep(e)
 	return err
+}
+
+// Contents is rendered files in the order of writing: the cfg file comes last,
+// since it calls for the others.
+func Contents(files []render.File) []disk.Content {
+	var contents []disk.Content
+	for _, f := range slices.Backward(files) {
+		contents = append(contents, disk.Content{Path: f.Path, Text: f.Content})
+	}
+	return contents
 }
 
 // joinGroup puts the ENIs into their interface group before this one gets an
@@ -279,7 +289,9 @@ func (h *Host) Scan(ctx context.Context) error {
 	known.MACs = append(known.MACs, macs...)
 	var failed error
 	for _, l := range known.links(links) {
-		if l.MAC == known.Primary || h.state().configured(l) || h.managed(l.Name) != nil {
+		// ifdown, also that of a networking.service that restarts, leaves the
+		// note that the interface was brought up.
+		if l.MAC == known.Primary || (l.Up && h.state().configured(l)) || h.managed(l.Name) != nil {
 			continue
 		}
 		if err := os.WriteFile("/sys/class/net/"+l.Name+"/uevent", []byte("add"), 0); err != nil {

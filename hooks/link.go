@@ -22,6 +22,16 @@ func (e *GoneError) Hint() string {
 	return "ip link shows the interfaces; --facts FILE renders one that is not on this machine"
 }
 
+// OtherNameError says that a name is not the interface's own.
+type OtherNameError struct{ Name, Real string }
+
+func (e *OtherNameError) Error() string {
+	return fmt.Sprintf("%s is another name of the interface %s", e.Name, e.Real)
+}
+
+// Hint says which name to use.
+func (e *OtherNameError) Hint() string { return "use the name " + e.Real }
+
 // MAC asks the kernel for the hardware address of an interface: one
 // RTM_GETLINK request by name (rtnetlink(7)), in the network namespace of the
 // caller, whatever is mounted on /sys.
@@ -33,6 +43,11 @@ func MAC(name string) (facts.MAC, error) {
 			return facts.MAC{}, &GoneError{Name: name}
 		}
 		return facts.MAC{}, fmt.Errorf("cannot look up the interface %s: %w", name, err)
+	}
+	if real := link.Attrs().Name; real != name {
+		// The kernel finds an interface by its alternative names too; iptables
+		// and /proc/sys know the one name only.
+		return facts.MAC{}, &OtherNameError{Name: name, Real: real}
 	}
 	hw := link.Attrs().HardwareAddr
 	if len(hw) != len(facts.MAC{}) {

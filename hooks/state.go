@@ -2,7 +2,6 @@ package hooks
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"path"
 	"strings"
@@ -30,7 +29,7 @@ func (s state) facts(name string) (e facts.ENI, ok bool, err error) {
 	if err != nil || data == nil {
 		return e, false, err
 	}
-	enis, err := facts.Decode(bytes.NewReader(withoutNumbers(data)), s.numbers)
+	enis, err := facts.Decode(bytes.NewReader(data), s.numbers)
 	if err == nil && (len(enis) != 1 || enis[0].Name != name) {
 		err = fmt.Errorf("not the facts of %s", name)
 	}
@@ -38,22 +37,6 @@ func (s state) facts(name string) (e facts.ENI, ok bool, err error) {
 		return e, false, fmt.Errorf("%s: %w", factsPath(name), err)
 	}
 	return enis[0], true, nil
-}
-
-// withoutNumbers drops what follows from the settings, which may have been
-// others when the facts were kept.
-func withoutNumbers(data []byte) []byte {
-	var fields map[string]json.RawMessage
-	if json.Unmarshal(data, &fields) != nil {
-		return data // Decode will say what is wrong
-	}
-	for _, name := range []string{"index", "table", "metric", "priority", "mark", "mark_mask"} {
-		delete(fields, name)
-	}
-	if smaller, err := json.Marshal(fields); err == nil {
-		return smaller
-	}
-	return data
 }
 
 // keep remembers facts that are good. It reports whether they are new.
@@ -122,7 +105,7 @@ func (s state) cfg(name string) ([]byte, error) {
 }
 
 func cfgPath(name string) (string, error) {
-	return render.View{ENI: facts.ENI{Name: name}}.Path("cfg")
+	return render.Path("cfg", name)
 }
 
 // configured says for which device an interface was brought up since boot:

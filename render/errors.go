@@ -39,13 +39,11 @@ func (e *Error) Hint() string {
 		return hinted.Hint()
 	}
 	text := e.Err.Error()
-	for part, hint := range map[string]string{
-		"can't evaluate field": `"ec2net help templates" lists the fields`,
-		"not defined":          `"ec2net help templates" lists the functions and blocks`,
-	} {
-		if strings.Contains(text, part) {
-			return hint
-		}
+	switch {
+	case strings.Contains(text, "can't evaluate field"):
+		return `"ec2net help templates" lists the fields`
+	case strings.Contains(text, "not defined"):
+		return `"ec2net help templates" lists the functions and blocks`
 	}
 	if e.Template.Path != "" {
 		return fmt.Sprintf("%q shows the built-in template", "ec2net templates show --built-in "+e.builtIn())

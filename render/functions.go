@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/big"
 	"net/netip"
-	"slices"
 	"sync"
 	"text/template"
 
@@ -46,6 +45,13 @@ func functionMap() template.FuncMap {
 	// sprig's own give the keys of a map in the order of chance.
 	m["keys"] = keys
 	m["values"] = values
+	for _, name := range []string{"set", "merge", "mustMerge", "mergeOverwrite", "mustMergeOverwrite"} {
+		m[name] = withoutCycles(m[name])
+	}
+	m["repeat"] = repeat
+	m["until"] = until(m["until"].(func(int) []int))
+	m["untilStep"] = untilStep(m["untilStep"].(func(int, int, int) []int))
+	m["printf"] = printf
 
 	m["hex"] = hex
 	m["netmask"] = netmask
@@ -87,23 +93,3 @@ func nthAddr(p netip.Prefix, n int) (netip.Addr, error) {
 
 // prefixHas says whether an address is in a block.
 func prefixHas(p netip.Prefix, a netip.Addr) bool { return p.Contains(a) }
-
-func keys(dicts ...map[string]any) []string {
-	names := []string{}
-	for _, d := range dicts {
-		start := len(names)
-		for name := range d {
-			names = append(names, name)
-		}
-		slices.Sort(names[start:])
-	}
-	return names
-}
-
-func values(d map[string]any) []any {
-	list := []any{}
-	for _, name := range keys(d) {
-		list = append(list, d[name])
-	}
-	return list
-}

@@ -16,8 +16,8 @@ const stateDir = "/var/lib/ec2net"
 
 var kinds = []kind{
 	{name: "cfg", dir: "/etc/network/interfaces.d", check: checkStanza},
-	{name: "iptables", dir: stateDir},
-	{name: "iptables-down", dir: stateDir},
+	{name: "iptables", dir: stateDir, check: checkFragment},
+	{name: "iptables-down", dir: stateDir, check: checkFragment},
 	{name: "rules", dir: stateDir, check: checkRules},
 }
 

@@ -62,10 +62,11 @@ func (t *Templates) Text(name string) ([]byte, error) {
 		name = k.template(every)
 	}
 	from := Source{Name: name}
-	if slices.Contains(t.names, name) {
+	owner, _ := t.Owner(name)
+	if slices.Contains(t.names, name) && (owner != "" || name == BlocksFile) {
 		from = t.overridden(name)
 	} else if _, err := fs.Stat(templates.Ifupdown, "ifupdown/"+name); err != nil {
-		return nil, &Error{Template: from, Err: &unknownTemplateError{name}}
+		return nil, &UnknownTemplateError{name}
 	}
 	text, err := t.text(from)
 	if err != nil {
@@ -74,8 +75,12 @@ func (t *Templates) Text(name string) ([]byte, error) {
 	return text, nil
 }
 
-type unknownTemplateError struct{ name string }
+// UnknownTemplateError says that there is no template of a name.
+type UnknownTemplateError struct{ Name string }
 
-func (e *unknownTemplateError) Error() string { return fmt.Sprintf("there is no template %q", e.name) }
+func (e *UnknownTemplateError) Error() string {
+	return fmt.Sprintf("there is no template %.60q", e.Name)
+}
 
-func (e *unknownTemplateError) Hint() string { return `"ec2net templates list" lists them` }
+// Hint says where to look.
+func (e *UnknownTemplateError) Hint() string { return `"ec2net templates list" lists them` }

@@ -49,12 +49,15 @@ type View struct {
 func (v View) Chain() string { return "ec2net-" + v.Name }
 
 // Path is where the file of a kind belongs: /var/lib/ec2net/eth1.iptables.
-func (v View) Path(kind string) (string, error) {
+func (v View) Path(kind string) (string, error) { return Path(kind, v.Name) }
+
+// Path is where the file of a kind belongs for an interface.
+func Path(kind, iface string) (string, error) {
 	k, ok := kindNamed(kind)
 	if !ok {
 		return "", fmt.Errorf("no file is called %q; there are %s", kind, strings.Join(Kinds(), ", "))
 	}
-	return k.path(v.Name), nil
+	return k.path(iface), nil
 }
 
 // Nothing says why there is nothing to render for e, and is empty if there is
@@ -74,7 +77,7 @@ func Nothing(e facts.ENI) string {
 // an ENI that Nothing has a reason for.
 //
 // A template can run for ever, and text/template cannot be stopped from
-// outside. When ctx ends, Render returns and leaves the template running: the
+// outside. When ctx ends, Render returns, says why if ctx does (context.Cause), and leaves the template running: the
 // caller is expected to end the process soon.
 func (t *Templates) Render(ctx context.Context, e facts.ENI, only ...string) ([]File, error) {
 	if Nothing(e) != "" {
@@ -99,6 +102,9 @@ func (t *Templates) Render(ctx context.Context, e facts.ENI, only ...string) ([]
 			late = *at
 		}
 		late.Err = errors.New("the template did not come to its end in time")
+		if cause := context.Cause(ctx); !errors.Is(cause, context.DeadlineExceeded) {
+			late.Err = cause
+		}
 		return nil, &late
 	}
 }
@@ -116,7 +122,7 @@ func (t *Templates) render(e facts.ENI, only []string, now *atomic.Pointer[Error
 		}
 		now.Store(&Error{File: k.file(e.Name), Template: from})
 		var out capped
-		err = tmpl.Execute(&out, View{ENI: e, Template: from.shown(), Protocol: RuleProtocol})
+		err = tmpl.Execute(&out, View{ENI: e.Clone(), Template: from.shown(), Protocol: RuleProtocol})
 		if err == nil && k.check != nil {
 			err = k.check(out.content, e)
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -76,7 +77,7 @@ func ParseRules(script []byte, e facts.ENI) ([]Rule, error) {
 	seen := make(map[Rule]bool, len(lines))
 	for i, line := range lines {
 		text, _, _ := strings.Cut(line, "#")
-		words := strings.Fields(text)
+		words := blanks(text)
 		if len(words) == 0 {
 			continue
 		}
@@ -93,6 +94,12 @@ func ParseRules(script []byte, e facts.ENI) ([]Rule, error) {
 		rules = append(rules, rule)
 	}
 	return rules, nil
+}
+
+// blanks splits at the blanks that ip(8) and ifupdown know, which are not all
+// that Unicode has.
+func blanks(line string) []string {
+	return strings.FieldsFunc(line, func(r rune) bool { return r == ' ' || r == '\t' })
 }
 
 func parseRule(words []string, e facts.ENI) (Rule, error) {
@@ -196,9 +203,14 @@ func readFwmark(r *Rule, s string) (err error) {
 
 func readDevice(to *string, s string) error {
 	*to = s
-	// Rules about the loopback interface are about locally made packets.
-	return facts.CheckName(s)
+	if !deviceName.MatchString(s) {
+		return fmt.Errorf("%q is not an interface's name", clip(s))
+	}
+	return nil
 }
+
+// deviceName is any interface's name, a bridge's or a VLAN's too.
+var deviceName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.:-]{0,14}$`)
 
 func checkRules(content []byte, e facts.ENI) error {
 	_, err := ParseRules(content, e)

@@ -11,45 +11,79 @@ import (
 	"ec2net/facts"
 )
 
-// outside are the words that begin a line outside of a stanza: interfaces(5).
-// "allow-" may have anything behind it.
-var outside = []string{"auto", "no-auto-down", "no-scripts", "source", "source-directory", "rename", "template"}
+// What interfaces(5) has, as ifupdown of Debian 12 and 13 reads it.
+var (
+	outside  = []string{"auto", "no-auto-down", "no-scripts", "source", "source-directory", "rename"}
+	families = map[string][]string{
+		"inet":  {"loopback", "static", "manual", "dhcp", "bootp", "tunnel", "ppp", "wvdial", "ipv4ll"},
+		"inet6": {"auto", "loopback", "static", "manual", "dhcp", "v4tunnel", "6to4"},
+	}
+	// A stanza may have several of these, and one of every other option.
+	commands = []string{"pre-up", "up", "post-up", "pre-down", "down", "post-down"}
+)
 
-// checkStanza holds a rendered cfg file to interfaces(5). One line that
-// ifupdown cannot read makes it refuse every interface of the machine, so a
-// template that renders such a line must not get as far as the disk.
+// checkStanza holds a rendered cfg file to interfaces(5). At a line that it
+// cannot read ifupdown drops the rest of the file, and says "unknown interface"
+// at the next ifup: so a template that renders such a line must not get as far
+// as the disk.
 func checkStanza(content []byte, e facts.ENI) error {
-	stanza, found := "", false
-	for line := range logicalLines(content) {
-		words := strings.Fields(line.text)
-		refuse := func(why string) error {
-			return &lineError{line: line.number, text: line.text, why: why,
-				hint: "interfaces(5) describes the lines; ifupdown refuses to bring up any interface if it cannot read one"}
-		}
-		switch word := words[0]; {
-		case word == "iface":
-			if len(words) < 2 || (len(words) != 4 && !slices.Contains(words, "inherits")) {
-				return refuse("iface takes a name, an address family and a method")
-			}
-			stanza = word
-			found = found || words[1] == e.Name
-		case word == "mapping":
-			stanza = word
-		case slices.Contains(outside, word) || strings.HasPrefix(word, "allow-"):
-			stanza = ""
-		case stanza == "":
-			return refuse("not a line that can stand before a stanza")
-		case len(words) == 1:
-			return refuse("an option without a value")
-		}
-	}
-	if !found {
-		return fmt.Errorf("there is no stanza \"iface %s ...\"", e.Name)
-	}
 	if bytes.IndexByte(content, 0) >= 0 {
 		return errors.New("there is a NUL byte in the output")
 	}
+	s := stanza{name: e.Name}
+	for line := range logicalLines(content) {
+		if why := s.read(line.text); why != "" {
+			return &lineError{line: line.number, text: line.text, why: why,
+				hint: "interfaces(5) describes the lines; at one that it cannot read ifupdown drops the rest of the file"}
+		}
+	}
+	if !s.found {
+		return fmt.Errorf("there is no stanza \"iface %s ...\"", e.Name)
+	}
 	return nil
+}
+
+// stanza reads the lines of a file, one after the other.
+type stanza struct {
+	name    string   // the interface that has to have one
+	found   bool     // and has
+	in      string   // iface or mapping; empty before the first
+	options []string // seen in this stanza
+}
+
+// read says what is wrong with a line, if anything is.
+func (s *stanza) read(line string) string {
+	words := blanks(line)
+	switch word := words[0]; {
+	case word == "iface":
+		s.in, s.options = word, nil
+		if len(words) != 4 {
+			return "iface takes a name, an address family and a method"
+		}
+		methods, known := families[words[2]]
+		if !known || !slices.Contains(methods, words[3]) {
+			return fmt.Sprintf("ifupdown has no method %s of the family %s", words[3], words[2])
+		}
+		s.found = s.found || words[1] == s.name
+	case word == "mapping":
+		s.in, s.options = word, nil
+	case slices.Contains(outside, word) || (strings.HasPrefix(word, "allow-") && word != "allow-"):
+		s.in = ""
+		if len(words) == 1 {
+			return word + " takes a name"
+		}
+	case s.in == "":
+		return "not a line that can stand before a stanza"
+	case s.in == "mapping" && word != "script" && word != "map":
+		return "a mapping has script and map"
+	case len(words) == 1:
+		return "an option without a value"
+	case s.in == "iface" && !slices.Contains(commands, word) && slices.Contains(s.options, word):
+		return "an option that is there already"
+	default:
+		s.options = append(s.options, word)
+	}
+	return ""
 }
 
 type textLine struct {
@@ -64,7 +98,7 @@ func logicalLines(content []byte) func(func(textLine) bool) {
 		var whole string
 		start := 0
 		for i, line := range strings.Split(string(content), "\n") {
-			trimmed := strings.TrimSpace(line)
+			trimmed := strings.Trim(line, " \t")
 			if whole == "" {
 				if trimmed == "" || trimmed[0] == '#' {
 					continue
@@ -76,13 +110,13 @@ func logicalLines(content []byte) func(func(textLine) bool) {
 			if continued {
 				continue
 			}
-			if strings.TrimSpace(whole) != "" && !yield(textLine{start, strings.TrimSpace(whole)}) {
+			if text := strings.Trim(whole, " \t"); text != "" && !yield(textLine{start, text}) {
 				return
 			}
 			whole = ""
 		}
-		if strings.TrimSpace(whole) != "" {
-			yield(textLine{start, strings.TrimSpace(whole)})
+		if text := strings.Trim(whole, " \t"); text != "" {
+			yield(textLine{start, text})
 		}
 	}
 }

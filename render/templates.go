@@ -217,7 +217,7 @@ func (t *Templates) Owner(name string) (kindName, iface string) {
 		return "", ""
 	}
 	for _, k := range kinds {
-		if iface, ok := strings.CutSuffix(base, "."+k.name); ok && facts.CheckName(iface) == nil {
+		if iface, ok := strings.CutSuffix(base, "."+k.name); ok && (iface == every || facts.CheckName(iface) == nil) {
 			return k.name, iface
 		}
 	}

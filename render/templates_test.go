@@ -70,11 +70,11 @@ func TestOverrides(t *testing.T) {
 		{"eth1", all, "# one eth1\n"},
 		{"eth2", all, "# all eth2\n"},
 		{"eth1", memory{"eth1.iptables.tmpl": "# {{.Template}} {{.Chain}} {{.Path \"rules\"}}"}, "# /dir/eth1.iptables.tmpl ec2net-eth1 /var/lib/ec2net/eth1.rules"},
-		{"eth1", memory{"ethN.iptables.tmpl": "{{template \"x\" .}}{{define \"x\"}}{{.Index}}{{end}}"}, "1"},
+		{"eth1", memory{"ethN.iptables.tmpl": "# {{template \"x\" .}}{{define \"x\"}}{{.Index}}{{end}}"}, "# 1"},
 		// A block of an administrator's own template can be redefined too.
-		{"eth1", memory{"ethN.iptables.tmpl": "{{block \"own\" .}}{{end}}", "blocks.tmpl": "{{define \"own\"}}mine{{end}}"}, "mine"},
+		{"eth1", memory{"ethN.iptables.tmpl": "# {{block \"own\" .}}{{end}}", "blocks.tmpl": "{{define \"own\"}}mine{{end}}"}, "# mine"},
 		// Definitions of two templates have nothing to do with each other.
-		{"eth1", memory{"ethN.iptables.tmpl": "{{define \"x\"}}a{{end}}{{template \"x\"}}", "ethN.iptables-down.tmpl": "{{define \"x\"}}b{{end}}"}, "a"},
+		{"eth1", memory{"ethN.iptables.tmpl": "{{define \"x\"}}a{{end}}# {{template \"x\"}}", "ethN.iptables-down.tmpl": "{{define \"x\"}}b{{end}}"}, "# a"},
 	} {
 		got, err := renderWith(t.Context(), t, c.m, c.name, "iptables")
 		if err != nil || got != c.want {
@@ -140,7 +140,7 @@ func TestTemplateErrors(t *testing.T) {
 		{"fail", memory{"ethN.cfg.tmpl": `{{fail "not here"}}`}, "cfg", "not here", ""},
 		{"recursion", memory{"ethN.cfg.tmpl": `{{define "x"}}{{template "x"}}{{end}}{{template "x"}}`}, "cfg", "exceeded maximum template depth", ""},
 		{"endless", memory{"ethN.cfg.tmpl": `{{range 9000000000000000000}}{{end}}`}, "cfg", "/dir/ethN.cfg.tmpl: the template did not come to its end in time", ""},
-		{"100 MB", memory{"ethN.cfg.tmpl": `{{repeat 100000000 "x"}}`}, "cfg", "the output is longer than 1048576 bytes", ""},
+		{"100 MB", memory{"ethN.cfg.tmpl": `{{range 100}}{{repeat 1000000 "x"}}{{end}}`}, "cfg", "the output is longer than 1048576 bytes", ""},
 		{"100 MB in lines", memory{"ethN.cfg.tmpl": "{{range 100000000}}x\n{{end}}"}, "cfg", "the output is longer than", ""},
 		{"unreadable", memory{"ethN.cfg.tmpl": "refuse: not to be trusted"}, "cfg", "cannot render eth1.cfg: /dir/ethN.cfg.tmpl: not to be trusted", ""},
 		{"blocks unreadable", memory{"blocks.tmpl": "refuse: not to be trusted"}, "cfg", "cannot use /dir/blocks.tmpl: not to be trusted", ""},
@@ -151,6 +151,16 @@ func TestTemplateErrors(t *testing.T) {
 		{"bare EC2SYNC", memory{"ethN.cfg.tmpl": "EC2SYNC=no\niface eth1 inet dhcp\n"}, "cfg", `line 1 of the output, "EC2SYNC=no": not a line that can stand before a stanza`, "interfaces(5)"},
 		{"other stanza", memory{"ethN.cfg.tmpl": "iface eth9 inet dhcp\n"}, "cfg", "there is no stanza \"iface eth1 ...\"", ""},
 		{"option without value", memory{"blocks.tmpl": "{{define \"cfg-options\"}}\n    hostname\n{{end}}"}, "cfg", `"hostname": an option without a value`, ""},
+		{"unknown family", memory{"ethN.cfg.tmpl": "iface eth1 bogus dhcp\n"}, "cfg", "no method dhcp of the family bogus", ""},
+		{"unknown method", memory{"ethN.cfg.tmpl": "iface eth1 inet bogus\n"}, "cfg", "no method bogus of the family inet", ""},
+		{"half a stanza", memory{"ethN.cfg.tmpl": "iface eth1 inherits\n"}, "cfg", "iface takes a name", ""},
+		{"mapping", memory{"ethN.cfg.tmpl": "mapping eth0\n  foo bar\niface eth1 inet dhcp\n"}, "cfg", "line 2 of the output, \"foo bar\": a mapping has script and map", ""},
+		{"option twice", memory{"blocks.tmpl": "{{define \"cfg-options\"}}\n    metric 5\n{{end}}"}, "cfg", `"metric 5": an option that is there already`, ""},
+		{"NUL", memory{"ethN.cfg.tmpl": "iface eth1 inet dhcp\n# \x00\n"}, "cfg", "NUL byte", ""},
+		{"no fragment", memory{"ethN.iptables.tmpl": "total garbage"}, "iptables", `line 1 of the output, "total garbage": not between`, "iptables-restore(8)"},
+		{"half a fragment", memory{"ethN.iptables.tmpl": "*mangle\n-A x"}, "iptables", "there is no COMMIT after *mangle", ""},
+		{"garbage in a fragment", memory{"blocks.tmpl": "{{define \"iptables-rules\"}}\nrm -rf\n{{end}}"}, "iptables", "neither a chain", ""},
+		{"no-break space in a rule", memory{"ethN.rules.tmpl": "rule add pref 1001\u00a0from 10.0.0.1 lookup 1001\n"}, "rules", "pref: ", ""},
 		{"rule of another table", memory{"blocks.tmpl": "{{define \"rules\"}}\nrule add pref 1001 from 10.9.9.9 lookup 254\n{{end}}"}, "rules", "lookup 254 is not the table of eth1, 1001", "pref 1001"},
 		{"command as rule", memory{"ethN.rules.tmpl": "link set eth1 down\n"}, "rules", `not a line of "rule add"`, ""},
 	} {

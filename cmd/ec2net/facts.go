@@ -62,7 +62,7 @@ func (inv *invocation) wantedENIs(ctx context.Context) ([]facts.ENI, error) {
 	var enis []facts.ENI
 	var err error
 	if inv.flags.Changed("facts") {
-		enis, err = inv.factsFromFile()
+		enis, err = inv.factsFromFile(ctx)
 	} else {
 		enis, err = inv.factsFromIMDS(ctx)
 	}
@@ -72,7 +72,27 @@ func (inv *invocation) wantedENIs(ctx context.Context) ([]facts.ENI, error) {
 	return enis, err
 }
 
-func (inv *invocation) factsFromFile() ([]facts.ENI, error) {
+// factsFromFile reads a file, or a pipe that may never say anything: so it
+// does not wait longer than ctx.
+func (inv *invocation) factsFromFile(ctx context.Context) ([]facts.ENI, error) {
+	type result struct {
+		enis []facts.ENI
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		enis, err := inv.readFacts()
+		done <- result{enis, err}
+	}()
+	select {
+	case r := <-done:
+		return r.enis, r.err
+	case <-ctx.Done():
+		return nil, withStatus(statusFacts, fmt.Errorf("facts in %s: not there in time", inv.factsFile))
+	}
+}
+
+func (inv *invocation) readFacts() ([]facts.ENI, error) {
 	r, where := inv.stdin, "standard input"
 	if inv.factsFile != "-" {
 		f, err := os.Open(inv.factsFile)
@@ -93,6 +113,9 @@ func pick(r io.Reader, where string, wanted []string, n facts.Numbers) ([]facts.
 	all, err := facts.Decode(r, n)
 	if err != nil {
 		return fail(err, `"ec2net help facts-format" describes the fields`)
+	}
+	if err := facts.Distinct(all); err != nil {
+		return fail(err, "")
 	}
 	byName := make(map[string]facts.ENI)
 	var names []string
@@ -117,8 +140,11 @@ func (inv *invocation) factsFromIMDS(ctx context.Context) ([]facts.ENI, error) {
 		var err error
 		if macs[i], err = hooks.MAC(name); err != nil {
 			var gone *hooks.GoneError
+			var other *hooks.OtherNameError
 			if errors.As(err, &gone) {
 				return nil, err
+			} else if errors.As(err, &other) {
+				return nil, usage(err)
 			}
 			return nil, withStatus(statusFacts, err)
 		}

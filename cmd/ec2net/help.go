@@ -136,9 +136,9 @@ const statusesHelp = `The exit statuses:
 `
 
 const factsFormat = `Facts are JSON: an object for each ENI, one after the other. Fields marked *
-must be there; a list may be left out if it is empty. The fields under the line
-follow from the others and the settings: they may be left out, and if they are
-there they have to fit. More fields may be added in time, none taken away.
+must be there; a list may be left out if it is empty. The fields under the line follow
+from the others, and from the settings of the machine that reads them; they may
+be left out. More fields may be added in time, none taken away.
 
 name *           string   the interface's name: "eth1"
 mac *            string   "02:00:00:00:01:20"
@@ -178,13 +178,14 @@ Often a line more is enough. %s in the same folder redefines the empty
 blocks of the templates, for all ENIs or, with {{if}}, for one:
 
   {{define "cfg-post-up"}}
-      post-up logger "{{.Name}} is up with {{first .IPv4}}"
+      post-up logger "{{.Name}} is up with {{first .IPv4}}" || true
   {{end}}
   {{define "cfg-routes"}}{{if eq .Name "eth1"}}
-      post-up ip route replace 192.168.0.0/16 via {{.Gateway}} dev eth1 table {{.Table}}
+      post-up ip route replace 192.168.0.0/16 via {{.Gateway}} dev eth1 table {{.Table}} || true
   {{end}}{{end}}
 
-The blocks: %s.
+A post-up line that fails makes ifup give up half-way: end it in "|| true" if the
+ENI can live without it. The blocks: %s.
 
 The fields: .Name .Index .MAC .ID .DeviceNumber .NetworkCard .Primary
   .PrimaryMAC .IPv4 .Subnet .Gateway .IPv4Prefixes .IPv6 .IPv6Subnets .IPv6Prefixes

@@ -98,7 +98,11 @@ func addInterfaces() error {
 			return err
 		}
 	}
-	return nil
+	eth1, err := netlink.LinkByName("eth1")
+	if err != nil {
+		return err
+	}
+	return netlink.LinkAddAltName(eth1, "alt1")
 }
 
 func TestScripts(t *testing.T) {
@@ -108,7 +112,11 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			// No settings or templates of this machine, unless a script says so.
 			env.Setenv("EC2NET_TEMPLATES", env.WorkDir+"/templates")
+			env.Setenv("ESCAPES", "a\x1b]0;b\a\nec2net: c")
 			env.Setenv("PATH", os.Getenv(toolDir)+string(os.PathListSeparator)+env.Getenv("PATH"))
+			if err := os.WriteFile(env.WorkDir+"/crlf", []byte("EC2NET_BASE=2000\r\n"), 0o644); err != nil {
+				return err
+			}
 			return os.Mkdir(env.WorkDir+"/templates", 0o755)
 		},
 		Condition: func(name string) (bool, error) {

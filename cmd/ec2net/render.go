@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/rogpeppe/go-internal/diff"
 
 	"ec2net/facts"
+	"ec2net/hooks"
 	"ec2net/render"
 	"ec2net/render/disk"
 )
@@ -46,6 +48,9 @@ ec2net render eth1 --root /tmp/try`,
 }
 
 func runRender(inv *invocation) error {
+	if inv.flags.Changed("root") && inv.render.root == "" {
+		return usageError("--root takes the name of a folder", "ec2net help render")
+	}
 	only, err := inv.wantedKinds()
 	if err != nil {
 		return err
@@ -94,7 +99,7 @@ func (inv *invocation) renderAll(ctx context.Context, enis []facts.ENI, only []s
 	var all []render.File
 	for _, e := range enis {
 		if why := render.Nothing(e); why != "" {
-			fmt.Fprintf(inv.stderr, "ec2net: nothing to render: %s\n", why)
+			inv.say("nothing to render: %s", why)
 			continue
 		}
 		files, err := templates.Render(ctx, e, only...)
@@ -133,6 +138,52 @@ func (inv *invocation) printFiles(files []render.File) error {
 	return system(err)
 }
 
+// change is what would become of one file.
+type change struct {
+	file      render.File
+	installed []byte // nil: there is none
+	kept      bool   // an administrator keeps the ENI from ec2net
+}
+
+func (c change) differs() bool {
+	return !c.kept && (c.installed == nil || !bytes.Equal(c.installed, c.file.Content))
+}
+
+// compare finds what would change below a folder. Nothing is written.
+func (inv *invocation) compare(tree *disk.Tree, files []render.File) ([]change, error) {
+	kept := make(map[string]bool)
+	var changes []change
+	for _, f := range files {
+		if _, known := kept[f.Interface]; !known {
+			path, err := render.Path("cfg", f.Interface)
+			if err != nil {
+				return nil, err
+			}
+			cfg, err := tree.Read(path)
+			if err != nil {
+				return nil, system(fmt.Errorf("cannot read what is there for %s: %w", f.Interface, err))
+			}
+			if kept[f.Interface] = render.Unmanaged(cfg); kept[f.Interface] {
+				inv.say("%s says EC2SYNC=no: nothing of %s is touched", path, f.Interface)
+			}
+		}
+		installed, err := tree.Read(f.Path)
+		if err != nil {
+			return nil, system(fmt.Errorf("cannot read what is there for %s: %w", f.Interface, err))
+		}
+		changes = append(changes, change{f, installed, kept[f.Interface]})
+	}
+	return changes, nil
+}
+
+// statusOfKept is the status of a run that had nothing else to say.
+func statusOfKept(changes []change) error {
+	if slices.ContainsFunc(changes, func(c change) bool { return c.kept }) {
+		return quietStatus(statusNoRetry)
+	}
+	return nil
+}
+
 func (inv *invocation) printDiff(files []render.File) error {
 	dir := inv.render.root
 	if dir == "" {
@@ -143,16 +194,18 @@ func (inv *invocation) printDiff(files []render.File) error {
 		return system(err)
 	}
 	defer tree.Close()
+	changes, err := inv.compare(tree, files)
+	if err != nil {
+		return err
+	}
 	var out bytes.Buffer
-	for _, f := range files {
-		installed, err := tree.Read(f.Path)
-		if err != nil {
-			return system(fmt.Errorf("cannot compare with %s: %w", f.Path, err))
+	for _, c := range changes {
+		if c.differs() {
+			out.Write(diff.Diff("installed"+c.file.Path, c.installed, "rendered"+c.file.Path, c.file.Content))
 		}
-		out.Write(diff.Diff("installed"+f.Path, installed, "rendered"+f.Path, f.Content))
 	}
 	if out.Len() == 0 {
-		return nil
+		return statusOfKept(changes)
 	}
 	if _, err := inv.stdout.Write(out.Bytes()); err != nil {
 		return system(err)
@@ -160,54 +213,40 @@ func (inv *invocation) printDiff(files []render.File) error {
 	return quietStatus(statusDiffers)
 }
 
-// writeBelow writes the files of every ENI that ec2net may touch.
+// writeBelow writes the files of every ENI that ec2net may touch: all of them,
+// or none.
 func (inv *invocation) writeBelow(files []render.File) error {
+	if len(files) == 0 {
+		return nil
+	}
 	tree, err := disk.OpenTree(inv.render.root, true)
 	if err != nil {
 		return system(err)
 	}
 	defer tree.Close()
-	kept := make(map[string]bool)
-	for _, f := range files {
-		if _, known := kept[f.Interface]; !known {
-			if kept[f.Interface], err = inv.isKept(tree, f.Interface); err != nil {
-				return err
-			}
+	changes, err := inv.compare(tree, files)
+	if err != nil {
+		return err
+	}
+	var free []render.File
+	for _, c := range changes {
+		if !c.kept {
+			free = append(free, c.file)
 		}
-		if kept[f.Interface] {
+	}
+	contents := hooks.Contents(free)
+	wrote, err := tree.WriteAll(contents)
+	for _, c := range contents {
+		what := "is as it should be"
+		if slices.Contains(wrote, c.Path) {
+			what = "is written"
+		} else if err != nil {
 			continue
 		}
-		wrote, err := tree.Write(f.Path, f.Content)
-		if err != nil {
-			return system(fmt.Errorf("cannot write %s: %w", f.Path, err))
-		}
-		if wrote {
-			fmt.Fprintf(inv.stderr, "ec2net: wrote %s\n", f.Path)
-		} else {
-			fmt.Fprintf(inv.stderr, "ec2net: %s is as it should be\n", f.Path)
-		}
+		inv.say("%s %s", filepath.Join(inv.render.root, c.Path), what)
 	}
-	for _, k := range kept {
-		if k {
-			return quietStatus(statusNoRetry)
-		}
-	}
-	return nil
-}
-
-// isKept says whether an administrator keeps an ENI from ec2net.
-func (inv *invocation) isKept(tree *disk.Tree, iface string) (bool, error) {
-	path, err := render.View{ENI: facts.ENI{Name: iface}}.Path("cfg")
 	if err != nil {
-		return false, err
+		return system(fmt.Errorf("cannot write: %w", err))
 	}
-	cfg, err := tree.Read(path)
-	if err != nil {
-		return false, system(fmt.Errorf("cannot write for %s: %w", iface, err))
-	}
-	kept := render.Unmanaged(cfg)
-	if kept {
-		fmt.Fprintf(inv.stderr, "ec2net: %s says EC2SYNC=no: nothing of %s is touched\n", path, iface)
-	}
-	return kept, nil
+	return statusOfKept(changes)
 }

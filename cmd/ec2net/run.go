@@ -7,6 +7,7 @@ import (
 	"io"
 	"path/filepath"
 	"runtime/debug"
+	"runtime/metrics"
 	"strings"
 	"time"
 
@@ -77,12 +78,17 @@ func Run(args []string, stdin io.Reader, stdout, stderr io.Writer, env []string)
 	if quiet, ok := err.(quietStatus); ok {
 		return int(quiet)
 	}
-	fmt.Fprintf(stderr, "ec2net: %s\n", oneLine(err.Error()))
+	inv.say("%s", err.Error())
 	var hinted interface{ Hint() string }
 	if errors.As(err, &hinted) && hinted.Hint() != "" {
 		fmt.Fprintf(stderr, "hint: %s\n", oneLine(hinted.Hint()))
 	}
 	return statusOf(err)
+}
+
+// say tells the reader something that is not the answer, on one line.
+func (inv *invocation) say(format string, args ...any) {
+	fmt.Fprintf(inv.stderr, "ec2net: %s\n", oneLine(fmt.Sprintf(format, args...)))
 }
 
 func (inv *invocation) dispatch(args []string) error {
@@ -140,9 +146,33 @@ func commandNamed(name string) (command, bool) {
 	return command{}, false
 }
 
-// deadline is the one of the whole process, from the settings.
+// maxMemory is what a process may use; rendering takes some megabytes.
+const maxMemory = 256 << 20
+
+// deadline is the one of the whole process, from the settings. It comes early
+// for a process that takes all the memory, which a template can make it do.
 func (inv *invocation) deadline() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), inv.settings.timeout)
+	ctx, tooMuch := context.WithCancelCause(context.Background())
+	ctx, cancel := context.WithTimeout(ctx, inv.settings.timeout)
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(10 * time.Millisecond):
+				if memoryUsed() > maxMemory {
+					tooMuch(fmt.Errorf("the template uses more than %d MiB of memory", maxMemory>>20))
+				}
+			}
+		}
+	}()
+	return ctx, cancel
+}
+
+func memoryUsed() uint64 {
+	used := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/stacks:bytes"}}
+	metrics.Read(used)
+	return used[0].Value.Uint64() + used[1].Value.Uint64()
 }
 
 // imdsShare is how much of the deadline the facts may take.

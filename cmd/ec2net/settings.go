@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,11 +40,13 @@ type setting struct {
 var settingsTable = []setting{
 	{"EC2NET_BASE", "base", strconv.Itoa(facts.DefaultNumbers.Base),
 		"table, metric, priority and mark of an ENI are this number + its index",
-		func(s *settings, v string) (err error) {
-			if s.numbers.Base, err = strconv.Atoi(v); err != nil {
-				err = fmt.Errorf("%q is not a number", v)
+		func(s *settings, v string) error {
+			n, err := strconv.ParseUint(v, 10, 31)
+			if err != nil || (len(v) > 1 && v[0] == '0') {
+				return fmt.Errorf("%.40q is not a number", v)
 			}
-			return err
+			s.numbers.Base = int(n)
+			return nil
 		}},
 	{"EC2NET_MARK_MASK", "mark-mask", facts.DefaultNumbers.MarkMask.String(),
 		"the bits of a packet's mark that ec2net uses",
@@ -52,8 +55,19 @@ var settingsTable = []setting{
 			return err
 		}},
 	{"EC2NET_TEMPLATES", "templates", "/etc/ec2net/templates",
-		"the folder of templates that override the built-in ones; empty for none",
+		"the folder of templates that override the built-in ones; --templates= for none",
 		func(s *settings, v string) error {
+			// The path stands in what is rendered, so it is the same from
+			// wherever it is called, and fits on a line.
+			if strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r > '~' }) {
+				return fmt.Errorf("%.80q has characters that do not belong in a file", v)
+			}
+			if v != "" {
+				var err error
+				if v, err = filepath.Abs(v); err != nil {
+					return err
+				}
+			}
 			s.templates = v
 			return nil
 		}},
@@ -61,7 +75,7 @@ var settingsTable = []setting{
 		"when to give up; half of it is for IMDS",
 		func(s *settings, v string) (err error) {
 			if s.timeout, err = time.ParseDuration(v); err != nil || s.timeout <= 0 {
-				err = fmt.Errorf("%q is not a duration such as 10s", v)
+				err = fmt.Errorf("%.40q is not a duration such as 10s", v)
 			}
 			return err
 		}},
@@ -150,20 +164,20 @@ func parseSettings(path, text string) (map[string]fileSetting, error) {
 	found := make(map[string]fileSetting)
 	for i, line := range strings.Split(text, "\n") {
 		place := fmt.Sprintf("%s:%d", path, i+1)
-		line = strings.TrimSpace(line)
+		line = strings.Trim(line, " \t")
 		if line == "" || line[0] == '#' {
 			continue
 		}
 		name, value, ok := strings.Cut(line, "=")
-		if !ok || name != strings.TrimSpace(name) {
-			return nil, fmt.Errorf("%s: %q is not a line NAME=value", place, line)
+		if !ok || name != strings.TrimSpace(name) || strings.Contains(line, "\r") {
+			return nil, fmt.Errorf("%s: %.80q is not a line NAME=value", place, line)
 		}
 		if !slices.ContainsFunc(settingsTable, func(row setting) bool { return row.name == name }) {
-			return nil, &failure{statusUsage, fmt.Errorf("%s: there is no setting %q", place, name), `"ec2net help settings" lists them`}
+			return nil, &failure{statusUsage, fmt.Errorf("%s: there is no setting %.40q", place, name), `"ec2net help settings" lists them`}
 		}
 		value, ok = unquote(value)
 		if !ok {
-			return nil, fmt.Errorf("%s: a shell would not read %q as the value", place, value)
+			return nil, fmt.Errorf("%s: a shell would not read %.80q as the value", place, value)
 		}
 		if value != "" {
 			found[name] = fileSetting{value, "in " + place}
@@ -177,7 +191,7 @@ func unquote(v string) (string, bool) {
 	bare := v
 	if len(v) >= 2 && (v[0] == '"' || v[0] == '\'') && v[len(v)-1] == v[0] {
 		bare = v[1 : len(v)-1]
-	} else if strings.ContainsAny(v, " \t;&|<>()*?[]#~") {
+	} else if strings.ContainsAny(v, " \t\r;&|<>()*?[]#~") {
 		return v, false
 	}
 	return bare, !strings.ContainsAny(bare, "\"'$`\\")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -71,17 +72,18 @@ func (inv *invocation) listTemplates(t *render.Templates) error {
 	return nil
 }
 
-func (inv *invocation) warnUnused(t *render.Templates) []string {
-	unused := t.Unused()
-	for _, path := range unused {
-		fmt.Fprintf(inv.stderr, "ec2net: %s is not used: no template has this name\n", path)
+func (inv *invocation) warnUnused(t *render.Templates) {
+	for _, path := range t.Unused() {
+		inv.say("%s is not used: no template has this name", path)
 	}
-	return unused
 }
 
 func (inv *invocation) showTemplate(t *render.Templates) error {
 	text, err := t.Text(inv.args[1])
-	if err != nil {
+	var unknown *render.UnknownTemplateError
+	if errors.As(err, &unknown) {
+		return usage(err)
+	} else if err != nil {
 		return err
 	}
 	_, err = inv.stdout.Write(text)
@@ -117,8 +119,8 @@ func (inv *invocation) checkTemplates(t *render.Templates) error {
 			names = append(names, e.Name)
 		}
 	}
-	if unused := inv.warnUnused(t); len(unused) > 0 {
-		return &failure{statusTemplate, fmt.Errorf("%d of the files in %s would never be used", len(unused), inv.settings.templates),
+	if unused := t.Unused(); len(unused) > 0 {
+		return &failure{statusTemplate, fmt.Errorf("never used: %s", strings.Join(unused, ", ")),
 			fmt.Sprintf("an override is called ethN.KIND.tmpl or eth1.KIND.tmpl, KIND being %s, or %s", strings.Join(render.Kinds(), ", "), render.BlocksFile)}
 	}
 	_, err = fmt.Fprintf(inv.stdout, "all templates render for the examples %s\n", strings.Join(names, ", "))

@@ -90,6 +90,14 @@ func TestReadTrusted(t *testing.T) {
 			check(t, os.Chmod(dir+"/theirs", 0o777))
 			return dir + "/theirs/f"
 		}, "/theirs can be written", false},
+		{"another's link in a sticky folder", func(t *testing.T, dir string) string {
+			path := write(t, dir+"/real/f", "text")
+			check(t, os.MkdirAll(dir+"/sticky", 0o755))
+			check(t, os.Chmod(dir+"/sticky", 0o777|os.ModeSticky))
+			check(t, os.Symlink(path, dir+"/sticky/f"))
+			check(t, os.Lchown(dir+"/sticky/f", 1234, 0))
+			return dir + "/sticky/f"
+		}, "/sticky/f belongs to user 1234", true},
 		{"link up and down", func(t *testing.T, dir string) string {
 			write(t, dir+"/a/b/f", "text")
 			check(t, os.Symlink("../../a/./b/f", dir+"/a/b/link"))
@@ -209,6 +217,57 @@ func TestWriteFails(t *testing.T) {
 	}
 	if n := names(t, dir+"/etc"); !slices.Equal(n, []string{"f"}) {
 		t.Errorf("left behind: %q", n)
+	}
+}
+
+// Either all files are written or, if one cannot be, none.
+func TestWriteAll(t *testing.T) {
+	dir := t.TempDir()
+	tree := tree(t, dir)
+	write(t, dir+"/a", "old")
+	write(t, dir+"/c/inside", "a folder where a file should be")
+	if wrote, err := tree.WriteAll([]Content{{"/a", []byte("new")}, {"/b/b", []byte("new")}, {"/c", []byte("new")}}); err == nil || len(wrote) != 0 {
+		t.Errorf("%q, %v", wrote, err)
+	}
+	if got, _ := tree.Read("/a"); string(got) != "old" {
+		t.Errorf("wrote half: %q", got)
+	}
+	if n := append(names(t, dir), names(t, dir+"/b")...); !slices.Equal(n, []string{"a", "b", "c"}) {
+		t.Errorf("left behind: %q", n)
+	}
+	wrote, err := tree.WriteAll([]Content{{"/a", []byte("new")}, {"/d", []byte("new")}})
+	if err != nil || !slices.Equal(wrote, []string{"/a", "/d"}) {
+		t.Errorf("%q, %v", wrote, err)
+	}
+	// Another mode, or a link, is not the file that is meant.
+	check(t, os.Chmod(dir+"/a", 0o600))
+	check(t, os.Remove(dir+"/d"))
+	check(t, os.Symlink("a", dir+"/d"))
+	wrote, err = tree.WriteAll([]Content{{"/a", []byte("new")}, {"/d", []byte("new")}})
+	if err != nil || !slices.Equal(wrote, []string{"/a", "/d"}) {
+		t.Errorf("%q, %v", wrote, err)
+	}
+}
+
+// What somebody has put at the temporary name, or in the place of a file, is
+// neither followed nor waited for.
+func TestPlanted(t *testing.T) {
+	dir := t.TempDir()
+	tree := tree(t, dir)
+	write(t, dir+"/secret", "old")
+	check(t, os.Symlink("secret", dir+"/link"))
+	if err := tree.writeNew("link", []byte("new")); !errors.Is(err, os.ErrExist) {
+		t.Errorf("%v", err)
+	}
+	if got, _ := tree.Read("/secret"); string(got) != "old" {
+		t.Error("wrote through a link")
+	}
+	check(t, unix.Mkfifo(dir+"/pipe", 0o644))
+	if _, err := tree.Read("/pipe"); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("%v", err)
+	}
+	if _, err := tree.Write("/pipe", []byte("new")); err != nil {
+		t.Errorf("did not replace a pipe: %v", err)
 	}
 }
 

@@ -36,7 +36,8 @@ func (e *UntrustedError) Hint() string { return e.fix }
 // The path is walked from the root folder, each part opened below the last one
 // and judged by its descriptor, as in safe_path of OpenSSH: what was judged is
 // what is read, whatever happens to the names meanwhile. A symbolic link is
-// followed only out of a folder that was judged good.
+// followed only out of a folder that was judged good, and if it belongs to one
+// of the two itself.
 func ReadTrusted(path string, max int64) ([]byte, error) {
 	f, err := openTrusted(path)
 	if err != nil {
@@ -90,6 +91,9 @@ func openTrusted(path string) (*os.File, error) {
 		}
 		name := filepath.Join(dir.Name(), part)
 		if target, err := readlinkat(dir, part); err == nil {
+			if err := judgeLink(dir, part); err != nil {
+				return nil, err
+			}
 			if links++; links > maxLinks {
 				return fail(unix.ELOOP)
 			}
@@ -153,17 +157,34 @@ func readlinkat(dir *os.File, name string) (string, error) {
 	return string(buf[:n]), nil
 }
 
+// judgeLink looks at a link itself: in a sticky folder anybody can make one.
+func judgeLink(dir *os.File, name string) error {
+	path := filepath.Join(dir.Name(), name)
+	var st unix.Stat_t
+	if err := unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return judgeOwner(path, st)
+}
+
+func judgeOwner(path string, st unix.Stat_t) error {
+	if st.Uid == 0 || int(st.Uid) == os.Geteuid() {
+		return nil
+	}
+	return &UntrustedError{Path: path, Why: fmt.Sprintf("belongs to user %d", st.Uid), fix: "chown -h root " + path}
+}
+
 // judge looks at an open file or folder.
 func judge(f *os.File) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return &os.PathError{Op: "stat", Path: f.Name(), Err: err}
 	}
+	if err := judgeOwner(f.Name(), st); err != nil {
+		return err
+	}
 	sticky := st.Mode&unix.S_IFMT == unix.S_IFDIR && st.Mode&unix.S_ISVTX != 0
-	switch {
-	case st.Uid != 0 && int(st.Uid) != os.Geteuid():
-		return &UntrustedError{Path: f.Name(), Why: fmt.Sprintf("belongs to user %d", st.Uid), fix: "chown root " + f.Name()}
-	case st.Mode&0o022 != 0 && !sticky:
+	if st.Mode&0o022 != 0 && !sticky {
 		return &UntrustedError{Path: f.Name(), Why: "can be written by its group or by others", fix: "chmod go-w " + f.Name()}
 	}
 	return nil

@@ -5,9 +5,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
+
+	"golang.org/x/sys/unix"
 )
 
 // Tree is a folder that stands for the root of a file system: "/" itself, or
@@ -31,58 +34,117 @@ func OpenTree(dir string, create bool) (*Tree, error) {
 // Close lets go of the folder.
 func (t *Tree) Close() error { return t.root.Close() }
 
-// Read reads a file by its absolute path on the machine; nil if there is none.
+// maxRead bounds what is read of a file that ec2net itself has written.
+const maxRead = 1 << 20
+
+// Read reads a regular file by its absolute path on the machine; nil if there
+// is none.
 func (t *Tree) Read(file string) ([]byte, error) {
-	data, err := t.root.ReadFile(below(file))
+	// O_NONBLOCK: opening a FIFO must not wait for a writer.
+	f, err := t.root.OpenFile(below(file), os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if err == nil && data == nil {
-		data = []byte{}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil {
+		return nil, err
+	} else if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", file)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxRead+1))
+	if err == nil && len(data) > maxRead {
+		err = fmt.Errorf("%s is longer than %d bytes", file, maxRead)
 	}
 	return data, err
 }
 
-// Write makes file, an absolute path on the machine, have this content. At any
-// moment, and after a loss of power, there is the old content or the new one
-// and nothing between: a temporary file in the same folder, whose name begins
-// with a dot so that no wildcard finds it, is synced, renamed, and the folder
-// synced. Content that is there already is not written again; wrote says
-// whether it was.
-func (t *Tree) Write(file string, content []byte) (wrote bool, err error) {
-	name := below(file)
-	if old, err := t.root.ReadFile(name); err == nil && bytes.Equal(old, content) {
-		return false, nil
-	}
-	dir := path.Dir(name)
-	if err := t.root.MkdirAll(dir, 0o755); err != nil {
-		return false, err
-	}
-	temp := path.Join(dir, fmt.Sprintf(".%s.%s", path.Base(name), rand.Text()[:8]))
+// Content is what a file is to have.
+type Content struct {
+	Path string // absolute, on the machine
+	Text []byte
+}
+
+// Write makes one file have its content; see WriteAll.
+func (t *Tree) Write(file string, text []byte) (bool, error) {
+	wrote, err := t.WriteAll([]Content{{file, text}})
+	return len(wrote) > 0, err
+}
+
+// WriteAll makes files have their content, and returns the paths of those that
+// did not have it already. At any moment, and after a loss of power, a file has
+// its old content or its new one and nothing between: each goes into a
+// temporary file in the same folder, whose name begins with a dot so that no
+// wildcard finds it, and is synced; when all have got that far they are renamed
+// in their order, and the folders synced. So what can fail, a full disk most of
+// all, fails before the first file is another.
+func (t *Tree) WriteAll(files []Content) (wrote []string, err error) {
+	temps := make([]string, len(files))
 	defer func() {
-		if err != nil {
-			t.root.Remove(temp)
+		for _, temp := range temps {
+			if temp != "" {
+				t.root.Remove(temp)
+			}
 		}
 	}()
-	if err := t.writeNew(temp, content); err != nil {
-		return false, err
+	for i, f := range files {
+		name := below(f.Path)
+		if t.has(name, f.Text) {
+			continue
+		}
+		if info, err := t.root.Lstat(name); err == nil && info.IsDir() {
+			return nil, &fs.PathError{Op: "write", Path: f.Path, Err: unix.EISDIR}
+		}
+		dir := path.Dir(name)
+		if err := t.root.MkdirAll(dir, 0o755); err != nil {
+			return nil, err
+		}
+		temps[i] = path.Join(dir, fmt.Sprintf(".%s.%s", path.Base(name), rand.Text()[:8]))
+		if err := t.writeNew(temps[i], f.Text); err != nil {
+			return nil, err
+		}
 	}
-	if err := t.root.Rename(temp, name); err != nil {
-		return false, err
+	for i, f := range files {
+		if temps[i] == "" {
+			continue
+		}
+		name := below(f.Path)
+		if err := t.root.Rename(temps[i], name); err != nil {
+			return wrote, err
+		}
+		temps[i] = ""
+		if err := t.sync(path.Dir(name)); err != nil {
+			return wrote, err
+		}
+		wrote = append(wrote, f.Path)
 	}
-	return true, t.sync(dir)
+	return wrote, nil
 }
+
+// has says whether a file is as writeNew would leave it.
+func (t *Tree) has(name string, text []byte) bool {
+	info, err := t.root.Lstat(name)
+	if err != nil || !info.Mode().IsRegular() || info.Mode().Perm() != fileMode {
+		return false
+	}
+	old, err := t.Read("/" + name)
+	return err == nil && bytes.Equal(old, text)
+}
+
+const fileMode = 0o644
 
 // writeNew writes a file that must not be there: O_EXCL follows no link that
 // somebody has planted at the name.
-func (t *Tree) writeNew(name string, content []byte) error {
-	f, err := t.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+func (t *Tree) writeNew(name string, text []byte) error {
+	f, err := t.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(content)
+	_, err = f.Write(text)
 	// The mode is meant, whatever the umask of udev or dhclient is.
-	return errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
+	return errors.Join(err, f.Chmod(fileMode), f.Sync(), f.Close())
 }
 
 func (t *Tree) sync(dir string) error {

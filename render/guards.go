@@ -1,0 +1,155 @@
+package render
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// These stand in for functions of sprig and of text/template whose results
+// differ from run to run, or that can end the process: text/template has no
+// limits of its own.
+
+// keys and values of dicts come in order; sprig's come in the order of chance.
+func keys(dicts ...map[string]any) []string {
+	names := []string{}
+	for _, d := range dicts {
+		start := len(names)
+		for name := range d {
+			names = append(names, name)
+		}
+		slices.Sort(names[start:])
+	}
+	return names
+}
+
+func values(d map[string]any) []any {
+	list := []any{}
+	for _, name := range keys(d) {
+		list = append(list, d[name])
+	}
+	return list
+}
+
+// printf refuses the verbs that print where a value is in memory, and spells
+// addresses and blocks as text whatever the verb.
+func printf(format string, args ...any) (string, error) {
+	verbs := strings.ReplaceAll(format, "%%", "")
+	for _, part := range strings.Split(verbs, "%")[1:] {
+		verb := strings.TrimLeft(part, "+-# 0123456789.[]*")
+		if strings.HasPrefix(verb, "p") || (strings.HasPrefix(verb, "v") && strings.Contains(part[:len(part)-len(verb)], "#")) {
+			return "", errors.New("printf: %p and %#v print what differs from run to run")
+		}
+	}
+	return fmt.Sprintf(format, inWords(args)...), nil
+}
+
+// inWords makes values that have a text into that text. %d of an address
+// would print its inner parts, a pointer among them.
+func inWords(args []any) []any {
+	words := make([]any, len(args))
+	for i, a := range args {
+		words[i] = a
+		v := reflect.ValueOf(a)
+		if s, ok := a.(fmt.Stringer); ok {
+			// A mark is a number all the same: %d is to work.
+			if !v.CanInt() && !v.CanUint() {
+				words[i] = s.String()
+			}
+			continue
+		}
+		if v.Kind() == reflect.Slice && v.Type().Elem().Implements(reflect.TypeFor[fmt.Stringer]()) {
+			list := make([]string, v.Len())
+			for j := range list {
+				list[j] = fmt.Sprint(v.Index(j).Interface())
+			}
+			words[i] = list
+		}
+	}
+	return words
+}
+
+// withoutCycles wraps a function that changes a dict: one that holds itself
+// could not be printed, and trying to would end the process.
+func withoutCycles(f any) any {
+	fn := reflect.ValueOf(f)
+	wrapped := func(args []reflect.Value) []reflect.Value {
+		call := fn.Call
+		if fn.Type().IsVariadic() {
+			call = fn.CallSlice
+		}
+		results := call(args)
+		var err error
+		if holdsItself(args[0], nil) {
+			err = errors.New("a dict cannot hold itself")
+		}
+		if len(results) == 1 {
+			results = append(results, reflect.Zero(reflect.TypeFor[error]()))
+		}
+		if err != nil {
+			results[1] = reflect.ValueOf(&err).Elem()
+		}
+		return results
+	}
+	in := make([]reflect.Type, fn.Type().NumIn())
+	for i := range in {
+		in[i] = fn.Type().In(i)
+	}
+	out := []reflect.Type{fn.Type().Out(0), reflect.TypeFor[error]()}
+	return reflect.MakeFunc(reflect.FuncOf(in, out, fn.Type().IsVariadic()), wrapped).Interface()
+}
+
+func holdsItself(v reflect.Value, above []uintptr) bool {
+	if v.Kind() == reflect.Interface {
+		v = v.Elem()
+	}
+	switch v.Kind() {
+	case reflect.Map:
+		if slices.Contains(above, v.Pointer()) {
+			return true
+		}
+		above = append(above, v.Pointer())
+		for _, key := range v.MapKeys() {
+			if holdsItself(v.MapIndex(key), above) {
+				return true
+			}
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			if holdsItself(v.Index(i), above) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// maxList is how many numbers a function may make at once.
+const maxList = 1 << 16
+
+func repeat(count int, s string) (string, error) {
+	if count < 0 || (len(s) > 0 && count > maxOutput/len(s)) {
+		return "", fmt.Errorf("repeat: the text would be longer than %d bytes", maxOutput)
+	}
+	return strings.Repeat(s, count), nil
+}
+
+func until(sprigs func(int) []int) func(int) ([]int, error) {
+	return func(count int) ([]int, error) {
+		if count > maxList || count < -maxList {
+			return nil, fmt.Errorf("until: more than %d numbers", maxList)
+		}
+		return sprigs(count), nil
+	}
+}
+
+func untilStep(sprigs func(int, int, int) []int) func(int, int, int) ([]int, error) {
+	return func(start, stop, step int) ([]int, error) {
+		if step != 0 && (stop-start)/step > maxList {
+			return nil, fmt.Errorf("untilStep: more than %d numbers", maxList)
+		}
+		return sprigs(start, stop, step), nil
+	}
+}
