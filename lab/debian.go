@@ -34,11 +34,15 @@ const recipe = "1"
 // packages and apt.
 var userland = []string{
 	"conntrack",
+	"curl",
 	"dhcpcd-base",
 	"ifupdown",
 	"iproute2",
 	"iptables",
 	"isc-dhcp-client",
+	"nftables",
+	"procps",
+	"strace",
 	"systemd",
 	"systemd-sysv",
 	"udev",

@@ -1,13 +1,21 @@
-// Package lab is where ec2net is tried on real Debian userlands without EC2:
-// [Debian] makes the project's own Debian trees, [Tree.Run] runs one command
-// in a throwaway copy of a tree.
+// Package lab is where ec2net is tried on real Debian userlands without EC2.
+//
+// [Debian] makes the project's own Debian trees, [Tree.Run] runs one command in
+// a throwaway copy of a tree. [NewVPC] makes a VPC of network namespaces: a
+// router with a real DHCP server and the metadata service of the package imds,
+// a client outside, ENIs whose ports drop and count what is not theirs to send.
+// [VPC.Boot] boots the VPC's instance, a Debian tree with a disk of its own in
+// which the real udevd, ifupdown and DHCP client run, by themselves or under
+// systemd. [ENI.Attach] plugs an ENI in. [Place.TCP] and [Place.UDP] ask the
+// instance from elsewhere, [Instance.State] is its network as text.
 //
 // The lab needs root, because it makes namespaces, mounts and device nodes,
 // and it needs debootstrap once for each tree. Beyond that it asks nothing of
 // the host: every tool that is run is the tree's. Whatever it starts lives in
 // namespaces of its own, which end with their first process, and that process
 // ends with the one that started it; so there is nothing to tear down, even
-// after a SIGKILL.
+// after a SIGKILL. The one exception is the control group of a systemd, which
+// a small process removes that waits for the end of the lab's.
 package lab
 
 import (
@@ -16,10 +24,12 @@ import (
 )
 
 // TB is the part of [testing.TB] that the lab uses. As with testing.TB, Fatalf
-// and Skipf do not return.
+// and Skipf do not return, and the context ends before what Cleanup was given
+// begins. A program that is no test gets one from [Program].
 type TB interface {
 	Helper()
 	Context() context.Context
+	Cleanup(func())
 	Fatalf(format string, args ...any)
 	Skipf(format string, args ...any)
 }

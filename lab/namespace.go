@@ -64,28 +64,43 @@ func (t *Tree) enter() error {
 	return nil
 }
 
-// changeRoot mounts an overlay over the tree and makes it the root of the
-// calling thread's mount namespace.
+// changeRoot makes a throwaway copy of the tree the root of the calling
+// thread's mount namespace.
 func (t *Tree) changeRoot() error {
+	if err := t.mountDisk(); err != nil {
+		return err
+	}
+	return t.pivot()
+}
+
+// scratch is a folder in which the overlay can be put together, because it is
+// there before and after: the tree's own /mnt serves, in mount namespaces of
+// the lab only.
+func (t *Tree) scratch() string { return filepath.Join(t.Dir, "mnt") }
+
+// mountDisk mounts what a copy of the tree is written to.
+func (t *Tree) mountDisk() error {
 	// The namespace's mounts are copies that may still pass on what happens
 	// to them (MS_SHARED, systemd's default).
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("cannot make the mounts private: %w", err)
 	}
-	// The overlay needs a folder to be put together in that is there before
-	// and after: the tree's own /mnt serves, in this namespace only. From
-	// there the tree is "..", whose name needs no escaping in mount options.
-	scratch := filepath.Join(t.Dir, "mnt")
-	if err := mount("tmpfs", scratch, 0, "mode=0755"); err != nil {
+	if err := mount("tmpfs", t.scratch(), 0, "mode=0755"); err != nil {
 		return err
 	}
-	if err := unix.Chdir(scratch); err != nil {
-		return fmt.Errorf("cannot change to %s: %w", scratch, err)
-	}
 	for _, dir := range []string{"upper", "work", "root"} {
-		if err := os.Mkdir(dir, 0o755); err != nil {
+		if err := os.Mkdir(filepath.Join(t.scratch(), dir), 0o755); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// pivot puts the overlay of tree and disk together and makes it the root.
+func (t *Tree) pivot() error {
+	// From here the tree is "..", whose name needs no escaping in mount options.
+	if err := unix.Chdir(t.scratch()); err != nil {
+		return fmt.Errorf("cannot change to %s: %w", t.scratch(), err)
 	}
 	if err := mount("overlay", "root", 0, "lowerdir=..,upperdir=upper,workdir=work"); err != nil {
 		return err

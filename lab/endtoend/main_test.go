@@ -1,0 +1,110 @@
+// Package endtoend holds the tests of what ec2net promises, on real Debian
+// userlands in the lab: what is installed is what "make install" installs, and
+// nothing of ec2net is called but by the programs that call it on a machine.
+package endtoend
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/diff"
+
+	"ec2net/lab"
+	"ec2net/lab/imds"
+)
+
+// installed is a folder that "make install DESTDIR=" has filled.
+var installed string
+
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	if os.Geteuid() != 0 {
+		return m.Run() // every test says that it is skipped, and why
+	}
+	dir, err := os.MkdirTemp("", "ec2net-installed-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	if out, err := exec.Command("make", "-C", "../..", "install", "DESTDIR="+dir).CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "make install: %v\n%s", err, out)
+		return 1
+	}
+	installed = dir
+	return m.Run()
+}
+
+// files has the one thing that the lab's ENIs need to count as ENIs: they are
+// veths, without the driver of EC2's network cards.
+var files = map[string]string{
+	"/etc/udev/rules.d/52-lab.rules": `SUBSYSTEM=="net", KERNEL=="eth*|ens*", ENV{EC2NET_ENI}="1"` + "\n",
+}
+
+func boot(t *testing.T, v *lab.VPC, s lab.Setup) *lab.Instance {
+	t.Helper()
+	s.Install, s.Files = installed, files
+	i := v.Boot(t, s)
+	i.Echo(t, 7)
+	return i
+}
+
+// answers wants each of the addresses to answer, by TCP and UDP, and no frame
+// to be dropped.
+func answers(t *testing.T, v *lab.VPC, places []*lab.Place, addrs ...string) {
+	t.Helper()
+	for _, p := range places {
+		for _, a := range addrs {
+			for name, ask := range map[string]func(string) error{"TCP": p.TCP, "UDP": p.UDP} {
+				if err := ask(a + ":7"); err != nil {
+					t.Errorf("%s does not answer %s by %s: %v", a, p.Name, name, err)
+				}
+			}
+		}
+	}
+	if d := v.Dropped(t); d != "" {
+		t.Errorf("dropped:\n%s", d)
+	}
+}
+
+// waitUp waits until ec2net has said that an interface is up.
+func waitUp(t *testing.T, i *lab.Instance, name string) {
+	t.Helper()
+	i.WaitFor(t, name+" to be up", func() bool {
+		_, up := i.ReadFile(t, "/run/ec2net/"+name+".up")
+		return up
+	})
+}
+
+// lacks wants none of the words in the state.
+func lacks(t *testing.T, state string, words ...string) {
+	t.Helper()
+	for _, w := range words {
+		if strings.Contains(state, w) {
+			t.Errorf("there is %q in the state:\n%s", w, state)
+		}
+	}
+}
+
+// touchTables makes iptables' mangle table, which the nft back end leaves
+// there, empty, once anybody has used it.
+func touchTables(t *testing.T, i *lab.Instance) {
+	t.Helper()
+	i.Sh(t, "iptables -t mangle -N touch; iptables -t mangle -X touch")
+}
+
+func sameState(t *testing.T, what, want, got string) {
+	t.Helper()
+	if d := diff.Diff("before", []byte(want), "now", []byte(got)); d != nil {
+		t.Errorf("%s: the state is another:\n%s", what, d)
+	}
+}
+
+// hang is an IMDS that takes connections and never answers.
+var hang = imds.Fault{Hang: true}

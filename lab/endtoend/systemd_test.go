@@ -1,0 +1,127 @@
+package endtoend
+
+import (
+	"strings"
+	"testing"
+
+	"ec2net/lab"
+)
+
+// Under systemd udev only asks for a unit. The DHCP client outlives the unit,
+// no unit fails, and an "add" that is sent again runs hotplug again.
+func TestSystemd(t *testing.T) {
+	t.Parallel()
+	for _, release := range []string{"bookworm", "trixie"} {
+		t.Run(release, func(t *testing.T) {
+			t.Parallel()
+			v := lab.NewVPC(t, lab.Plan{})
+			eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
+			i := boot(t, v, lab.Setup{Release: release, Systemd: true, Prepare: "systemctl enable ec2net-scan.service"})
+			i.WaitRunning(t)
+			eth1.Attach(t, "eth1")
+			waitUp(t, i, "eth1")
+			i.WaitSh(t, "! systemctl is-active --quiet ec2net-hotplug@eth1.service")
+			answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.0.20", "10.0.0.21")
+			oneClient(t, i, "eth1")
+
+			// Sent again: hotplug runs again, which mends what is missing.
+			i.Sh(t, "rm /run/ec2net/eth1.up; udevadm trigger --action=add /sys/class/net/eth1")
+			waitUp(t, i, "eth1")
+			oneClient(t, i, "eth1")
+
+			// networking restarted: the ENI comes back.
+			i.Sh(t, "systemctl restart networking.service")
+			i.WaitSh(t, "ip rule | grep -q 'from 10.0.0.20 lookup 1001'")
+			waitUp(t, i, "eth1")
+			i.Echo(t, 8)
+			if err := v.Client.TCP("10.0.0.20:8"); err != nil {
+				t.Errorf("after networking was restarted: %v", err)
+			}
+
+			eth1.Detach(t)
+			i.WaitSh(t, "! test -e /run/ec2net/eth1.up && ! ip rule | grep -q 1001")
+			if n := clients(t, i, "eth1"); n != 0 {
+				t.Errorf("%d DHCP clients are left", n)
+			}
+			noneFailed(t, i)
+		})
+	}
+}
+
+// Booted again on the same disk: with IMDS there, and with IMDS gone.
+func TestReboot(t *testing.T) {
+	t.Parallel()
+	for _, release := range []string{"bookworm", "trixie"} {
+		t.Run(release, func(t *testing.T) {
+			t.Parallel()
+			v := lab.NewVPC(t, lab.Plan{})
+			eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
+			eth2 := v.AddENI(t, "10.0.1.30")
+			i := boot(t, v, lab.Setup{Release: release, Systemd: true, Prepare: "systemctl enable ec2net-scan.service"})
+			i.WaitRunning(t)
+			eth1.Attach(t, "eth1")
+			waitUp(t, i, "eth1")
+
+			// Another ENI is attached meanwhile.
+			i.Shutdown(t)
+			eth2.Attach(t, "eth2")
+			i.On(t)
+			i.Echo(t, 7)
+			i.WaitRunning(t)
+			waitUp(t, i, "eth1")
+			waitUp(t, i, "eth2")
+			v.ResetCounters(t)
+			answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.0.20", "10.0.0.21", "10.0.1.30")
+			noneFailed(t, i)
+
+			// IMDS is gone: what was written earlier is used.
+			v.IMDS.Fault(hang)
+			i.Reboot(t)
+			i.Echo(t, 7)
+			i.WaitRunning(t)
+			waitUp(t, i, "eth1")
+			waitUp(t, i, "eth2")
+			v.ResetCounters(t)
+			answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.0.20", "10.0.0.21", "10.0.1.30")
+			noneFailed(t, i)
+			oneClient(t, i, "eth1")
+			oneClient(t, i, "eth2")
+
+			// An ENI is gone, and the other one has its name.
+			v.IMDS.Heal()
+			i.Shutdown(t)
+			eth1.Detach(t)
+			eth2.Detach(t)
+			eth2.Attach(t, "eth1")
+			i.On(t)
+			i.Echo(t, 7)
+			i.WaitRunning(t)
+			waitUp(t, i, "eth1")
+			v.ResetCounters(t)
+			answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.1.30")
+			lacks(t, i.State(t), "10.0.0.20", "10.0.0.21")
+			noneFailed(t, i)
+		})
+	}
+}
+
+// oneClient wants one DHCP client on an interface.
+func oneClient(t *testing.T, i *lab.Instance, name string) {
+	t.Helper()
+	if n := clients(t, i, name); n != 1 {
+		t.Errorf("%d DHCP clients on %s\n%s", n, name, i.State(t))
+	}
+}
+
+func clients(t *testing.T, i *lab.Instance, name string) int {
+	t.Helper()
+	all := i.Sh(t, "pgrep -a -x 'dhclient|dhcpcd' || :")
+	return strings.Count(all, "dhclient."+name+".pid") + strings.Count(all, "dhcpcd: "+name)
+}
+
+func noneFailed(t *testing.T, i *lab.Instance) {
+	t.Helper()
+	if failed := i.Sh(t, "systemctl --failed --no-legend --plain"); strings.TrimSpace(failed) != "" {
+		t.Errorf("failed units:\n%s%s", failed, i.Log(t))
+	}
+}

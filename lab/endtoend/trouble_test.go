@@ -1,0 +1,118 @@
+package endtoend
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"ec2net/lab"
+	"ec2net/lab/imds"
+)
+
+// An ENI that is not complete in IMDS at once: it is waited for, and nothing
+// provisional is written.
+func TestProvisional(t *testing.T) {
+	t.Parallel()
+	v := lab.NewVPC(t, lab.Plan{})
+	eth1 := v.AddENI(t, "10.0.0.20")
+	i := boot(t, v, lab.Setup{})
+	eth1.Describe(lab.Provisional)
+	eth1.Attach(t, "eth1")
+	i.WaitFor(t, "IMDS to be asked twice for it", func() bool {
+		n := 0
+		for _, r := range v.IMDS.Requests() {
+			if strings.HasSuffix(r.Path, eth1.MAC+"/") {
+				n++
+			}
+		}
+		return n > 2
+	})
+	if _, ok := i.ReadFile(t, "/var/lib/ec2net/eth1.json"); ok {
+		t.Error("provisional facts were written down")
+	}
+	eth1.Describe(nil)
+	waitUp(t, i, "eth1")
+	answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.0.20")
+}
+
+// fails runs a command that has to fail with this status, within a time, and
+// gives what it and the system log say.
+func fails(t *testing.T, i *lab.Instance, status int, within time.Duration, script string) string {
+	t.Helper()
+	start := time.Now()
+	r := i.Run(t, lab.Cmd{Args: []string{"sh", "-c", script}})
+	if r.Status != status {
+		t.Errorf("status %d of %s, want %d\n%s%s", r.Status, script, status, r.Stdout, r.Stderr)
+	}
+	if took := time.Since(start); took > within {
+		t.Errorf("%s took %v", script, took)
+	}
+	return r.Stderr
+}
+
+// Bad input: a clear line in the log that names the interface, the documented
+// status, old files and working rules as they were.
+func TestTrouble(t *testing.T) {
+	t.Parallel()
+	v := lab.NewVPC(t, lab.Plan{})
+	eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
+	eth2 := v.AddENI(t, "10.0.1.30")
+	i := boot(t, v, lab.Setup{Prepare: "rm /usr/lib/udev/rules.d/53-ec2-network-interfaces.rules"})
+	eth1.Attach(t, "eth1")
+	eth2.Attach(t, "eth2")
+	i.Sh(t, "env INTERFACE=eth1 ACTION=add /etc/network/ec2net.hotplug")
+	touchTables(t, i)
+	i.Sh(t, "ip link set eth2 up; ip link set eth2 down")
+	before := i.State(t)
+	unchanged := func(what string) {
+		t.Helper()
+		sameState(t, what, before, i.State(t))
+		if files := i.Sh(t, "find /etc/network/interfaces.d /var/lib/ec2net /run/ec2net -name '.*' -o -name 'eth2*' ! -name '*.lock'"); files != "" {
+			t.Errorf("%s: left behind:\n%s", what, files)
+		}
+	}
+	logged := func(words string) {
+		t.Helper()
+		i.WaitFor(t, "a line in the log: "+words, func() bool { return strings.Contains(i.Log(t), words) })
+	}
+	const add = "env INTERFACE=eth2 ACTION=add /etc/network/ec2net.hotplug"
+
+	fails(t, i, 6, time.Second, "env INTERFACE=eth9 ACTION=add /etc/network/ec2net.hotplug")
+	logged("eth9: there is no interface eth9 here")
+	fails(t, i, 2, time.Second, "env INTERFACE=eth2 ACTION=change /etc/network/ec2net.hotplug")
+	fails(t, i, 6, time.Second, "env INTERFACE=eth0 ACTION=add /etc/network/ec2net.hotplug")
+	logged("eth0: eth0 is the primary ENI")
+	unchanged("refused")
+
+	v.IMDS.Fault(imds.Fault{Status: 403})
+	fails(t, i, 3, 45*time.Second, add)
+	logged("eth2: IMDS at http://169.254.169.254 answered 403")
+	v.IMDS.Heal()
+	unchanged("IMDS switched off")
+
+	i.Sh(t, "mount -t tmpfs -o size=4k none /var/lib/ec2net && cat /dev/zero >/var/lib/ec2net/full 2>/dev/null || :")
+	fails(t, i, 5, 5*time.Second, add)
+	logged("eth2: cannot write the files of eth2: ")
+	i.Sh(t, "umount /var/lib/ec2net")
+	unchanged("disk full")
+
+	i.Sh(t, "mount --bind /etc/network/interfaces.d /etc/network/interfaces.d && mount -o remount,ro,bind /etc/network/interfaces.d")
+	fails(t, i, 5, 5*time.Second, add)
+	i.Sh(t, "umount /etc/network/interfaces.d")
+	unchanged("read-only")
+
+	i.Sh(t, "mv /usr/sbin/ifup /usr/sbin/ifup.not")
+	fails(t, i, 5, 5*time.Second, add)
+	logged("eth2: ifup eth2: there is no ifup: is ifupdown installed?")
+	i.Sh(t, "mv /usr/sbin/ifup.not /usr/sbin/ifup; rm -f /etc/network/interfaces.d/eth2.cfg /var/lib/ec2net/eth2.*")
+
+	// A post-up of the administrator's that fails: ifup starts a client and
+	// gives up; nothing of it is left.
+	i.WriteFile(t, "/etc/ec2net/templates/blocks.tmpl", "{{define \"cfg-post-up\"}}\n    post-up false\n{{end}}")
+	fails(t, i, 5, 20*time.Second, add)
+	i.Sh(t, "rm /etc/ec2net/templates/blocks.tmpl; rm -f /etc/network/interfaces.d/eth2.cfg /var/lib/ec2net/eth2.*; ip link set eth2 down; ip link set eth2 group 0")
+	unchanged("ifup failed")
+
+	i.Sh(t, add)
+	answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.0.20", "10.0.0.21", "10.0.1.30")
+}

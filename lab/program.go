@@ -1,0 +1,48 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+)
+
+// Program runs f with what a test would give it: the way to use the lab in a
+// program, a demonstration for one. What f has given to Cleanup is done when f
+// has ended, by Fatalf or not. The error is that of Fatalf or Skipf.
+func Program(ctx context.Context, f func(TB)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	p := &program{ctx: ctx}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f(p)
+	}()
+	<-done
+	cancel()
+	for _, clean := range slices.Backward(p.cleanups) {
+		clean()
+	}
+	return p.err
+}
+
+// program is a TB without a test.
+type program struct {
+	ctx      context.Context
+	cleanups []func()
+	err      error
+}
+
+func (p *program) Helper()                  {}
+func (p *program) Context() context.Context { return p.ctx }
+func (p *program) Cleanup(f func())         { p.cleanups = append(p.cleanups, f) }
+
+func (p *program) Fatalf(format string, args ...any) {
+	p.err = fmt.Errorf(format, args...)
+	runtime.Goexit()
+}
+
+func (p *program) Skipf(format string, args ...any) {
+	p.err = fmt.Errorf(format, args...)
+	runtime.Goexit()
+}

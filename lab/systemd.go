@@ -1,0 +1,86 @@
+package lab
+
+import (
+	"context"
+	"strings"
+	"time"
+)
+
+// systemdInit boots systemd. Its control group is the root of what it sees of
+// them. Of a udevd it asks, before it starts one, whether there is any:
+// without a control socket it would ignore SYSTEMD_WANTS= for good.
+const systemdInit = machineInit + `grep -q '^0::.*/ec2net-lab-' /proc/self/cgroup || exit 125 # not this machine's
+exec unshare --cgroup sh -c '
+mount -n -t cgroup2 cgroup2 /sys/fs/cgroup || exit 125
+mkdir -p /run/udev
+: >/run/udev/control
+echo >&3
+exec 3>&-
+exec /lib/systemd/systemd'`
+
+// systemdFiles is what an instance needs to be booted in a namespace: at boot
+// udevd is shown the network's devices, and not those of this machine, whose
+// own udevd would hear of it as well.
+var systemdFiles = map[string]string{
+	"/etc/systemd/system/systemd-udev-trigger.service.d/lab.conf": `[Service]
+ExecStart=
+ExecStart=-udevadm trigger --type=all --action=add --subsystem-match=net
+`,
+}
+
+// bySystemd prepares a machine whose process 1 is systemd. The variable is how
+// a container says that it is one: systemd(1), "container".
+func (i *Instance) bySystemd(m *machine) error {
+	if i.cgroup != nil {
+		i.cgroup.close()
+	}
+	var err error
+	if i.cgroup, err = newCgroup(i.disk.tree); err != nil {
+		return err
+	}
+	m.script = systemdInit
+	m.env = []string{"container=other"}
+	m.cgroup = i.cgroup
+	return nil
+}
+
+// WaitRunning waits until systemd has booted, and fails the test if a unit
+// failed.
+func (i *Instance) WaitRunning(tb TB) {
+	tb.Helper()
+	if state := i.WaitBooted(tb); state != "running" {
+		tb.Fatalf("systemd is %q\n%s", state, i.Trouble())
+	}
+}
+
+// WaitBooted waits until systemd has booted and returns the state that it is
+// in, "running" or "degraded": systemctl(1), is-system-running.
+func (i *Instance) WaitBooted(tb TB) string {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), runWait)
+	defer cancel()
+	for {
+		r, err := i.running(tb).run(ctx, Cmd{Args: []string{"systemctl", "is-system-running", "--wait"}})
+		if err != nil {
+			tb.Fatalf("waiting for systemd: %v\n%s", err, i.Trouble())
+		}
+		// At first there is nobody to ask.
+		if state := strings.TrimSpace(r.Stdout); state != "offline" && state != "unknown" && state != "" {
+			return state
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// journal prints the journal of this boot.
+const journal = "journalctl --no-pager --output=short-monotonic --boot=0"
+
+// Log returns the system log of this boot: the journal, or what came by
+// /dev/log.
+func (i *Instance) Log(tb TB) string {
+	tb.Helper()
+	if !i.setup.Systemd {
+		return i.running(tb).log.String()
+	}
+	return i.Sh(tb, journal)
+}
