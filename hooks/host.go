@@ -91,8 +91,9 @@ func (h *Host) lock(ctx context.Context, name string) (func(), error) {
 const rounds = 4
 
 // makeSo changes the kernel until it has what is wanted, under the lock of the
-// machine. why is for the log.
-func (h *Host) makeSo(ctx context.Context, why string, want func() (Wanted, error)) error {
+// machine. why is for the log. links are the interfaces if the caller has asked
+// for them a moment ago, nil otherwise.
+func (h *Host) makeSo(ctx context.Context, why string, links []Link, want func() (Wanted, error)) error {
 	unlock, err := h.lock(ctx, "kernel")
 	if err != nil {
 		return err
@@ -103,10 +104,11 @@ func (h *Host) makeSo(ctx context.Context, why string, want func() (Wanted, erro
 		return err
 	}
 	for round := 1; ; round++ {
-		actual, err := h.actual()
+		actual, err := h.actual(links)
 		if err != nil {
 			return fmt.Errorf("cannot ask the kernel: %w", err)
 		}
+		links = nil
 		changes := plan(actual, w)
 		if len(changes) == 0 {
 			return nil
@@ -132,31 +134,34 @@ func (h *Host) makeSo(ctx context.Context, why string, want func() (Wanted, erro
 	}
 }
 
-func (h *Host) actual() (a Actual, err error) {
-	if a.Links, err = h.Kernel.Links(); err != nil {
-		return a, err
+// actual is what the kernel has, with these links if there are any.
+func (h *Host) actual(links []Link) (a Actual, err error) {
+	if a.Links = links; links == nil {
+		if a.Links, err = h.Kernel.Links(); err != nil {
+			return a, err
+		}
 	}
 	if a.Addrs, err = h.Kernel.Addrs(); err != nil {
 		return a, err
 	}
-	a.Rules, err = h.Kernel.Rules()
+	if a.Rules, err = h.Kernel.Rules(); err != nil {
+		return a, err
+	}
+	a.Routes, err = h.Kernel.Routes()
 	return a, err
 }
 
-// link finds an interface by its name.
-func (h *Host) link(name string) (Link, error) {
-	if err := facts.CheckName(name); err != nil {
-		return Link{}, err
-	}
+// link finds an interface by its name, among all.
+func (h *Host) link(name string) (Link, []Link, error) {
 	links, err := h.Kernel.Links()
 	if err != nil {
-		return Link{}, fmt.Errorf("cannot ask the kernel: %w", err)
+		return Link{}, nil, fmt.Errorf("cannot ask the kernel: %w", err)
 	}
 	l, ok := linkNamed(links, name)
 	if !ok {
-		return l, &GoneError{Name: name}
+		return l, links, &GoneError{Name: name}
 	}
-	return l, nil
+	return l, links, nil
 }
 
 // hasRuleFrom says whether one of the rules is for what comes from this address.

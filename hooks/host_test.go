@@ -73,6 +73,7 @@ type counted struct {
 func (c counted) Links() ([]Link, error)       { *c.n++; return c.Kernel.Links() }
 func (c counted) Addrs() ([]Addr, error)       { *c.n++; return c.Kernel.Addrs() }
 func (c counted) Rules() ([]KernelRule, error) { *c.n++; return c.Kernel.Rules() }
+func (c counted) Routes() ([]Route, error)     { *c.n++; return c.Kernel.Routes() }
 func (c counted) Apply(x Change) error         { *c.n++; return c.Kernel.Apply(x) }
 
 // onMachine runs a test on a thread in a network namespace of its own, which

@@ -46,7 +46,7 @@ func (h *Host) Add(ctx context.Context, name string) error {
 	}
 	defer unlock()
 
-	link, err := h.link(name)
+	link, _, err := h.link(name)
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func (h *Host) primaryIsUp(e facts.ENI) (bool, error) {
 	if err != nil || known.Primary == (facts.MAC{}) {
 		return true, err
 	}
-	actual, err := h.actual()
+	actual, err := h.actual(nil)
 	if err != nil {
 		return false, err
 	}
@@ -125,7 +125,7 @@ func (h *Host) waitForFacts(ctx context.Context, link Link) (facts.ENI, error) {
 			return e, err
 		case <-time.After(wait):
 		}
-		if _, gone := h.link(link.Name); gone != nil {
+		if _, _, gone := h.link(link.Name); gone != nil {
 			return e, gone
 		}
 	}

@@ -36,12 +36,21 @@ type KernelRule struct {
 	raw netlink.Rule
 }
 
+// Route is an IPv4 route of the main table.
+type Route struct {
+	LinkIndex int
+	Dst       netip.Prefix // 0.0.0.0/0: the default route
+	Metric    int
+	raw       netlink.Route
+}
+
 // Kernel is the part of the running system that hooks read and change. Each
 // method is one netlink request (rtnetlink(7)).
 type Kernel interface {
 	Links() ([]Link, error)
 	Addrs() ([]Addr, error)
 	Rules() ([]KernelRule, error)
+	Routes() ([]Route, error)
 	Apply(Change) error
 }
 
@@ -135,6 +144,29 @@ func (n *Netlink) Rules() ([]KernelRule, error) {
 		rules[i] = fromNetlink(r)
 	}
 	return rules, nil
+}
+
+// Routes lists the IPv4 routes of the main table that lead to one interface.
+func (n *Netlink) Routes() ([]Route, error) {
+	main := &netlink.Route{Table: unix.RT_TABLE_MAIN}
+	all, err := dump(func() ([]netlink.Route, error) {
+		return n.handle.RouteListFiltered(netlink.FAMILY_V4, main, netlink.RT_FILTER_TABLE)
+	})
+	if err != nil {
+		return nil, err
+	}
+	var routes []Route
+	for _, r := range all {
+		if r.LinkIndex == 0 || r.Type != unix.RTN_UNICAST {
+			continue
+		}
+		dst := fromIPNet(r.Dst)
+		if !dst.IsValid() {
+			dst = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+		}
+		routes = append(routes, Route{LinkIndex: r.LinkIndex, Dst: dst, Metric: r.Priority, raw: r})
+	}
+	return routes, nil
 }
 
 // Apply makes one change. What is there already, or is gone already, is no

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -64,7 +63,7 @@ func (h *Host) OnLease(ctx context.Context, l Lease) error {
 
 // makeCurrent makes the kernel have what the facts of now ask for.
 func (h *Host) makeCurrent(ctx context.Context, l Lease) error {
-	link, err := h.link(l.Interface)
+	link, links, err := h.link(l.Interface)
 	if err != nil {
 		return err
 	}
@@ -106,7 +105,7 @@ func (h *Host) makeCurrent(ctx context.Context, l Lease) error {
 	if remembered {
 		want.Own = last.IPv4
 	}
-	err = h.makeSo(ctx, l.Reason, func() (Wanted, error) {
+	err = h.makeSo(ctx, l.Reason, links, func() (Wanted, error) {
 		want.Known, err = h.state().known(e)
 		return want, err
 	})
@@ -179,9 +178,9 @@ func (h *Host) takeRules(ctx context.Context, name, why string) error {
 	if e.Primary {
 		return nil
 	}
-	return h.makeSo(ctx, why, func() (Wanted, error) {
+	return h.makeSo(ctx, why, nil, func() (Wanted, error) {
 		known, err := h.state().known(e)
-		known.Numbers = slices.DeleteFunc(known.Numbers, func(n int) bool { return n == e.Table })
+		delete(known.Numbers, e.MAC)
 		return Wanted{ENI: e, Known: known}, err
 	})
 }

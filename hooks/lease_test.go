@@ -3,10 +3,13 @@ package hooks
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/vishvananda/netlink"
 
 	"ec2net/facts"
 	"ec2net/render"
@@ -111,13 +114,69 @@ func TestAddressesFollow(t *testing.T) {
 		m.asked = 0
 		m.lease(t, "eth1", "RENEW", "10.0.1.20")
 		// Four to look, two addresses and two rules more, one of each less, and
-		// three to look again since something was taken away.
-		if m.asked != 4+6+3 {
+		// four to look again since something was taken away.
+		if m.asked != 4+6+4 {
 			t.Errorf("%d netlink requests", m.asked)
 		}
 		same(t, "rules", m.rulesNow(t), []string{group999, from1001("10.0.1.20"), mark1001, from1001("10.0.1.22"), from1001("10.0.1.23")})
 		same(t, "addresses", m.addrsNow(t, "eth1"), []string{"10.0.1.20/24", "10.0.1.22/32", "10.0.1.23/32", "10.0.1.99/24"})
 	})
+}
+
+// Two ENIs of the primary's subnet: what main has through the primary stays
+// first, whichever lease is bound last, and whatever metric a client gives.
+func TestMainPrefersPrimary(t *testing.T) {
+	for _, metric := range []int{0, 1002} {
+		onMachine(t, func(m *machine) {
+			eni := m.vpc.enis[macs["eth1"]]
+			eni.Subnet, eni.IPv4 = netip.MustParsePrefix("10.0.0.0/24"), addrs("10.0.0.20")
+			m.vpc.enis[macs["eth1"]] = eni
+			defaultRoute := func(name string, metric int) {
+				t.Helper()
+				l, err := m.netns.LinkByName(name)
+				check(t, err)
+				check(t, m.netns.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: net.IPv4(10, 0, 0, 1), Priority: metric}))
+			}
+			first := func(dst string) string {
+				t.Helper()
+				links, err := m.Kernel.Links()
+				check(t, err)
+				routes, err := m.Kernel.Routes()
+				check(t, err)
+				for _, r := range routes { // in the order in which the kernel looks
+					if r.Dst.String() == dst {
+						for _, l := range links {
+							if l.Index == r.LinkIndex {
+								return l.Name
+							}
+						}
+					}
+				}
+				return ""
+			}
+			check(t, m.Add(t.Context(), "eth1"))
+			l, err := m.netns.LinkByName("eth0")
+			check(t, err)
+			address, err := netlink.ParseAddr("10.0.0.10/24")
+			check(t, err)
+			check(t, m.netns.AddrDel(l, address))
+			m.address(t, "eth1", "10.0.0.20/24")
+			defaultRoute("eth1", 1001)
+			m.lease(t, "eth1", "BOUND", "10.0.0.20")
+			m.address(t, "eth0", "10.0.0.10/24") // bound anew, so that its route is the younger
+			defaultRoute("eth0", metric)
+			m.lease(t, "eth0", "BOUND", "10.0.0.10")
+			for _, dst := range []string{"10.0.0.0/24", "0.0.0.0/0"} {
+				if got := first(dst); got != "eth0" {
+					t.Errorf("metric %d: %s leads to %q first", metric, dst, got)
+				}
+			}
+			m.log = nil
+			m.lease(t, "eth1", "RENEW", "10.0.0.20")
+			m.lease(t, "eth0", "RENEW", "10.0.0.10")
+			same(t, "log", m.log, nil)
+		})
+	}
 }
 
 // IMDS cannot be asked: what it said last serves; nothing is taken away.
@@ -267,6 +326,13 @@ func (f *failOnce) Rules() ([]KernelRule, error) {
 		return nil, err
 	}
 	return f.Kernel.Rules()
+}
+
+func (f *failOnce) Routes() ([]Route, error) {
+	if err := f.fail(); err != nil {
+		return nil, err
+	}
+	return f.Kernel.Routes()
 }
 
 func (f *failOnce) Apply(c Change) error {

@@ -76,11 +76,41 @@ func (c setGroup) apply(n *Netlink) error {
 	return n.handle.LinkSetGroup(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: c.link.Name, Index: c.link.Index}}, c.group)
 }
 
+type changeRoute struct {
+	link   Link
+	route  Route
+	metric int
+	add    bool
+}
+
+func (c changeRoute) String() string {
+	word := "del"
+	if c.add {
+		word = "add"
+	}
+	dst := c.route.Dst.String()
+	if c.route.Dst.Bits() == 0 {
+		dst = "default"
+	}
+	return fmt.Sprintf("ip route %s %s dev %s metric %d", word, dst, c.link.Name, c.metric)
+}
+func (c changeRoute) takesAway() bool { return !c.add }
+func (c changeRoute) apply(n *Netlink) error {
+	route := c.route.raw
+	route.Priority = c.metric
+	if c.add {
+		return n.handle.RouteAdd(&route)
+	}
+	return n.handle.RouteDel(&route)
+}
+
 // Actual is what the kernel has, as far as a plan looks at it.
 type Actual struct {
 	Links []Link
 	Addrs []Addr
 	Rules []KernelRule
+	// Routes are those of the main table.
+	Routes []Route
 }
 
 // Wanted is what one ENI is to have.
@@ -102,8 +132,18 @@ type Known struct {
 	Base    int
 	Primary facts.MAC // zero: not known
 	MACs    []facts.MAC
-	// Numbers are the tables, and so the priorities, of the ENIs.
-	Numbers []int
+	// Numbers are the tables, metrics and priorities of the ENIs other than
+	// the primary, by their MACs.
+	Numbers map[facts.MAC]int
+}
+
+func (k Known) has(number int) bool {
+	for _, n := range k.Numbers {
+		if n == number {
+			return true
+		}
+	}
+	return false
 }
 
 // links are the interfaces of the known ENIs. A bridge, bond or VLAN on top of
@@ -124,6 +164,7 @@ func (k Known) links(all []Link) []Link {
 func plan(actual Actual, want Wanted) []Change {
 	changes := planGroups(actual.Links, want.Known)
 	changes = append(changes, planAddrs(actual, want)...)
+	changes = append(changes, planRoutes(actual, want.Known)...)
 	return append(changes, planRules(actual, want)...)
 }
 
@@ -168,6 +209,45 @@ func planAddrs(actual Actual, want Wanted) []Change {
 	return append(add, del...)
 }
 
+// planRoutes puts routes of the other ENIs behind those that the primary has to
+// the same place: its subnet, and all the world. On one subnet both have the
+// kernel's own route with metric 0, of which the older one wins, so that the
+// order turns when the primary's lease is bound anew; and dhcpcd gives the
+// primary a metric of its own choice, perhaps above that of the stanza.
+func planRoutes(actual Actual, known Known) []Change {
+	var changes []Change
+	best := make(map[netip.Prefix]int) // the primary's metric
+	links := known.links(actual.Links)
+	for _, l := range links {
+		for _, r := range actual.Routes {
+			if l.MAC != known.Primary || r.LinkIndex != l.Index {
+				continue
+			}
+			if m, ok := best[r.Dst]; !ok || r.Metric < m {
+				best[r.Dst] = r.Metric
+			}
+		}
+	}
+	for _, l := range links {
+		number, ours := known.Numbers[l.MAC]
+		if !ours {
+			continue
+		}
+		for _, r := range actual.Routes {
+			first, shared := best[r.Dst]
+			if r.LinkIndex != l.Index || !shared || r.Metric > first {
+				continue
+			}
+			behind := number
+			if behind <= first {
+				behind = first + number - known.Base
+			}
+			changes = append(changes, changeRoute{l, r, behind, true}, changeRoute{l, r, r.Metric, false})
+		}
+	}
+	return changes
+}
+
 func planRules(actual Actual, want Wanted) []Change {
 	var add, del []Change
 	var there []render.Rule
@@ -183,7 +263,7 @@ func planRules(actual Actual, want Wanted) []Change {
 			} else {
 				there = append(there, k.Rule)
 			}
-		case k.Priority == k.Table && slices.Contains(want.Known.Numbers, k.Table):
+		case k.Priority == k.Table && want.Known.has(k.Table):
 			others = true
 		case isGroupRule(k, want.Known.Base):
 			if k.Rule == group && !hasGroup {

@@ -36,7 +36,7 @@ func fromIPNet(n *net.IPNet) netip.Prefix {
 		return netip.Prefix{}
 	}
 	length, _ := n.Mask.Size()
-	return netip.PrefixFrom(addr, length)
+	return netip.PrefixFrom(addr.Unmap(), length)
 }
 
 // ruleRequest is a request to add or delete a rule: struct fib_rule_hdr and

@@ -70,7 +70,7 @@ func (s state) all() ([]facts.ENI, error) {
 
 // known is what is known of the machine's ENIs, e among them.
 func (s state) known(e facts.ENI) (Known, error) {
-	k := Known{Base: s.numbers.Base}
+	k := Known{Base: s.numbers.Base, Numbers: make(map[facts.MAC]int)}
 	enis, err := s.all()
 	if err != nil {
 		return k, err
@@ -84,7 +84,9 @@ func (s state) known(e facts.ENI) (Known, error) {
 			k.Primary = other.PrimaryMAC
 			k.MACs = append(k.MACs, other.PrimaryMAC)
 		}
-		k.Numbers = append(k.Numbers, other.Table)
+		if !other.Primary {
+			k.Numbers[other.MAC] = other.Table
+		}
 	}
 	return k, nil
 }
