@@ -16,6 +16,8 @@ import (
 const (
 	// hotplugIMDS is how long an ENI may take to become complete in IMDS.
 	hotplugIMDS = 40 * time.Second
+	// oneIMDS is how long one question may take in it.
+	oneIMDS = 5 * time.Second
 	// ifupLimit bounds ifup: dhclient gives up after a minute by itself.
 	ifupLimit = 100 * time.Second
 	// pause and longestPause are the waits between asking IMDS again, the
@@ -116,7 +118,9 @@ func (h *Host) waitForFacts(ctx context.Context, link Link) (facts.ENI, error) {
 	ctx, cancel := context.WithTimeout(ctx, hotplugIMDS)
 	defer cancel()
 	for wait := pause; ; wait = min(2*wait, longestPause) {
-		e, err := h.Source.ENI(ctx, link.Name, link.MAC, h.Numbers)
+		asking, done := context.WithTimeout(ctx, oneIMDS)
+		e, err := h.Source.ENI(asking, link.Name, link.MAC, h.Numbers)
+		done()
 		if err == nil {
 			return e, nil
 		}

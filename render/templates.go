@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"sync"
 	"text/template"
 	"text/template/parse"
 
@@ -49,12 +50,15 @@ func (s Source) shown() string {
 	return from
 }
 
-// Templates is the default templates under an administrator's overrides.
+// Templates is the default templates under an administrator's overrides. Any
+// number of goroutines may render at a time.
 type Templates struct {
 	overrides Overrides
 	names     []string
-	blocks    []byte            // the text of blocks.tmpl, nil without one
-	parsed    map[string]parsed // by the name of the template's file
+	blocks    []byte // the text of blocks.tmpl, nil without one
+
+	mu     sync.Mutex
+	parsed map[string]parsed // by the name of the template's file
 }
 
 type parsed struct {
@@ -108,6 +112,8 @@ func (t *Templates) text(from Source) ([]byte, error) {
 
 // lookup gives the parsed template of a kind for an interface.
 func (t *Templates) lookup(k kind, iface string) (*template.Template, Source, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	from := t.resolve(k, iface)
 	if p, ok := t.parsed[from.Name]; ok {
 		return p.tmpl, p.from, nil

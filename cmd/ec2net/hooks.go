@@ -262,8 +262,11 @@ func (inv *invocation) leaveUdev(name, action string) error {
 		cmd = exec.Command("/bin/systemctl", "--no-block", "start", unit)
 		return system(cmd.Run())
 	}
-	cmd = exec.Command("/proc/self/exe", "hotplug", action)
-	cmd.Env = []string{"PATH=" + programPath, "INTERFACE=" + name}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd = &exec.Cmd{
+		Path:        "/proc/self/exe",
+		Args:        []string{"ec2net", "hotplug", action},
+		Env:         []string{"PATH=" + programPath, "INTERFACE=" + name},
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
+	}
 	return system(cmd.Start())
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/diff"
@@ -51,6 +52,10 @@ func boot(t *testing.T, v *lab.VPC, s lab.Setup) *lab.Instance {
 	t.Helper()
 	s.Install, s.Files = installed, files
 	i := v.Boot(t, s)
+	if !s.Systemd {
+		// udev had eth0 added, from which hotplug keeps its hands.
+		i.WaitSh(t, "! pgrep -f '[e]c2net hotplug'")
+	}
 	i.Echo(t, 7)
 	return i
 }
@@ -105,6 +110,9 @@ func sameState(t *testing.T, what, want, got string) {
 		t.Errorf("%s: the state is another:\n%s", what, d)
 	}
 }
+
+// stop ends a process of ours.
+const stop = syscall.SIGTERM
 
 // hang is an IMDS that takes connections and never answers.
 var hang = imds.Fault{Hang: true}

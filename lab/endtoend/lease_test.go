@@ -1,0 +1,82 @@
+package endtoend
+
+import (
+	"flag"
+	"strings"
+	"testing"
+	"time"
+
+	"ec2net/lab"
+	"ec2net/lab/imds"
+)
+
+var leaseTime = flag.Duration("lease", 125*time.Second, "how long to look at leases of two minutes")
+
+// Leases of two minutes on two ENIs of one subnet, under a DHCP server that
+// hears no ENI through another's port. The renewal of eth1 is unicast, and
+// leaves by eth0: it is dropped. Bound again it is, by the broadcast on eth1
+// itself that follows at 105 of the 120 seconds: no lease runs out.
+func TestLeases(t *testing.T) {
+	t.Parallel()
+	v := lab.NewVPC(t, lab.Plan{Lease: 2 * time.Minute})
+	eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
+	i := boot(t, v, lab.Setup{})
+	neighbour := v.Host(t, "10.0.0.99")
+	places := []*lab.Place{v.Client, neighbour}
+	eth1.Attach(t, "eth1")
+	waitUp(t, i, "eth1")
+	before := i.State(t)
+	monitor := i.Start(t, lab.Cmd{Args: []string{"ip", "-4", "-o", "monitor", "address", "rule"}})
+
+	for end := time.Now().Add(*leaseTime); time.Now().Before(end); {
+		for _, p := range places {
+			for _, a := range []string{"10.0.0.10", "10.0.0.20", "10.0.0.21"} {
+				if err := p.TCP(a + ":7"); err != nil {
+					t.Errorf("%s does not answer: %v", a, err)
+				}
+			}
+		}
+		select {
+		case <-t.Context().Done():
+		case <-time.After(time.Second):
+		}
+	}
+	log := i.Log(t)
+	for _, name := range []string{"eth0", "eth1"} {
+		if n := strings.Count(log, "DHCPREQUEST for 10.0.0."+map[string]string{"eth0": "10", "eth1": "20"}[name]+" on "+name); n < 2 {
+			t.Errorf("%s has asked for its lease %d times:\n%s", name, n, log)
+		}
+	}
+	t.Logf("eth1 asked by unicast %d times, by broadcast %d times", strings.Count(log, "on eth1 to 10.0.0.1 port 67"), strings.Count(log, "on eth1 to 255.255.255.255 port 67"))
+	monitor.Signal(stop)
+	<-monitor.Ended()
+	if seen, _ := monitor.Output(); strings.Contains(seen, "Deleted") {
+		t.Errorf("lost for a moment:\n%s", seen)
+	}
+	sameState(t, "after "+leaseTime.String(), before, i.State(t))
+
+	// The primary's lease bound anew: its route to the subnet is now the younger.
+	i.Sh(t, "ifdown eth0; ifup eth0")
+	v.ResetCounters(t)
+	answers(t, v, places, "10.0.0.10", "10.0.0.20", "10.0.0.21")
+}
+
+// IMDS is 20 s late at boot: the boot does not wait for it, and an ENI that was
+// attached meanwhile is configured when it is there.
+func TestLateIMDS(t *testing.T) {
+	t.Parallel()
+	v := lab.NewVPC(t, lab.Plan{})
+	eth1 := v.AddENI(t, "10.0.0.20")
+	eth1.Attach(t, "eth1")
+	late := time.Now().Add(20 * time.Second)
+	v.IMDS.Fault(imds.Fault{Hang: true, Until: late})
+	i := boot(t, v, lab.Setup{Systemd: true, Prepare: "systemctl enable ec2net-scan.service"})
+	i.WaitSh(t, "systemctl is-active multi-user.target")
+	if time.Now().After(late) {
+		t.Error("the boot waited for IMDS")
+	}
+	waitUp(t, i, "eth1")
+	i.WaitRunning(t)
+	answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.0.20")
+	noneFailed(t, i)
+}
