@@ -19,7 +19,7 @@ run: build ## render the example ENI to stdout: no root, no EC2
 
 # -count=1: the scripts run a tool that go test does not see change.
 test: debian lint ## what to run before a merge: lint and every test
-	$(GO) test $(RACE) -count=1 -timeout 14m ./...
+	$(GO) test $(RACE) -count=1 -timeout 14m -parallel 6 ./...
 
 lint: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -d . ; exit 1; }

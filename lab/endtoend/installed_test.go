@@ -1,0 +1,82 @@
+package endtoend
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"ec2net/lab"
+)
+
+// Only ENIs are ec2net's: a veth, a bridge and a tun that come and go cost no
+// program and no request.
+func TestOnlyENIs(t *testing.T) {
+	t.Parallel()
+	v := lab.NewVPC(t, lab.Plan{})
+	i := v.Boot(t, lab.Setup{Install: installed}) // without the rule that makes the lab's veths count
+	asked := len(v.IMDS.Requests())
+	i.Sh(t, `
+mv /usr/sbin/ec2net /usr/sbin/ec2net.real
+printf '#!/bin/sh\necho "$0 $*" >>/run/called\n' >/usr/sbin/ec2net
+chmod 755 /usr/sbin/ec2net
+ip link add veth1 type veth peer name veth2
+ip link add br0 type bridge
+mkdir -p /dev/net; test -e /dev/net/tun || mknod /dev/net/tun c 10 200
+ip tuntap add tun0 mode tun
+udevadm settle
+ip link del veth1; ip link del br0; ip link del tun0
+udevadm settle
+`)
+	if called, ok := i.ReadFile(t, "/run/called"); ok {
+		t.Errorf("called: %s", called)
+	}
+	if n := len(v.IMDS.Requests()); n != asked {
+		t.Errorf("%d requests", n-asked)
+	}
+	// The same rules file, the same program, a device that counts as an ENI.
+	i.Sh(t, `
+echo 'SUBSYSTEM=="net", KERNEL=="eth7", ENV{EC2NET_ENI}="1"' >/etc/udev/rules.d/52-lab.rules
+udevadm control --reload
+ip link add eth7 type veth peer name peer7
+udevadm settle
+`)
+	i.WaitSh(t, "grep -q . /run/called")
+}
+
+// What is installed is sound in the eyes of Debian's own checkers.
+func TestInstalled(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("the lab needs root")
+	}
+	files := make(map[string]string)
+	for _, name := range []string{
+		"/etc/dhcp/dhclient-exit-hooks.d/ec2net", "/usr/lib/dhcpcd/dhcpcd-hooks/90-ec2net", "/etc/default/ec2net",
+		"/usr/lib/udev/rules.d/53-ec2-network-interfaces.rules", "/usr/lib/systemd/system/ec2net-hotplug@.service",
+		"/usr/lib/systemd/system/ec2net-unplug@.service", "/usr/lib/systemd/system/ec2net-scan.service",
+		"/etc/init/elastic-network-interfaces.conf",
+	} {
+		text, err := os.ReadFile(installed + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = string(text)
+	}
+	check := func(release, script string) {
+		t.Helper()
+		r := lab.Debian(t, release).Run(t, lab.Cmd{Files: files, Args: []string{"sh", "-ec", script}})
+		if r.Status != 0 || strings.TrimSpace(r.Stdout+r.Stderr) != "" {
+			t.Errorf("%s, status %d:\n%s%s", script, r.Status, r.Stdout, r.Stderr)
+		}
+	}
+	check("bookworm", "shellcheck --shell=sh /etc/dhcp/dhclient-exit-hooks.d/ec2net /usr/lib/dhcpcd/dhcpcd-hooks/90-ec2net")
+	check("bookworm", "dash -n /etc/dhcp/dhclient-exit-hooks.d/ec2net; dash -eu /etc/default/ec2net")
+	// dhclient-script takes only what run-parts lists.
+	check("bookworm", "run-parts --list /etc/dhcp/dhclient-exit-hooks.d | grep -qx /etc/dhcp/dhclient-exit-hooks.d/ec2net")
+	check("trixie", "udevadm verify --no-summary /usr/lib/udev/rules.d/53-ec2-network-interfaces.rules")
+	for _, release := range []string{"bookworm", "trixie"} {
+		check(release, `
+printf '#!/bin/sh\n' >/usr/sbin/ec2net; chmod 755 /usr/sbin/ec2net
+systemd-analyze verify --man=no ec2net-scan.service ec2net-hotplug@eth1.service ec2net-unplug@eth1.service`)
+	}
+}
