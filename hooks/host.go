@@ -113,6 +113,10 @@ func (h *Host) makeSo(ctx context.Context, why string, links []Link, want func()
 		if len(changes) == 0 {
 			return nil
 		}
+		for _, l := range w.Known.foreign(actual.Links) {
+			h.logf(l.Name, "is in the interface group %d, which somebody else set, and stays there; without the rule %q answers to containers and VPNs may take the wrong way",
+				l.Group, groupRule(w.Known.Base))
+		}
 		again, failed := false, error(nil)
 		for _, c := range changes {
 			if err := h.Kernel.Apply(c); err != nil {

@@ -1,108 +1,14 @@
 package hooks
 
 import (
-	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"ec2net/facts"
 	"ec2net/render"
 )
-
-// Change is one step of a plan. Its text is the command that would do the
-// same: "ip rule add pref 1001 ...".
-type Change interface {
-	fmt.Stringer
-	apply(*Netlink) error
-	takesAway() bool
-}
-
-type addRule struct{ rule render.Rule }
-
-func (c addRule) String() string  { return "ip rule add " + c.rule.String() }
-func (c addRule) takesAway() bool { return false }
-func (c addRule) apply(n *Netlink) error {
-	return n.rule(unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, c.rule)
-}
-
-type deleteRule struct{ rule KernelRule }
-
-func (c deleteRule) String() string  { return "ip rule del " + c.rule.String() }
-func (c deleteRule) takesAway() bool { return true }
-func (c deleteRule) apply(n *Netlink) error {
-	if c.rule.Odd {
-		return n.handle.RuleDel(&c.rule.raw)
-	}
-	return n.rule(unix.RTM_DELRULE, 0, c.rule.Rule)
-}
-
-type changeAddr struct {
-	link Link
-	addr netip.Prefix
-	add  bool
-}
-
-func (c changeAddr) String() string {
-	word := "del"
-	if c.add {
-		word = "add"
-	}
-	return fmt.Sprintf("ip addr %s %s dev %s", word, c.addr, c.link.Name)
-}
-func (c changeAddr) takesAway() bool { return !c.add }
-func (c changeAddr) apply(n *Netlink) error {
-	addr := &netlink.Addr{IPNet: &net.IPNet{IP: c.addr.Addr().AsSlice(), Mask: net.CIDRMask(c.addr.Bits(), 32)}}
-	link := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: c.link.Name, Index: c.link.Index}}
-	if c.add {
-		return n.handle.AddrAdd(link, addr)
-	}
-	return n.handle.AddrDel(link, addr)
-}
-
-type setGroup struct {
-	link  Link
-	group int
-}
-
-func (c setGroup) String() string {
-	return fmt.Sprintf("ip link set dev %s group %d", c.link.Name, c.group)
-}
-func (c setGroup) takesAway() bool { return false }
-func (c setGroup) apply(n *Netlink) error {
-	return n.handle.LinkSetGroup(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: c.link.Name, Index: c.link.Index}}, c.group)
-}
-
-type changeRoute struct {
-	link   Link
-	route  Route
-	metric int
-	add    bool
-}
-
-func (c changeRoute) String() string {
-	word := "del"
-	if c.add {
-		word = "add"
-	}
-	dst := c.route.Dst.String()
-	if c.route.Dst.Bits() == 0 {
-		dst = "default"
-	}
-	return fmt.Sprintf("ip route %s %s dev %s metric %d", word, dst, c.link.Name, c.metric)
-}
-func (c changeRoute) takesAway() bool { return !c.add }
-func (c changeRoute) apply(n *Netlink) error {
-	route := c.route.raw
-	route.Priority = c.metric
-	if c.add {
-		return n.handle.RouteAdd(&route)
-	}
-	return n.handle.RouteDel(&route)
-}
 
 // Actual is what the kernel has, as far as a plan looks at it.
 type Actual struct {
@@ -156,6 +62,12 @@ func (k Known) links(all []Link) []Link {
 		}
 	}
 	return found
+}
+
+// foreign are the ENIs that somebody else has put into a group, which is
+// respected.
+func (k Known) foreign(all []Link) []Link {
+	return slices.DeleteFunc(k.links(all), func(l Link) bool { return l.Group == 0 || l.Group == k.Base })
 }
 
 // plan finds what leads from the actual to the wanted: what is missing before
@@ -309,14 +221,8 @@ func isGroupRule(k KernelRule, base int) bool {
 // groupComplete says whether every ENI is in the group, or will be by the same
 // plan. Without the primary the group rule would lead answers out by it.
 func groupComplete(actual Actual, known Known) bool {
-	found := false
-	for _, l := range known.links(actual.Links) {
-		if l.Group != 0 && l.Group != known.Base {
-			return false // somebody else's group: respected
-		}
-		found = found || l.MAC == known.Primary
-	}
-	return found
+	return len(known.foreign(actual.Links)) == 0 &&
+		slices.ContainsFunc(known.links(actual.Links), func(l Link) bool { return l.MAC == known.Primary })
 }
 
 func linkNamed(links []Link, name string) (Link, bool) {

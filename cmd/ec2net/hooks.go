@@ -2,14 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"log/syslog"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -187,66 +182,6 @@ func (inv *invocation) host(log func(string)) (*hooks.Host, func(), error) {
 	h := &hooks.Host{Kernel: kernel, Source: source, Templates: templates, Tree: tree,
 		Numbers: inv.settings.numbers, Log: log, Run: runProgram}
 	return h, func() { kernel.Close(); tree.Close() }, nil
-}
-
-// systemLog writes to the system log, or to stderr where there is none.
-func (inv *invocation) systemLog() func(string) {
-	w, err := syslog.New(syslog.LOG_DAEMON|syslog.LOG_INFO, "ec2net")
-	if err != nil {
-		return func(line string) { fmt.Fprintf(inv.stderr, "ec2net: %s\n", line) }
-	}
-	return func(line string) { io.WriteString(w, line) }
-}
-
-// programPath is what ifup and what it runs need. Under udev there is none.
-const programPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-// runProgram runs ifup or ifdown with an environment of its own. What it starts
-// in the background keeps running, with /dev/null as its output.
-func runProgram(ctx context.Context, program string, args ...string) error {
-	path, err := lookProgram(program)
-	if err != nil {
-		return err
-	}
-	output, err := os.CreateTemp("", "ec2net-")
-	if err != nil {
-		return err
-	}
-	defer output.Close()
-	os.Remove(output.Name())
-	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Env = []string{"PATH=" + programPath}
-	// A file, not a pipe: dhclient holds it for as long as it lives.
-	cmd.Stdout, cmd.Stderr = output, output
-	if err := cmd.Run(); err != nil {
-		if ctx.Err() != nil {
-			err = errors.New("did not come to its end in time")
-		}
-		return fmt.Errorf("%w%s", err, lastLines(output))
-	}
-	return nil
-}
-
-func lookProgram(program string) (string, error) {
-	for _, dir := range filepath.SplitList(programPath) {
-		path := filepath.Join(dir, program)
-		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("there is no %s: is ifupdown installed?", program)
-}
-
-// lastLines is what a program said at its end, for one line of a message.
-func lastLines(output *os.File) string {
-	const most = 300
-	info, err := output.Stat()
-	if err != nil || info.Size() == 0 {
-		return ""
-	}
-	text := make([]byte, min(info.Size(), most))
-	n, _ := output.ReadAt(text, info.Size()-int64(len(text)))
-	return ": " + strings.Join(strings.Fields(string(text[:n])), " ")
 }
 
 // leaveUdev ends at once, as udev wants it: under systemd a unit does the work,
