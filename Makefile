@@ -6,7 +6,7 @@ RACE := $(if $(shell command -v gcc 2>/dev/null),-race)
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 TOOL := $(GO) tool -modfile=lab/tools/go.mod
 
-.PHONY: help build run test lint install bench fuzz update debian
+.PHONY: help build run demo test lint install bench fuzz update debian
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -16,6 +16,11 @@ build: ## build ./ec2net
 
 run: build ## render the example ENI to stdout: no root, no EC2
 	@./ec2net render eth1 --facts facts/examples/eth1.json --settings= --templates=
+
+demo: ## see what ec2net does, in a VPC of network namespaces; needs root
+	@test "$$(id -u)" = 0 || { echo "make demo: not root: it makes network namespaces, mounts and device nodes" >&2; exit 1; }
+	@$(MAKE) --no-print-directory debian >/dev/null
+	@$(GO) run ./lab/cmd/demo
 
 # -count=1: the scripts run a tool that go test does not see change.
 test: debian lint ## what to run before a merge: lint and every test
@@ -47,6 +52,8 @@ install: build ## install below DESTDIR, under the documented names
 	install -D -m 644 -t $(DESTDIR)/usr/lib/systemd/system systemd/*.service
 	install -D -m 644 -t $(DESTDIR)/etc/init upstart/*.conf
 	test -e $(DESTDIR)/etc/default/ec2net || install -m 644 hooks/default $(DESTDIR)/etc/default/ec2net
+	@test -n "$(DESTDIR)" || grep -qs '^ *source .*interfaces\.d/\*' /etc/network/interfaces || \
+	    echo "ifupdown will not read what ec2net writes: add to /etc/network/interfaces the line: source /etc/network/interfaces.d/*.cfg"
 
 bench: ## time and allocations of rendering, and of the whole process
 	$(GO) test -run '^$$' -bench . -benchmem ./...
