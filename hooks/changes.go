@@ -78,6 +78,7 @@ type changeRoute struct {
 	link   Link
 	route  Route
 	metric int
+	table  int // 0: the one that it is in
 	add    bool
 }
 
@@ -90,12 +91,22 @@ func (c changeRoute) String() string {
 	if c.route.Dst.Bits() == 0 {
 		dst = "default"
 	}
-	return fmt.Sprintf("ip route %s %s dev %s metric %d", word, dst, c.link.Name, c.metric)
+	text := fmt.Sprintf("ip route %s %s dev %s", word, dst, c.link.Name)
+	if c.metric != 0 {
+		text += fmt.Sprintf(" metric %d", c.metric)
+	}
+	if c.table != 0 {
+		text += fmt.Sprintf(" table %d", c.table)
+	}
+	return text
 }
 func (c changeRoute) takesAway() bool { return !c.add }
 func (c changeRoute) apply(n *Netlink) error {
 	route := c.route.raw
 	route.Priority = c.metric
+	if c.table != 0 {
+		route.Table = c.table
+	}
 	if c.add {
 		return n.handle.RouteAdd(&route)
 	}

@@ -228,7 +228,10 @@ func (h *Host) ifup(ctx context.Context, link Link, e facts.ENI) error {
 		return errors.Join(fmt.Errorf("ifup %s: %w", link.Name, err), h.takeDown(undo, link.Name))
 	}
 	h.logf(link.Name, "ifup done: %s, table %d", e.ID, e.Table)
-	return h.state().setConfigured(link)
+	if err := h.state().setConfigured(link); err != nil {
+		return err
+	}
+	return h.dockerAgain(ctx)
 }
 
 // Remove takes down an ENI that was detached. The files stay.
@@ -269,5 +272,6 @@ func (h *Host) takeDown(ctx context.Context, name string) error {
 			h.logf(name, "ifdown done")
 		}
 	}
-	return errors.Join(err, h.takeRules(ctx, name, "removed"), h.state().clearConfigured(name))
+	err = errors.Join(err, h.takeRules(ctx, name, "removed"), h.state().clearConfigured(name))
+	return errors.Join(err, h.dockerAgain(ctx))
 }

@@ -154,7 +154,8 @@ func planRoutes(actual Actual, known Known) []Change {
 			if behind <= first {
 				behind = first + number - known.Base
 			}
-			changes = append(changes, changeRoute{l, r, behind, true}, changeRoute{l, r, r.Metric, false})
+			changes = append(changes,
+				changeRoute{link: l, route: r, metric: behind, add: true}, changeRoute{link: l, route: r, metric: r.Metric})
 		}
 	}
 	return changes

@@ -118,6 +118,26 @@ done`, e.Name)
 	})
 }
 
+// So they take the fragment for the answers of containers, once and again.
+func TestDockerRestore(t *testing.T) {
+	f, err := builtIn(t).Docker(t.Context(), testCases(t)["same-subnet"], facts.DefaultNumbers.Base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := run(t, map[string]string{f.Path: string(f.Content)}, `
+for backend in nft legacy; do
+	iptables-$backend-restore --noflush %[1]s
+	iptables-$backend-save -t mangle | grep ec2net >/tmp/once
+	iptables-$backend-restore --noflush %[1]s
+	iptables-$backend-save -t mangle | grep ec2net >/tmp/twice
+	cmp /tmp/once /tmp/twice
+	grep -c restore-mark /tmp/twice
+done`, f.Path)
+	if out != "2\n2\n" {
+		t.Errorf("rules:\n%s\n%s", out, f.Content)
+	}
+}
+
 // ip -batch takes the script, and the kernel then has the rules that ec2net
 // reads from it.
 func TestIPBatch(t *testing.T) {

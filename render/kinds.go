@@ -1,6 +1,8 @@
 package render
 
 import (
+	"slices"
+
 	"ec2net/facts"
 )
 
@@ -8,6 +10,7 @@ import (
 // that says which there are, and where they go (ARCHITECTURE.md explains it).
 type kind struct {
 	name  string                        // in --only, and in the template's name
+	host  string                        // what a file that the host has once is called, in the place of the interface
 	dir   string                        // on the machine
 	check func([]byte, facts.ENI) error // what the rendered text has to hold to, if anything
 }
@@ -21,6 +24,11 @@ var kinds = []kind{
 	{name: "rules", dir: stateDir, check: checkRules},
 }
 
+// docker is how the answers of containers get their marks: one file a host.
+var docker = kind{name: "iptables", host: "docker", dir: stateDir, check: checkFragment}
+
+func allKinds() []kind { return append(slices.Clone(kinds), docker) }
+
 // every is the name that a template for all ENIs has in place of an
 // interface's.
 const every = "ethN"
@@ -28,7 +36,12 @@ const every = "ethN"
 // suffix ends the name of every template.
 const suffix = ".tmpl"
 
-func (k kind) file(iface string) string     { return iface + "." + k.name }
+func (k kind) file(iface string) string {
+	if k.host != "" {
+		iface = k.host
+	}
+	return iface + "." + k.name
+}
 func (k kind) path(iface string) string     { return k.dir + "/" + k.file(iface) }
 func (k kind) template(iface string) string { return k.file(iface) + suffix }
 

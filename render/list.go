@@ -12,8 +12,9 @@ import (
 // Row is a template in a list of all.
 type Row struct {
 	Name string
-	// Interface is the one the template is for; empty: every ENI.
+	// Interface is the one the template is for; empty: every ENI, or the host.
 	Interface string
+	Host      bool
 	// From says where it comes from, for people.
 	From string
 }
@@ -22,21 +23,21 @@ type Row struct {
 // among them, in the order of kinds; then blocks.tmpl.
 func (t *Templates) List() []Row {
 	var rows []Row
-	for _, k := range kinds {
+	for _, k := range allKinds() {
 		from := t.resolve(k, every)
-		row := Row{Name: from.Name, From: from.Path}
+		row := Row{Name: from.Name, From: from.Path, Host: k.host != ""}
 		if from.Path == "" {
 			row.From = "built in"
 		}
 		rows = append(rows, row)
 		for _, name := range t.names {
-			if owner, iface := t.Owner(name); owner == k.name && iface != every {
+			if owner, iface := t.Owner(name); k.host == "" && owner == k.name && iface != every {
 				rows = append(rows, Row{Name: name, Interface: iface, From: t.overrides.Path(name)})
 			}
 		}
 	}
 	if t.blocks != nil {
-		rows = append(rows, Row{Name: BlocksFile,
+		rows = append(rows, Row{Name: BlocksFile, Host: true,
 			From: fmt.Sprintf("%s: redefines %s", t.overrides.Path(BlocksFile), strings.Join(t.Blocks(), ", "))})
 	}
 	return rows

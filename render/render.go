@@ -77,12 +77,62 @@ func Nothing(e facts.ENI) string {
 // an ENI that Nothing has a reason for.
 //
 // A template can run for ever, and text/template cannot be stopped from
-// outside. When ctx ends, Render returns, says why if ctx does (context.Cause), and leaves the template running: the
-// caller is expected to end the process soon.
+// outside. When ctx ends, Render returns, with context.Cause if ctx has one,
+// and leaves the template running: the caller is expected to end the process.
 func (t *Templates) Render(ctx context.Context, e facts.ENI, only ...string) ([]File, error) {
 	if Nothing(e) != "" {
 		return nil, nil
 	}
+	return inTime(ctx, func(now *atomic.Pointer[Error]) ([]File, error) {
+		var files []File
+		for _, k := range kinds {
+			if len(only) > 0 && !slices.Contains(only, k.name) {
+				continue
+			}
+			f, err := t.file(k, e, now, func(template string) any {
+				return View{ENI: e.Clone(), Template: template, Protocol: RuleProtocol}
+			})
+			if err != nil {
+				return nil, err
+			}
+			files = append(files, f)
+		}
+		return files, nil
+	})
+}
+
+// DockerChain is the chain in iptables' mangle table that gives the answers of
+// containers the mark of the ENI they belong to. It is the host's, not an ENI's.
+const DockerChain = "ec2net-docker"
+
+// DockerView is what docker.iptables.tmpl sees as its dot.
+type DockerView struct {
+	// ENIs are those that are up.
+	ENIs []facts.ENI
+	// Group is the interface group of all ENIs.
+	Group int
+	// Chain is the chain to fill.
+	Chain string
+	// Path is where the file belongs, Template where the template comes from.
+	Path, Template string
+}
+
+// Docker renders the fragment for the answers of containers.
+func (t *Templates) Docker(ctx context.Context, enis []facts.ENI, group int) (File, error) {
+	files, err := inTime(ctx, func(now *atomic.Pointer[Error]) ([]File, error) {
+		f, err := t.file(docker, facts.ENI{}, now, func(template string) any {
+			return DockerView{ENIs: enis, Group: group, Chain: DockerChain, Path: docker.path(""), Template: template}
+		})
+		return []File{f}, err
+	})
+	if err != nil {
+		return File{}, err
+	}
+	return files[0], nil
+}
+
+// inTime runs render, which says in now which file it is at, until ctx ends.
+func inTime(ctx context.Context, render func(now *atomic.Pointer[Error]) ([]File, error)) ([]File, error) {
 	type result struct {
 		files []File
 		err   error
@@ -90,14 +140,14 @@ func (t *Templates) Render(ctx context.Context, e facts.ENI, only ...string) ([]
 	var now atomic.Pointer[Error]
 	done := make(chan result, 1)
 	go func() {
-		files, err := t.render(e, only, &now)
+		files, err := render(&now)
 		done <- result{files, err}
 	}()
 	select {
 	case r := <-done:
 		return r.files, r.err
 	case <-ctx.Done():
-		late := Error{File: e.Name}
+		late := Error{File: "the files"}
 		if at := now.Load(); at != nil {
 			late = *at
 		}
@@ -109,29 +159,22 @@ func (t *Templates) Render(ctx context.Context, e facts.ENI, only ...string) ([]
 	}
 }
 
-// render does the work of Render, and says in now which file it is at.
-func (t *Templates) render(e facts.ENI, only []string, now *atomic.Pointer[Error]) ([]File, error) {
-	var files []File
-	for _, k := range kinds {
-		if len(only) > 0 && !slices.Contains(only, k.name) {
-			continue
-		}
-		tmpl, from, err := t.lookup(k, e.Name)
-		if err != nil {
-			return nil, err
-		}
-		now.Store(&Error{File: k.file(e.Name), Template: from})
-		var out capped
-		err = tmpl.Execute(&out, View{ENI: e.Clone(), Template: from.shown(), Protocol: RuleProtocol})
-		if err == nil && k.check != nil {
-			err = k.check(out.content, e)
-		}
-		if err != nil {
-			return nil, &Error{File: k.file(e.Name), Template: from, Err: err}
-		}
-		files = append(files, File{Interface: e.Name, Kind: k.name, Path: k.path(e.Name), Template: from.shown(), Content: out.content})
+// file renders one file. view makes the dot of its template.
+func (t *Templates) file(k kind, e facts.ENI, now *atomic.Pointer[Error], view func(template string) any) (File, error) {
+	tmpl, from, err := t.lookup(k, e.Name)
+	if err != nil {
+		return File{}, err
 	}
-	return files, nil
+	now.Store(&Error{File: k.file(e.Name), Template: from})
+	var out capped
+	err = tmpl.Execute(&out, view(from.shown()))
+	if err == nil && k.check != nil {
+		err = k.check(out.content, e)
+	}
+	if err != nil {
+		return File{}, &Error{File: k.file(e.Name), Template: from, Err: err}
+	}
+	return File{Interface: e.Name, Kind: k.name, Path: k.path(e.Name), Template: from.shown(), Content: out.content}, nil
 }
 
 // capped takes what a template writes, up to maxOutput.

@@ -202,7 +202,7 @@ func (t *Templates) checkBlocks() error {
 // DefaultBlocks are the blocks of the built-in templates.
 func DefaultBlocks() []string {
 	var names []string
-	for _, k := range kinds {
+	for _, k := range allKinds() {
 		file := k.template(every)
 		text, err := fs.ReadFile(templates.Ifupdown, "ifupdown/"+file)
 		if err != nil {
@@ -221,6 +221,9 @@ func (t *Templates) Owner(name string) (kindName, iface string) {
 	base, ok := strings.CutSuffix(name, suffix)
 	if !ok {
 		return "", ""
+	}
+	if name == docker.template("") {
+		return docker.name, every
 	}
 	for _, k := range kinds {
 		if iface, ok := strings.CutSuffix(base, "."+k.name); ok && (iface == every || facts.CheckName(iface) == nil) {

@@ -114,6 +114,17 @@ func TestEveryBlock(t *testing.T) {
 	for _, b := range blocks {
 		kind, _, _ := strings.Cut(b, "-")
 		m := memory{"blocks.tmpl": fmt.Sprintf("{{define %q}}\n# here\n{{end}}", b)}
+		if kind == "docker" {
+			templates, err := render.Load(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f, err := templates.Docker(t.Context(), testCases(t)["same-subnet"], 1000)
+			if err != nil || !strings.Contains(string(f.Content), "# here") || f.Path != "/var/lib/ec2net/docker.iptables" {
+				t.Errorf("%s: %v\n%s", b, err, f.Content)
+			}
+			continue
+		}
 		got, err := renderWith(t.Context(), t, m, "eth1", kind)
 		if err != nil || !strings.Contains(got, "# here") {
 			t.Errorf("%s: %v\n%s", b, err, got)
@@ -208,7 +219,7 @@ func TestListAndText(t *testing.T) {
 		got = append(got, row.Name+" "+row.Interface+" "+row.From)
 	}
 	want := []string{"ethN.cfg.tmpl  built in", "eth1.cfg.tmpl eth1 /dir/eth1.cfg.tmpl", "ethN.iptables.tmpl  built in",
-		"ethN.iptables-down.tmpl  built in", "ethN.rules.tmpl  /dir/ethN.rules.tmpl"}
+		"ethN.iptables-down.tmpl  built in", "ethN.rules.tmpl  /dir/ethN.rules.tmpl", "docker.iptables.tmpl  built in"}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q", got)
 	}

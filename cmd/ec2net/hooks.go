@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"syscall"
 	"time"
 
 	"ec2net/facts"
@@ -188,20 +187,12 @@ func (inv *invocation) host(log func(string)) (*hooks.Host, func(), error) {
 // since udev's own programs reach no network there and are killed with what
 // they start; without systemd it goes on in the background.
 func (inv *invocation) leaveUdev(name, action string) error {
-	var cmd *exec.Cmd
 	if _, err := os.Stat("/run/systemd/system"); err == nil {
 		unit := "ec2net-hotplug@" + name + ".service"
 		if action == "remove" {
 			unit = "ec2net-unplug@" + name + ".service"
 		}
-		cmd = exec.Command("/bin/systemctl", "--no-block", "start", unit)
-		return system(cmd.Run())
+		return system(exec.Command("/bin/systemctl", "--no-block", "start", unit).Run())
 	}
-	cmd = &exec.Cmd{
-		Path:        "/proc/self/exe",
-		Args:        []string{"ec2net", "hotplug", action},
-		Env:         []string{"PATH=" + programPath, "INTERFACE=" + name},
-		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
-	}
-	return system(cmd.Start())
+	return inv.background("hotplug", action)
 }

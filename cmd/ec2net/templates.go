@@ -60,7 +60,10 @@ func (inv *invocation) listTemplates(t *render.Templates) error {
 	fmt.Fprintln(w, "TEMPLATE\tFOR\tFROM")
 	for _, row := range t.List() {
 		iface := row.Interface
-		if iface == "" {
+		switch {
+		case row.Host:
+			iface = "the host"
+		case iface == "":
 			iface = "every ENI"
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\n", row.Name, iface, row.From)
@@ -118,6 +121,9 @@ func (inv *invocation) checkTemplates(t *render.Templates) error {
 		if !slices.Contains(names, e.Name) {
 			names = append(names, e.Name)
 		}
+	}
+	if _, err := t.Docker(ctx, examples, inv.settings.numbers.Base); err != nil {
+		return err
 	}
 	if unused := t.Unused(); len(unused) > 0 {
 		return &failure{statusTemplate, fmt.Errorf("never used: %s", strings.Join(unused, ", ")),

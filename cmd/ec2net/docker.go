@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"ec2net/facts"
+	"ec2net/hooks"
+)
+
+// dockerWait is how long docker0 is waited for after an ENI has come up.
+const dockerWait = time.Minute
+
+var dockerCommand = command{
+	name:  "docker",
+	args:  "up | down | wait IFACE",
+	short: "have containers' published ports answer by the ENI that they are asked by",
+	long: `up    once docker is there: the answers of containers get the mark of the ENI that
+      the question came in by, and docker0's subnet is put into every ENI's
+      route table. Done again, it takes in what has changed.
+down  takes that away.
+wait  what an ENI's cfg file calls: puts docker0's subnet into its table, now or
+      in the background as soon as docker0 is there, for a minute at most.
+      Without docker it does nothing.
+
+The docker-finish job of upstart and ec2net-docker.service call up and down.`,
+	examples: `ec2net docker up
+ec2net docker wait eth1`,
+	flags: func(inv *invocation) { inv.settingsFlags() },
+	run: func(inv *invocation) error {
+		sub := ""
+		if len(inv.args) > 0 {
+			sub = inv.args[0]
+		}
+		switch {
+		case sub == "up" && len(inv.args) == 1:
+			return inv.onHost(hotplugLimit, "docker0", func(ctx context.Context, h *hooks.Host) error { return h.DockerUp(ctx) })
+		case sub == "down" && len(inv.args) == 1:
+			return inv.onHost(hotplugLimit, "docker0", func(ctx context.Context, h *hooks.Host) error { return h.DockerDown(ctx) })
+		case (sub == "wait" || sub == waitNow) && len(inv.args) == 2:
+			if err := facts.CheckName(inv.args[1]); err != nil {
+				return usage(err)
+			}
+			return inv.onHost(dockerWait, inv.args[1], func(ctx context.Context, h *hooks.Host) error {
+				return inv.dockerWait(ctx, h, sub, inv.args[1])
+			})
+		}
+		return usageError("docker takes "+inv.command.args, "ec2net help docker")
+	},
+}
+
+// waitNow is what goes on in the background.
+const waitNow = "wait-now"
+
+func (inv *invocation) dockerWait(ctx context.Context, h *hooks.Host, sub, name string) error {
+	there, err := h.DockerThere()
+	if err != nil {
+		return err
+	}
+	if there || sub == waitNow {
+		return h.DockerWait(ctx, name)
+	}
+	if _, err := lookProgram("dockerd"); err != nil {
+		return nil // no docker, nothing to wait for
+	}
+	return inv.background("docker", waitNow, name)
+}
+
+// background goes on in a process of its own, which holds nothing of the
+// caller's: ifup's caller waits for whoever has its output.
+func (inv *invocation) background(args ...string) error {
+	cmd := &exec.Cmd{
+		Path:        "/proc/self/exe",
+		Args:        append([]string{"ec2net"}, args...),
+		Env:         []string{"PATH=" + programPath, "INTERFACE=" + inv.env["INTERFACE"]},
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
+	}
+	return system(cmd.Start())
+}

@@ -1,0 +1,202 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"ec2net/facts"
+	"ec2net/render"
+)
+
+// bridge is docker's default network.
+const bridge = "docker0"
+
+// dockerMark says that "docker up" has been, so that an ENI that comes or goes
+// later is taken in.
+var dockerMark = path.Join(runDir, "docker.up")
+
+// DockerUp does what has to wait for docker: the answers of containers get the
+// mark of the ENI that the question came in by, and docker0's subnet is in the
+// table of every ENI that is up.
+func (h *Host) DockerUp(ctx context.Context) error {
+	unlock, err := h.lock(ctx, "docker")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	enis, err := h.up()
+	if err != nil {
+		return err
+	}
+	f, err := h.Templates.Docker(ctx, enis, h.Numbers.Base)
+	if err != nil {
+		return err
+	}
+	wrote, err := h.Tree.Write(f.Path, f.Content)
+	if err != nil {
+		return fmt.Errorf("cannot write %s: %w", f.Path, err)
+	}
+	if wrote {
+		h.logf(bridge, "wrote %s", f.Path)
+	}
+	if err := h.Run(ctx, "iptables-restore", "-w", "--noflush", f.Path); err != nil {
+		return fmt.Errorf("iptables-restore %s: %w", f.Path, err)
+	}
+	if h.Run(ctx, "iptables", jump("-C")...) != nil {
+		if err := h.Run(ctx, "iptables", jump("-A")...); err != nil {
+			return fmt.Errorf("iptables: %w", err)
+		}
+		h.logf(bridge, "answers of containers get the marks of the ENIs")
+	}
+	for _, e := range enis {
+		if err := h.bridgeRoutes(e, true); err != nil {
+			return err
+		}
+	}
+	_, err = h.Tree.Write(dockerMark, []byte("up\n"))
+	return err
+}
+
+// DockerDown takes away what DockerUp did.
+func (h *Host) DockerDown(ctx context.Context) error {
+	unlock, err := h.lock(ctx, "docker")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	err = h.Tree.Remove(dockerMark)
+	for h.Run(ctx, "iptables", jump("-C")...) == nil {
+		if e := h.Run(ctx, "iptables", jump("-D")...); e != nil {
+			err = errors.Join(err, fmt.Errorf("iptables: %w", e))
+			break
+		}
+	}
+	// A chain that is not there is what is wanted.
+	if h.Run(ctx, "iptables", "-w", "-t", "mangle", "-F", render.DockerChain) == nil {
+		if e := h.Run(ctx, "iptables", "-w", "-t", "mangle", "-X", render.DockerChain); e != nil {
+			err = errors.Join(err, fmt.Errorf("iptables: %w", e))
+		}
+		h.logf(bridge, "answers of containers get no marks any more")
+	}
+	enis, e := h.up()
+	err = errors.Join(err, e)
+	for _, e := range enis {
+		err = errors.Join(err, h.bridgeRoutes(e, false))
+	}
+	return err
+}
+
+func jump(action string) []string {
+	return []string{"-w", "-t", "mangle", action, "PREROUTING", "-j", render.DockerChain}
+}
+
+// dockerAgain does DockerUp again if it has been done, for the ENIs of now.
+func (h *Host) dockerAgain(ctx context.Context) error {
+	mark, err := h.Tree.Read(dockerMark)
+	if err != nil || mark == nil {
+		return err
+	}
+	return h.DockerUp(ctx)
+}
+
+// up are the ENIs that hotplug has brought up, the primary not among them.
+func (h *Host) up() ([]facts.ENI, error) {
+	links, err := h.Kernel.Links()
+	if err != nil {
+		return nil, fmt.Errorf("cannot ask the kernel: %w", err)
+	}
+	all, err := h.state().all()
+	return slices.DeleteFunc(all, func(e facts.ENI) bool {
+		l, ok := linkNamed(links, e.Name)
+		return e.Primary || !ok || l.MAC != e.MAC || !h.state().configured(l)
+	}), err
+}
+
+// bridgeRoutes puts docker0's subnet into an ENI's table, or takes it out.
+func (h *Host) bridgeRoutes(e facts.ENI, add bool) error {
+	links, err := h.Kernel.Links()
+	if err != nil {
+		return fmt.Errorf("cannot ask the kernel: %w", err)
+	}
+	link, ok := linkNamed(links, bridge)
+	if !ok {
+		return nil
+	}
+	routes, err := h.Kernel.Routes()
+	if err != nil {
+		return fmt.Errorf("cannot ask the kernel: %w", err)
+	}
+	for _, r := range routes {
+		if r.LinkIndex != link.Index || r.Dst.Bits() == 0 {
+			continue
+		}
+		c := changeRoute{link: link, route: r.plain(), table: e.Table, add: add}
+		if err := h.Kernel.Apply(c); err != nil {
+			return fmt.Errorf("%s: %w", c, err)
+		}
+	}
+	return nil
+}
+
+// plain is a route with nothing but where it leads: a bridge without carrier
+// has flags ("linkdown") that are not for another table.
+func (r Route) plain() Route {
+	r.Metric = 0
+	r.raw = netlink.Route{LinkIndex: r.LinkIndex, Dst: r.raw.Dst, Scope: r.raw.Scope, Type: unix.RTN_UNICAST}
+	return r
+}
+
+// DockerWait puts docker0's subnet into the table of an ENI as soon as docker0
+// is there and has an address. It waits for that by netlink's events, until ctx
+// ends or the ENI is gone or down.
+func (h *Host) DockerWait(ctx context.Context, name string) error {
+	if err := facts.CheckName(name); err != nil {
+		return err
+	}
+	e, ok, err := h.state().facts(name)
+	if err != nil || !ok {
+		return err
+	}
+	done := make(chan struct{})
+	defer close(done)
+	changes := make(chan netlink.AddrUpdate, 16)
+	links := make(chan netlink.LinkUpdate, 16)
+	if err := errors.Join(netlink.AddrSubscribe(changes, done), netlink.LinkSubscribe(links, done)); err != nil {
+		return fmt.Errorf("cannot listen to the kernel: %w", err)
+	}
+	for {
+		actual, err := h.actual(nil)
+		if err != nil {
+			return fmt.Errorf("cannot ask the kernel: %w", err)
+		}
+		link, ok := linkNamed(actual.Links, name)
+		if !ok || !link.Up {
+			return nil
+		}
+		if b, ok := linkNamed(actual.Links, bridge); ok && slices.ContainsFunc(actual.Addrs, func(a Addr) bool { return a.LinkIndex == b.Index }) {
+			return h.bridgeRoutes(e, true)
+		}
+		select {
+		case <-ctx.Done():
+			return nil // docker that comes later has "docker up" called
+		case <-changes:
+		case <-links:
+		}
+	}
+}
+
+// DockerThere says whether docker0 is there, with an address.
+func (h *Host) DockerThere() (bool, error) {
+	actual, err := h.actual(nil)
+	if err != nil {
+		return false, fmt.Errorf("cannot ask the kernel: %w", err)
+	}
+	b, ok := linkNamed(actual.Links, bridge)
+	return ok && slices.ContainsFunc(actual.Addrs, func(a Addr) bool { return a.LinkIndex == b.Index }), nil
+}
