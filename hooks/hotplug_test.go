@@ -68,12 +68,13 @@ func TestAddRefuses(t *testing.T) {
 		_, err := m.Tree.Write("/etc/network/interfaces.d/eth1.cfg", []byte("# EC2SYNC=no\n"))
 		check(t, err)
 		var left *UnmanagedError
-		for what, err := range map[string]error{"add": m.Add(t.Context(), "eth1"), "remove": m.Remove(t.Context(), "eth1"),
-			"lease": m.OnLease(t.Context(), Lease{Interface: "eth1", Reason: "BOUND"})} {
+		for what, err := range map[string]error{"add": m.Add(t.Context(), "eth1"), "remove": m.Remove(t.Context(), "eth1")} {
 			if !errors.As(err, &left) {
 				t.Errorf("%s of an unmanaged one: %v", what, err)
 			}
 		}
+		m.lease(t, "eth1", "BOUND", "10.0.1.20")
+		same(t, "rules of an unmanaged one", m.rulesNow(t), nil)
 		// Two ENIs with one index.
 		check(t, m.Add(t.Context(), "eth2"))
 		l, err := m.netns.LinkByName("eth1")

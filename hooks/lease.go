@@ -52,7 +52,10 @@ func (h *Host) OnLease(ctx context.Context, l Lease) error {
 	if err := facts.CheckName(l.Interface); err != nil {
 		return err
 	}
-	if err := h.managed(l.Interface); err != nil {
+	var left *UnmanagedError
+	if err := h.managed(l.Interface); errors.As(err, &left) {
+		return nil // and no line in the log at every renewal
+	} else if err != nil {
 		return err
 	}
 	if event == leaseGone {
