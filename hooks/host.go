@@ -40,6 +40,14 @@ func (h *Host) logf(iface, format string, args ...any) {
 	h.Log(iface + ": " + fmt.Sprintf(format, args...))
 }
 
+// logChange says what was changed for an ENI, and why.
+func (h *Host) logChange(iface string, c Change, why string) {
+	if group, ok := c.(setGroup); ok {
+		iface, why = group.link.Name, "the group of all ENIs; "+why+" of "+iface
+	}
+	h.logf(iface, "%s (%s)", c, why)
+}
+
 func (h *Host) state() state { return state{tree: h.Tree, numbers: h.Numbers} }
 
 // UnmanagedError says that ec2net is not to touch an interface.
@@ -124,7 +132,7 @@ func (h *Host) makeSo(ctx context.Context, why string, links []Link, want func()
 				continue
 			}
 			again = again || c.takesAway()
-			h.logf(w.ENI.Name, "%s (%s)", c, why)
+			h.logChange(w.ENI.Name, c, why)
 		}
 		if failed == nil && !again {
 			return nil

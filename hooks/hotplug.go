@@ -212,7 +212,7 @@ func (h *Host) joinGroup(ctx context.Context, e facts.ENI) error {
 		if err := h.Kernel.Apply(c); err != nil {
 			return fmt.Errorf("%s: %w", c, err)
 		}
-		h.logf(e.Name, "%s (hotplug)", c)
+		h.logChange(e.Name, c, "hotplug")
 	}
 	return nil
 }

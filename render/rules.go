@@ -29,6 +29,9 @@ type Rule struct {
 	SuppressGroup int
 }
 
+// mainTable is RT_TABLE_MAIN of linux/rtnetlink.h.
+const mainTable = 254
+
 func (r Rule) String() string {
 	var b strings.Builder
 	word := func(format string, args ...any) { fmt.Fprintf(&b, format, args...) }
@@ -45,7 +48,11 @@ func (r Rule) String() string {
 	if r.OIF != "" {
 		word(" oif %s", r.OIF)
 	}
-	word(" lookup %d", r.Table)
+	if r.Table == mainTable {
+		word(" lookup main")
+	} else {
+		word(" lookup %d", r.Table)
+	}
 	if r.SuppressPrefixLength >= 0 {
 		word(" suppress_prefixlength %d", r.SuppressPrefixLength)
 	}
