@@ -341,3 +341,17 @@ func (f *failOnce) Apply(c Change) error {
 	}
 	return f.Kernel.Apply(c)
 }
+
+// Whatever a client puts into the environment: no panic, and only safe values.
+func FuzzLeaseEnvironment(f *testing.F) {
+	f.Add("eth1", "BOUND", "10.0.1.20")
+	f.Add("../x", "bound;id", "10.0.1.20/24")
+	f.Add("eth1", "RENEW6", "fe80::1%$(id)")
+	f.Fuzz(func(t *testing.T, iface, reason, address string) {
+		env := map[string]string{"interface": iface, "reason": reason, "new_ip_address": address}
+		l, err := LeaseFromEnvironment(func(name string) string { return env[name] })
+		if err == nil && l.Address.IsValid() && !l.Address.Is4() {
+			t.Errorf("%+v", l)
+		}
+	})
+}
