@@ -55,8 +55,13 @@ install: build ## install below DESTDIR, under the documented names
 	@test -n "$(DESTDIR)" || grep -qs '^ *source .*interfaces\.d/\*' /etc/network/interfaces || \
 	    echo "ifupdown will not read what ec2net writes: add to /etc/network/interfaces the line: source /etc/network/interfaces.d/*.cfg"
 
-bench: ## time and allocations of rendering, and of the whole process
+bench: ## time and allocations of rendering; as root, what ec2net costs in the lab
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+	@if [ "$$(id -u)" != 0 ]; then \
+	    echo "make bench: not root: what needs the lab is not measured"; \
+	else \
+	    $(MAKE) --no-print-directory debian >/dev/null && $(GO) run ./lab/cmd/bench; \
+	fi
 
 FUZZTIME ?= 30s
 fuzz: ## fuzz everything that is parsed, FUZZTIME each

@@ -47,7 +47,7 @@ func (h *Host) Add(ctx context.Context, name string) error {
 	}
 	defer unlock()
 
-	link, _, err := h.link(name)
+	link, links, err := h.link(name)
 	if err != nil {
 		return err
 	}
@@ -55,7 +55,7 @@ func (h *Host) Add(ctx context.Context, name string) error {
 	if err != nil {
 		h.logf(name, "%v", err)
 	}
-	if up, err := h.primaryIsUp(e); err != nil || !up {
+	if up, err := h.primaryIsUp(e, links); err != nil || !up {
 		h.logf(name, "the primary ENI has no address yet: nothing done, the scan at boot comes back to it")
 		return err
 	}
@@ -70,7 +70,7 @@ func (h *Host) Add(ctx context.Context, name string) error {
 	if why := render.Nothing(e); why != "" {
 		return &UnmanagedError{name, why}
 	}
-	if err := h.distinct(e); err != nil {
+	if err := h.distinct(e, links); err != nil {
 		return err
 	}
 	if err := h.downIfStale(ctx, link); err != nil {
@@ -90,26 +90,18 @@ func (h *Host) Add(ctx context.Context, name string) error {
 
 // primaryIsUp says whether the primary has an address, which is how IMDS is
 // reached. True if it is not known which interface that is.
-func (h *Host) primaryIsUp(e facts.ENI) (bool, error) {
+func (h *Host) primaryIsUp(e facts.ENI, links []Link) (bool, error) {
 	known, err := h.state().known(e)
 	if err != nil || known.Primary == (facts.MAC{}) {
 		return true, err
 	}
-	actual, err := h.actual(nil)
-	if err != nil {
-		return false, err
-	}
 	known.MACs = []facts.MAC{known.Primary}
-	links := known.links(actual.Links)
-	if len(links) == 0 {
+	primary := known.links(links)
+	if len(primary) == 0 {
 		return true, nil // remembered from another machine
 	}
-	for _, a := range actual.Addrs {
-		if a.LinkIndex == links[0].Index {
-			return true, nil
-		}
-	}
-	return false, nil
+	addrs, err := h.Kernel.Addrs()
+	return slices.ContainsFunc(addrs, func(a Addr) bool { return a.LinkIndex == primary[0].Index }), err
 }
 
 // waitForFacts asks IMDS until it has the whole ENI.
@@ -135,11 +127,7 @@ func (h *Host) waitForFacts(ctx context.Context, link Link) (facts.ENI, error) {
 }
 
 // distinct refuses an ENI whose numbers another one, attached now, has.
-func (h *Host) distinct(e facts.ENI) error {
-	links, err := h.Kernel.Links()
-	if err != nil {
-		return err
-	}
+func (h *Host) distinct(e facts.ENI, links []Link) error {
 	all, err := h.state().all()
 	if err != nil {
 		return err
