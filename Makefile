@@ -38,7 +38,7 @@ debian:
 	    echo "make test: not root: what Debian's own tools check, and whatever needs a network namespace, is not run"; \
 	else \
 	    command -v debootstrap >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends debootstrap; } && \
-	    $(GO) run ./lab/cmd/tree; \
+	    $(GO) run ./lab/cmd/tree bookworm trixie bookworm-docker; \
 	fi
 
 install: build ## install below DESTDIR, under the documented names

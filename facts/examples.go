@@ -40,7 +40,7 @@ func Renamed(e ENI, name string, n Numbers) (ENI, error) {
 // Bare is what is known of an ENI without any facts: the numbers that follow
 // from its name. Names other than ethN have none without facts.
 func Bare(name string, mac MAC, n Numbers) (ENI, error) {
-	if _, ok := indexOfName(name); !ok {
+	if !NumberedByName(name) {
 		return ENI{}, fmt.Errorf("without facts the numbers of %s are not known", name)
 	}
 	return n.of(ENI{Name: name, MAC: mac})

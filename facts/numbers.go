@@ -68,6 +68,12 @@ func (n Numbers) of(e ENI) (ENI, error) {
 	return e, nil
 }
 
+// NumberedByName says whether a name alone gives the numbers of its ENI.
+func NumberedByName(name string) bool {
+	_, ok := indexOfName(name)
+	return ok
+}
+
 // indexOfName reads the N of ethN. eth01 is no such name: it would share its
 // index with eth1.
 func indexOfName(name string) (int, bool) {
@@ -82,6 +88,11 @@ func indexOfName(name string) (int, bool) {
 	n, _ := strconv.ParseUint(digits, 10, 31)
 	return int(n), true
 }
+
+// ClashError says which two ENIs cannot live on one machine, and why.
+type ClashError struct{ text string }
+
+func (e *ClashError) Error() string { return e.text }
 
 // Distinct says whether ENIs can live on one machine: no two may have one
 // index, since they would share a table, a mark and a priority; nor one MAC, id
@@ -99,9 +110,9 @@ func Distinct(enis []ENI) error {
 			switch {
 			case !taken:
 			case i == 0:
-				return fmt.Errorf("%s and %s both have the index %d, so they would share table %d", other, e.Name, e.Index, e.Table)
+				return &ClashError{fmt.Sprintf("%s and %s both have the index %d, so they would share table %d", other, e.Name, e.Index, e.Table)}
 			default:
-				return fmt.Errorf("%s and %s both have %v", other, e.Name, thing)
+				return &ClashError{fmt.Sprintf("%s and %s both have %v", other, e.Name, thing)}
 			}
 		}
 	}

@@ -2,7 +2,6 @@ package hooks
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -53,7 +52,7 @@ func (c changeAddr) String() string {
 }
 func (c changeAddr) takesAway() bool { return !c.add }
 func (c changeAddr) apply(n *Netlink) error {
-	addr := &netlink.Addr{IPNet: &net.IPNet{IP: c.addr.Addr().AsSlice(), Mask: net.CIDRMask(c.addr.Bits(), 32)}}
+	addr := &netlink.Addr{IPNet: toIPNet(c.addr)}
 	link := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: c.link.Name, Index: c.link.Index}}
 	if c.add {
 		return n.handle.AddrAdd(link, addr)
@@ -91,6 +90,9 @@ func (c changeRoute) String() string {
 	if c.route.Dst.Bits() == 0 {
 		dst = "default"
 	}
+	if c.route.raw.Gw != nil {
+		dst += " via " + c.route.raw.Gw.String()
+	}
 	text := fmt.Sprintf("ip route %s %s dev %s", word, dst, c.link.Name)
 	if c.metric != 0 {
 		text += fmt.Sprintf(" metric %d", c.metric)
@@ -103,6 +105,7 @@ func (c changeRoute) String() string {
 func (c changeRoute) takesAway() bool { return !c.add }
 func (c changeRoute) apply(n *Netlink) error {
 	route := c.route.raw
+	route.Flags = 0 // "linkdown" of an interface without carrier is no input
 	route.Priority = c.metric
 	if c.table != 0 {
 		route.Table = c.table

@@ -24,7 +24,10 @@ var dockerMark = path.Join(runDir, "docker.up")
 // DockerUp does what has to wait for docker: the answers of containers get the
 // mark of the ENI that the question came in by, and docker0's subnet is in the
 // table of every ENI that is up.
-func (h *Host) DockerUp(ctx context.Context) error {
+func (h *Host) DockerUp(ctx context.Context) error { return h.dockerUp(ctx) }
+
+// dockerUp counts some ENIs as up that are about to be.
+func (h *Host) dockerUp(ctx context.Context, soon ...facts.ENI) error {
 	unlock, err := h.lock(ctx, "docker")
 	if err != nil {
 		return err
@@ -33,6 +36,9 @@ func (h *Host) DockerUp(ctx context.Context) error {
 	enis, err := h.up()
 	if err != nil {
 		return err
+	}
+	for _, e := range soon {
+		enis = append(slices.DeleteFunc(enis, func(o facts.ENI) bool { return o.Name == e.Name }), e)
 	}
 	f, err := h.Templates.Docker(ctx, enis, h.Numbers.Base)
 	if err != nil {
@@ -97,12 +103,12 @@ func jump(action string) []string {
 }
 
 // dockerAgain does DockerUp again if it has been done, for the ENIs of now.
-func (h *Host) dockerAgain(ctx context.Context) error {
+func (h *Host) dockerAgain(ctx context.Context, soon ...facts.ENI) error {
 	mark, err := h.Tree.Read(dockerMark)
 	if err != nil || mark == nil {
 		return err
 	}
-	return h.DockerUp(ctx)
+	return h.dockerUp(ctx, soon...)
 }
 
 // up are the ENIs that hotplug has brought up, the primary not among them.
@@ -120,22 +126,11 @@ func (h *Host) up() ([]facts.ENI, error) {
 
 // bridgeRoutes puts docker0's subnet into an ENI's table, or takes it out.
 func (h *Host) bridgeRoutes(e facts.ENI, add bool) error {
-	links, err := h.Kernel.Links()
+	link, routes, err := h.bridge()
 	if err != nil {
-		return fmt.Errorf("cannot ask the kernel: %w", err)
-	}
-	link, ok := linkNamed(links, bridge)
-	if !ok {
-		return nil
-	}
-	routes, err := h.Kernel.Routes()
-	if err != nil {
-		return fmt.Errorf("cannot ask the kernel: %w", err)
+		return err
 	}
 	for _, r := range routes {
-		if r.LinkIndex != link.Index || r.Dst.Bits() == 0 {
-			continue
-		}
 		c := changeRoute{link: link, route: r.plain(), table: e.Table, add: add}
 		if err := h.Kernel.Apply(c); err != nil {
 			return fmt.Errorf("%s: %w", c, err)
@@ -153,8 +148,8 @@ func (r Route) plain() Route {
 }
 
 // DockerWait puts docker0's subnet into the table of an ENI as soon as docker0
-// is there and has an address. It waits for that by netlink's events, until ctx
-// ends or the ENI is gone or down.
+// is stable: it has an address, is up, and so has its route. It waits for that by
+// netlink's events, until ctx ends or the ENI is gone or down.
 func (h *Host) DockerWait(ctx context.Context, name string) error {
 	if err := facts.CheckName(name); err != nil {
 		return err
@@ -165,38 +160,52 @@ func (h *Host) DockerWait(ctx context.Context, name string) error {
 	}
 	done := make(chan struct{})
 	defer close(done)
-	changes := make(chan netlink.AddrUpdate, 16)
-	links := make(chan netlink.LinkUpdate, 16)
-	if err := errors.Join(netlink.AddrSubscribe(changes, done), netlink.LinkSubscribe(links, done)); err != nil {
+	links, routes := make(chan netlink.LinkUpdate, 16), make(chan netlink.RouteUpdate, 16)
+	if err := errors.Join(netlink.LinkSubscribe(links, done), netlink.RouteSubscribe(routes, done)); err != nil {
 		return fmt.Errorf("cannot listen to the kernel: %w", err)
 	}
 	for {
-		actual, err := h.actual(nil)
-		if err != nil {
-			return fmt.Errorf("cannot ask the kernel: %w", err)
-		}
-		link, ok := linkNamed(actual.Links, name)
-		if !ok || !link.Up {
+		link, _, err := h.link(name)
+		var gone *GoneError
+		if errors.As(err, &gone) || (err == nil && !link.Up) {
 			return nil
+		} else if err != nil {
+			return err
 		}
-		if b, ok := linkNamed(actual.Links, bridge); ok && slices.ContainsFunc(actual.Addrs, func(a Addr) bool { return a.LinkIndex == b.Index }) {
+		if there, err := h.DockerThere(); err != nil {
+			return err
+		} else if there {
 			return h.bridgeRoutes(e, true)
 		}
 		select {
 		case <-ctx.Done():
 			return nil // docker that comes later has "docker up" called
-		case <-changes:
 		case <-links:
+		case <-routes:
 		}
 	}
 }
 
-// DockerThere says whether docker0 is there, with an address.
+// DockerThere says whether docker0 is stable.
 func (h *Host) DockerThere() (bool, error) {
-	actual, err := h.actual(nil)
-	if err != nil {
-		return false, fmt.Errorf("cannot ask the kernel: %w", err)
+	_, routes, err := h.bridge()
+	return len(routes) > 0, err
+}
+
+// bridge is docker0 and the routes that main has to it; none if it is not there.
+func (h *Host) bridge() (Link, []Route, error) {
+	link, _, err := h.link(bridge)
+	var gone *GoneError
+	if errors.As(err, &gone) {
+		return link, nil, nil
+	} else if err != nil {
+		return link, nil, err
 	}
-	b, ok := linkNamed(actual.Links, bridge)
-	return ok && slices.ContainsFunc(actual.Addrs, func(a Addr) bool { return a.LinkIndex == b.Index }), nil
+	routes, err := h.Kernel.Routes()
+	if err != nil {
+		return link, nil, fmt.Errorf("cannot ask the kernel: %w", err)
+	}
+	return link, slices.DeleteFunc(routes, func(r Route) bool {
+		return r.Table != unix.RT_TABLE_MAIN || r.LinkIndex != link.Index || r.Dst.Bits() == 0
+	}), nil
 }

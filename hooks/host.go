@@ -32,6 +32,8 @@ type Host struct {
 	Numbers facts.Numbers
 	// Log writes a line to the system log.
 	Log func(line string)
+	// Replay has udev see "add" again for an interface.
+	Replay func(iface string) error
 	// Run runs ifup or ifdown and waits for it.
 	Run func(ctx context.Context, program string, args ...string) error
 }
@@ -126,8 +128,14 @@ func (h *Host) makeSo(ctx context.Context, why string, links []Link, want func()
 				l.Group, groupRule(w.Known.Base))
 		}
 		again, failed := false, error(nil)
+		added := true
 		for _, c := range changes {
-			if err := h.Kernel.Apply(c); err != nil {
+			if route, ok := c.(changeRoute); ok && !route.add && !added {
+				continue // what was to take its place is not there
+			}
+			err := h.Kernel.Apply(c)
+			added = err == nil
+			if err != nil {
 				failed = errors.Join(failed, fmt.Errorf("%s: %w", c, err))
 				continue
 			}

@@ -26,12 +26,17 @@ type vpc struct {
 	enis map[facts.MAC]facts.ENI
 	err  error
 	asks int
+	// asked is called once before an answer, if it is set.
+	asked func()
 }
 
 func (v *vpc) ENI(ctx context.Context, name string, mac facts.MAC, n facts.Numbers) (facts.ENI, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.asks++
+	if v.asked != nil {
+		v.asked()
+	}
 	if v.err != nil {
 		return facts.ENI{}, v.err
 	}
@@ -59,6 +64,7 @@ type machine struct {
 	vpc   *vpc
 	log   []string
 	ran   []string
+	added []string         // that udev was asked to add again
 	fails map[string]error // of a program
 	asked int              // netlink requests
 	netns *netlink.Handle
@@ -131,6 +137,10 @@ func newMachine(t *testing.T) *machine {
 	}}}
 	m.Host = &Host{Source: m.vpc, Templates: templates, Tree: tree, Numbers: facts.DefaultNumbers,
 		Log: func(line string) { m.log = append(m.log, line) },
+		Replay: func(name string) error {
+			m.added = append(m.added, name)
+			return nil
+		},
 		Run: func(_ context.Context, program string, args ...string) error {
 			m.ran = append(m.ran, program+" "+strings.Join(args, " "))
 			return m.fails[program]

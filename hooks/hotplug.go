@@ -46,23 +46,39 @@ func (h *Host) Add(ctx context.Context, name string) error {
 		return err
 	}
 	defer unlock()
-
-	link, links, err := h.link(name)
-	if err != nil {
-		return err
+	for {
+		link, links, err := h.link(name)
+		if err != nil {
+			return err
+		}
+		// While IMDS was waited for, another device may have got the name.
+		if err := h.addDevice(ctx, link, links); !errors.Is(err, errReplaced) {
+			return err
+		}
+		h.logf(name, "another device has the name now: beginning again")
 	}
+}
+
+var errReplaced = errors.New("another device has the name now")
+
+func (h *Host) addDevice(ctx context.Context, link Link, links []Link) error {
+	name := link.Name
 	e, remembered, err := h.lastFacts(link)
 	if err != nil {
 		h.logf(name, "%v", err)
 	}
-	if up, err := h.primaryIsUp(e, links); err != nil || !up {
-		h.logf(name, "the primary ENI has no address yet: nothing done, the scan at boot comes back to it")
+	if up, err := h.primaryIsUp(e, links); err != nil {
 		return err
+	} else if !up {
+		h.logf(name, "the primary ENI has no address yet: nothing done until it has")
+		return nil
 	}
 	if !remembered {
 		if e, err = h.waitForFacts(ctx, link); err != nil {
 			return err
 		}
+	} else if !facts.NumberedByName(name) {
+		e = h.placeNow(ctx, link, e)
 	}
 	if e.Primary {
 		return &PrimaryError{name}
@@ -73,19 +89,39 @@ func (h *Host) Add(ctx context.Context, name string) error {
 	if err := h.distinct(e, links); err != nil {
 		return err
 	}
+	if err := h.checkSourced(name); err != nil {
+		return err
+	}
+	was := link.Up && h.state().configured(link)
 	if err := h.downIfStale(ctx, link); err != nil {
 		return err
 	}
 	if err := h.writeFiles(ctx, e); err != nil {
 		return err
 	}
-	if err := h.checkSourced(name); err != nil {
-		return err
-	}
 	if err := h.joinGroup(ctx, e); err != nil {
 		return err
 	}
-	return h.ifup(ctx, link, e)
+	// Before the first packet that comes in is marked.
+	if err := h.dockerAgain(ctx, e); err != nil {
+		return err
+	}
+	if err := h.ifup(ctx, link, e); err != nil || !was {
+		return err
+	}
+	// ifup had nothing to do, so no lease has the hook look after the rules.
+	return h.makeCurrent(ctx, Lease{Interface: name, Reason: "hotplug", Address: e.IPv4[0]})
+}
+
+// placeNow asks IMDS whether an ENI has kept its place, on which the numbers of
+// an interface such as ens6 hang. What is remembered serves if it cannot say.
+func (h *Host) placeNow(ctx context.Context, link Link, last facts.ENI) facts.ENI {
+	ctx, cancel := context.WithTimeout(ctx, oneIMDS)
+	defer cancel()
+	if e, err := h.Source.ENI(ctx, link.Name, link.MAC, h.Numbers); err == nil {
+		return e
+	}
+	return last
 }
 
 // primaryIsUp says whether the primary has an address, which is how IMDS is
@@ -96,12 +132,14 @@ func (h *Host) primaryIsUp(e facts.ENI, links []Link) (bool, error) {
 		return true, err
 	}
 	known.MACs = []facts.MAC{known.Primary}
-	primary := known.links(links)
+	primary := known.members(links) // the address may be a bridge's
 	if len(primary) == 0 {
 		return true, nil // remembered from another machine
 	}
 	addrs, err := h.Kernel.Addrs()
-	return slices.ContainsFunc(addrs, func(a Addr) bool { return a.LinkIndex == primary[0].Index }), err
+	return slices.ContainsFunc(addrs, func(a Addr) bool {
+		return slices.ContainsFunc(primary, func(l Link) bool { return l.Index == a.LinkIndex })
+	}), err
 }
 
 // waitForFacts asks IMDS until it has the whole ENI.
@@ -120,8 +158,10 @@ func (h *Host) waitForFacts(ctx context.Context, link Link) (facts.ENI, error) {
 			return e, err
 		case <-time.After(wait):
 		}
-		if _, _, gone := h.link(link.Name); gone != nil {
-			return e, gone
+		if now, _, err := h.link(link.Name); err != nil {
+			return e, err
+		} else if now.MAC != link.MAC || now.Index != link.Index {
+			return e, errReplaced
 		}
 	}
 }
@@ -216,14 +256,18 @@ func (h *Host) ifup(ctx context.Context, link Link, e facts.ENI) error {
 		return errors.Join(fmt.Errorf("ifup %s: %w", link.Name, err), h.takeDown(undo, link.Name))
 	}
 	h.logf(link.Name, "ifup done: %s, table %d", e.ID, e.Table)
-	if err := h.state().setConfigured(link); err != nil {
-		return err
-	}
-	return h.dockerAgain(ctx)
+	return h.state().setConfigured(link)
 }
 
-// Remove takes down an ENI that was detached. The files stay.
-func (h *Host) Remove(ctx context.Context, name string) error {
+// Remove takes down an ENI that was detached, or that somebody wants down. The
+// files stay.
+func (h *Host) Remove(ctx context.Context, name string) error { return h.remove(ctx, name, false) }
+
+// RemoveIfGone is Remove for udev: between its "remove" and the work, the ENI
+// may have been plugged in again and brought up.
+func (h *Host) RemoveIfGone(ctx context.Context, name string) error { return h.remove(ctx, name, true) }
+
+func (h *Host) remove(ctx context.Context, name string, ifGone bool) error {
 	if err := facts.CheckName(name); err != nil {
 		return err
 	}
@@ -235,6 +279,18 @@ func (h *Host) Remove(ctx context.Context, name string) error {
 		return err
 	}
 	defer unlock()
+	if ifGone {
+		links, err := h.Kernel.Links()
+		if err != nil {
+			return fmt.Errorf("cannot ask the kernel: %w", err)
+		}
+		if l, ok := linkNamed(links, name); ok && h.state().configured(l) {
+			return nil
+		}
+	}
+	if ours, err := h.ours(name); err != nil || !ours {
+		return err
+	}
 	e, _, err := h.state().facts(name)
 	if err != nil {
 		h.logf(name, "%v", err)

@@ -189,6 +189,86 @@ func TestUnplugOne(t *testing.T) {
 	})
 }
 
+// An ENI that had another name before: its old number is nobody's, and the
+// group rule stays while it has rules.
+func TestOldName(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		old, err := facts.Renamed(m.vpc.enis[macs["eth1"]], "eth3", facts.DefaultNumbers)
+		check(t, err)
+		_, err = m.state().keep(old)
+		check(t, err)
+		ready(t, m)
+		check(t, m.Add(t.Context(), "eth2"))
+		m.address(t, "eth2", "10.0.1.30/24")
+		m.lease(t, "eth2", "BOUND", "10.0.1.30")
+		check(t, m.Remove(t.Context(), "eth2"))
+		same(t, "rules", m.rulesNow(t), readyRules)
+	})
+}
+
+// udev's "remove" that comes late leaves the ENI that was plugged in since.
+func TestLateRemove(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		m.ran = nil
+		check(t, m.RemoveIfGone(t.Context(), "eth1"))
+		same(t, "programs", m.ran, nil)
+		same(t, "rules", m.rulesNow(t), readyRules)
+		// Another device of the same name, not brought up yet.
+		l, err := m.netns.LinkByName("eth1")
+		check(t, err)
+		check(t, m.netns.LinkDel(l))
+		m.plug(t, "eth1", macs["eth1"])
+		check(t, m.RemoveIfGone(t.Context(), "eth1"))
+		same(t, "programs", m.ran, []string{"ifdown --force eth1"})
+		same(t, "rules", m.rulesNow(t), nil)
+	})
+}
+
+// "add" for an ENI that is up already mends what is missing.
+func TestAddMends(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		rules, err := m.Kernel.Rules()
+		check(t, err)
+		for _, k := range rules {
+			if k.String() == from1001("10.0.1.20") {
+				check(t, m.Kernel.Apply(deleteRule{k}))
+			}
+		}
+		check(t, m.Add(t.Context(), "eth1"))
+		if got := m.rulesNow(t); !slices.Contains(got, from1001("10.0.1.20")) {
+			t.Errorf("rules:\n%s", strings.Join(got, "\n"))
+		}
+	})
+}
+
+// Another device gets the name while IMDS is waited for.
+func TestReplacedMeanwhile(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		eni := m.vpc.enis[macs["eth1"]]
+		delete(m.vpc.enis, macs["eth1"]) // IMDS does not know it yet, and will not
+		other := facts.MAC{2, 0, 0, 0, 7, 7}
+		m.vpc.asked = func() {
+			m.vpc.asked = nil
+			l, err := m.netns.LinkByName("eth1")
+			check(t, err)
+			check(t, m.netns.LinkDel(l))
+			m.plug(t, "eth1", other)
+			eni.MAC, eni.ID = other, "eni-7"
+			m.vpc.enis[other] = eni
+		}
+		start := time.Now()
+		check(t, m.Add(t.Context(), "eth1"))
+		if took := time.Since(start); took > 5*time.Second {
+			t.Errorf("took %v", took)
+		}
+		if !strings.Contains(m.file(t, "/run/ec2net/eth1.up"), other.String()) {
+			t.Error("another device was brought up")
+		}
+	})
+}
+
 // The name belongs to another ENI now: the old one is taken down with its own
 // files before the new one's are written.
 func TestAnotherENI(t *testing.T) {

@@ -36,8 +36,9 @@ type KernelRule struct {
 	raw netlink.Rule
 }
 
-// Route is an IPv4 route of the main table.
+// Route is an IPv4 route to one interface.
 type Route struct {
+	Table     int
 	LinkIndex int
 	Dst       netip.Prefix // 0.0.0.0/0: the default route
 	Metric    int
@@ -146,11 +147,11 @@ func (n *Netlink) Rules() ([]KernelRule, error) {
 	return rules, nil
 }
 
-// Routes lists the IPv4 routes of the main table that lead to one interface.
+// Routes lists the IPv4 routes, of all tables, that lead to one interface.
 func (n *Netlink) Routes() ([]Route, error) {
-	main := &netlink.Route{Table: unix.RT_TABLE_MAIN}
+	every := &netlink.Route{Table: unix.RT_TABLE_UNSPEC}
 	all, err := dump(func() ([]netlink.Route, error) {
-		return n.handle.RouteListFiltered(netlink.FAMILY_V4, main, netlink.RT_FILTER_TABLE)
+		return n.handle.RouteListFiltered(netlink.FAMILY_V4, every, netlink.RT_FILTER_TABLE)
 	})
 	if err != nil {
 		return nil, err
@@ -164,7 +165,7 @@ func (n *Netlink) Routes() ([]Route, error) {
 		if !dst.IsValid() {
 			dst = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 		}
-		routes = append(routes, Route{LinkIndex: r.LinkIndex, Dst: dst, Metric: r.Priority, raw: r})
+		routes = append(routes, Route{Table: r.Table, LinkIndex: r.LinkIndex, Dst: dst, Metric: r.Priority, raw: r})
 	}
 	return routes, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"strings"
 	"time"
 
@@ -59,12 +60,45 @@ func (h *Host) OnLease(ctx context.Context, l Lease) error {
 		return err
 	}
 	if event == leaseGone {
+		if ours, err := h.ours(l.Interface); err != nil || !ours {
+			return err
+		}
 		return h.takeRules(ctx, l.Interface, l.Reason)
 	}
-	return h.makeCurrent(ctx, l)
+	if err := h.makeCurrent(ctx, l); err != nil {
+		return err
+	}
+	if l.Reason == "BOUND" || l.Reason == "REBOOT" {
+		return h.scanAfterPrimary(ctx, l.Interface)
+	}
+	return nil
 }
 
-// makeCurrent makes the kernel have what the facts of now ask for.
+// ours says whether an interface is one that ec2net configures, or did.
+func (h *Host) ours(name string) (bool, error) {
+	cfg, err := h.state().cfg(name)
+	if err != nil || cfg != nil {
+		return cfg != nil, err
+	}
+	_, remembered, err := h.state().facts(name)
+	return remembered, err
+}
+
+// scanAfterPrimary comes back to ENIs that were plugged in while the primary
+// had no address.
+func (h *Host) scanAfterPrimary(ctx context.Context, name string) error {
+	e, remembered, err := h.state().facts(name)
+	if err != nil || !remembered || !e.Primary {
+		return nil
+	}
+	if err := h.ScanKnown(ctx); err != nil {
+		h.logf(name, "%v", err) // the lease itself is in order
+	}
+	return nil
+}
+
+// makeCurrent makes the kernel have what the facts of now ask for. What IMDS
+// said last of this very device is applied first, since IMDS may take its time.
 func (h *Host) makeCurrent(ctx context.Context, l Lease) error {
 	link, links, err := h.link(l.Interface)
 	if err != nil {
@@ -78,44 +112,67 @@ func (h *Host) makeCurrent(ctx context.Context, l Lease) error {
 	if err != nil {
 		return err
 	}
-	asking, cancel := context.WithTimeout(ctx, leaseIMDS)
+	if remembered && (cfg != nil || last.Primary) {
+		if err := h.apply(ctx, l, links, last, last.IPv4); err != nil {
+			return err
+		}
+		links = nil
+	}
+	asking, cancel := context.WithTimeout(ctx, l.patience(remembered))
 	defer cancel()
 	e, asked := h.Source.ENI(asking, link.Name, link.MAC, h.Numbers)
 	switch {
-	case asked == nil:
-	case remembered:
+	case asked == nil && cfg == nil && !e.Primary:
+		return nil // an ENI that somebody else configures
+	case asked != nil && remembered:
 		h.logf(link.Name, "%v; going on with what IMDS said last (%s)", asked, l.Reason)
-		e = last
-	case cfg == nil:
+		return nil
+	case asked != nil && cfg == nil:
 		return nil // none of ec2net's interfaces, as far as anybody knows
-	default:
+	case asked != nil:
 		h.logf(link.Name, "%v; only the leased address gets its rule (%s)", asked, l.Reason)
 		if e, err = facts.Bare(link.Name, link.MAC, h.Numbers); err != nil {
 			return err
 		}
+		return h.apply(ctx, l, links, e, nil)
 	}
-	if cfg == nil && !e.Primary {
-		return nil // an ENI that somebody else configures
+	if remembered && e.Table != last.Table && !e.Primary {
+		// Its files, and so its table, are of another number: hotplug's matter.
+		h.logf(link.Name, "IMDS gives it another place (table %d, was %d): unplug it, or take it down and up, to have it moved", e.Table, last.Table)
+		return nil
 	}
+	if !remembered || !reflect.DeepEqual(e, last) {
+		if err := h.apply(ctx, l, links, e, last.IPv4); err != nil {
+			return err
+		}
+	}
+	return h.remember(ctx, e)
+}
 
-	want := Wanted{ENI: e, Lease: l.Address}
+// patience is how long IMDS is waited for. A lease at boot, of an ENI that is
+// known, holds up the boot.
+func (l Lease) patience(remembered bool) time.Duration {
+	if remembered && (l.Reason == "BOUND" || l.Reason == "REBOOT") {
+		return time.Second
+	}
+	return leaseIMDS
+}
+
+// apply makes the kernel have what some facts ask for. own are the addresses
+// that ec2net may take from the interface.
+func (h *Host) apply(ctx context.Context, l Lease, links []Link, e facts.ENI, own []netip.Addr) error {
+	want := Wanted{ENI: e, Lease: l.Address, Own: own}
+	var err error
 	if want.Rules, err = h.rules(ctx, e, l.Address); err != nil {
 		return err
 	}
 	if e.HasIPv4() {
 		want.Addrs = e.IPv4
 	}
-	if remembered {
-		want.Own = last.IPv4
-	}
-	err = h.makeSo(ctx, l.Reason, links, func() (Wanted, error) {
+	return h.makeSo(ctx, l.Reason, links, func() (Wanted, error) {
 		want.Known, err = h.state().known(e)
 		return want, err
 	})
-	if err != nil || asked != nil {
-		return err
-	}
-	return h.remember(ctx, e)
 }
 
 // lastFacts are those that IMDS gave last for this very device. A cloned
@@ -183,7 +240,6 @@ func (h *Host) takeRules(ctx context.Context, name, why string) error {
 	}
 	return h.makeSo(ctx, why, nil, func() (Wanted, error) {
 		known, err := h.state().known(e)
-		delete(known.Numbers, e.MAC)
 		return Wanted{ENI: e, Known: known}, err
 	})
 }

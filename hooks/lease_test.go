@@ -113,9 +113,10 @@ func TestAddressesFollow(t *testing.T) {
 		m.vpc.enis[macs["eth1"]] = eni
 		m.asked = 0
 		m.lease(t, "eth1", "RENEW", "10.0.1.20")
-		// Four to look, two addresses and two rules more, one of each less, and
-		// four to look again since something was taken away.
-		if m.asked != 4+6+4 {
+		// Four to look, and four when IMDS says something new; two addresses and
+		// two rules more, one of each less; and four to look again since
+		// something was taken away.
+		if m.asked != 4+4+6+4 {
 			t.Errorf("%d netlink requests", m.asked)
 		}
 		same(t, "rules", m.rulesNow(t), []string{group999, from1001("10.0.1.20"), mark1001, from1001("10.0.1.22"), from1001("10.0.1.23")})
@@ -144,7 +145,7 @@ func TestMainPrefersPrimary(t *testing.T) {
 				routes, err := m.Kernel.Routes()
 				check(t, err)
 				for _, r := range routes { // in the order in which the kernel looks
-					if r.Dst.String() == dst {
+					if r.Table == 254 && r.Dst.String() == dst {
 						for _, l := range links {
 							if l.Index == r.LinkIndex {
 								return l.Name
@@ -177,6 +178,78 @@ func TestMainPrefersPrimary(t *testing.T) {
 			same(t, "log", m.log, nil)
 		})
 	}
+}
+
+// The kernel drops the routes of the ENI's table with its last address; the
+// lease that comes back brings them back.
+func TestTableComesBack(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		table := func() (dsts []string) {
+			t.Helper()
+			routes, err := m.Kernel.Routes()
+			check(t, err)
+			for _, r := range routes {
+				if r.Table == 1001 {
+					dsts = append(dsts, r.Dst.String())
+				}
+			}
+			slices.Sort(dsts)
+			return dsts
+		}
+		want := []string{"0.0.0.0/0", "10.0.1.0/24"}
+		ready(t, m)
+		same(t, "table", table(), want)
+		l, err := m.netns.LinkByName("eth1")
+		check(t, err)
+		all, err := m.netns.AddrList(l, netlink.FAMILY_V4)
+		check(t, err)
+		for _, a := range all {
+			check(t, m.netns.AddrDel(l, &a))
+		}
+		m.lease(t, "eth1", "EXPIRE", "")
+		same(t, "table without an address", table(), nil)
+		m.vpc.err = errors.New("gone") // what IMDS said last is enough
+		m.address(t, "eth1", "10.0.1.20/24")
+		m.lease(t, "eth1", "BOUND", "10.0.1.20")
+		same(t, "table", table(), want)
+		same(t, "rules", m.rulesNow(t), readyRules)
+	})
+}
+
+// Routes that an administrator has made stay as they are.
+func TestAdministratorsRoutes(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		m.lease(t, "eth0", "BOUND", "10.0.0.10")
+		route := func(name string, dst string, gw net.IP, metric int) {
+			t.Helper()
+			l, err := m.netns.LinkByName(name)
+			check(t, err)
+			check(t, m.netns.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: toIPNet(netip.MustParsePrefix(dst)), Gw: gw, Priority: metric, Protocol: 4}))
+		}
+		route("eth1", "10.50.0.0/16", net.IPv4(10, 0, 1, 7), 100)
+		route("eth0", "10.50.0.0/16", net.IPv4(10, 0, 0, 7), 200)
+		route("eth1", "0.0.0.0/0", net.IPv4(10, 0, 1, 1), 10)
+		route("eth0", "0.0.0.0/0", net.IPv4(10, 0, 0, 1), 500)
+		m.log = nil
+		m.lease(t, "eth0", "RENEW", "10.0.0.10")
+		m.lease(t, "eth1", "RENEW", "10.0.1.20")
+		same(t, "log", m.log, nil)
+	})
+}
+
+// An ENI that was plugged in while the primary had no address is come back to.
+func TestPrimaryComesUp(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		m.lease(t, "eth0", "BOUND", "10.0.0.10")
+		same(t, "added again", m.added, nil)
+		check(t, m.state().clearConfigured("eth1"))
+		m.lease(t, "eth0", "RENEW", "10.0.0.10")
+		same(t, "added again", m.added, nil)
+		m.lease(t, "eth0", "BOUND", "10.0.0.10")
+		same(t, "added again", m.added, []string{"eth1"})
+	})
 }
 
 // IMDS cannot be asked: what it said last serves; nothing is taken away.
@@ -242,10 +315,14 @@ func TestLeaseOfPrimary(t *testing.T) {
 func TestLeaseOfOthers(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		m.address(t, "eth2", "10.0.1.30/24") // an ENI without a cfg of ec2net's
+		admins := render.Rule{Priority: 1002, Table: 1002, SuppressPrefixLength: -1, SuppressGroup: -1}
+		m.foreign(t, admins)
 		m.lease(t, "eth2", "BOUND", "10.0.1.30")
 		m.lease(t, "p-eth2", "BOUND", "10.0.1.31")
 		m.lease(t, "eth2", "EXPIRE", "")
-		same(t, "rules", m.rulesNow(t), nil)
+		check(t, m.Remove(t.Context(), "eth2"))
+		same(t, "rules", m.rulesNow(t), []string{admins.String()})
+		same(t, "programs", m.ran, nil)
 		same(t, "log", m.log, nil)
 		m.asked, m.vpc.asks = 0, 0
 		for _, reason := range []string{"NOCARRIER", "CARRIER", "PREINIT", "TEST", "BOUND6", "EXPIRE6", "ROUTERADVERT", "whatever"} {

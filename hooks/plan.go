@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"ec2net/facts"
@@ -12,10 +13,9 @@ import (
 
 // Actual is what the kernel has, as far as a plan looks at it.
 type Actual struct {
-	Links []Link
-	Addrs []Addr
-	Rules []KernelRule
-	// Routes are those of the main table.
+	Links  []Link
+	Addrs  []Addr
+	Rules  []KernelRule
 	Routes []Route
 }
 
@@ -38,22 +38,29 @@ type Known struct {
 	Base    int
 	Primary facts.MAC // zero: not known
 	MACs    []facts.MAC
-	// Numbers are the tables, metrics and priorities of the ENIs other than
-	// the primary, by their MACs.
-	Numbers map[facts.MAC]int
+	// Others are the ENIs other than the primary. One that has had several
+	// names is there under each.
+	Others []facts.ENI
 }
 
-func (k Known) has(number int) bool {
-	for _, n := range k.Numbers {
-		if n == number {
-			return true
+// number is that of the ENI which an interface is now.
+func (k Known) number(l Link) (int, bool) {
+	for _, e := range k.Others {
+		if e.Name == l.Name && e.MAC == l.MAC {
+			return e.Table, true
 		}
 	}
-	return false
+	return 0, false
 }
 
-// links are the interfaces of the known ENIs. A bridge, bond or VLAN on top of
-// an ENI has its MAC too; the ENI was there first, and comes first in the list.
+// members are the interfaces that belong into the group: those of the known
+// ENIs, and a bridge, bond or VLAN on top of one, which has its MAC too.
+func (k Known) members(all []Link) []Link {
+	return slices.DeleteFunc(slices.Clone(all), func(l Link) bool { return !slices.Contains(k.MACs, l.MAC) })
+}
+
+// links are the interfaces of the known ENIs alone: they were there before
+// what is on top of them, and come before it in the list.
 func (k Known) links(all []Link) []Link {
 	var found []Link
 	for _, l := range all {
@@ -67,7 +74,7 @@ func (k Known) links(all []Link) []Link {
 // foreign are the ENIs that somebody else has put into a group, which is
 // respected.
 func (k Known) foreign(all []Link) []Link {
-	return slices.DeleteFunc(k.links(all), func(l Link) bool { return l.Group == 0 || l.Group == k.Base })
+	return slices.DeleteFunc(k.members(all), func(l Link) bool { return l.Group == 0 || l.Group == k.Base })
 }
 
 // plan finds what leads from the actual to the wanted: what is missing before
@@ -76,13 +83,14 @@ func (k Known) foreign(all []Link) []Link {
 func plan(actual Actual, want Wanted) []Change {
 	changes := planGroups(actual.Links, want.Known)
 	changes = append(changes, planAddrs(actual, want)...)
+	changes = append(changes, planTable(actual, want)...)
 	changes = append(changes, planRoutes(actual, want.Known)...)
 	return append(changes, planRules(actual, want)...)
 }
 
 func planGroups(links []Link, known Known) []Change {
 	var changes []Change
-	for _, l := range known.links(links) {
+	for _, l := range known.members(links) {
 		if l.Group == 0 {
 			changes = append(changes, setGroup{l, known.Base})
 		}
@@ -121,18 +129,43 @@ func planAddrs(actual Actual, want Wanted) []Change {
 	return append(add, del...)
 }
 
+// planTable wants the two routes of the ENI's own table that the stanza makes:
+// the kernel drops them with the interface's last address, and a lease that
+// comes back does not have ifup make them again. A route that is there already,
+// perhaps an administrator's, is left as it is.
+func planTable(actual Actual, want Wanted) []Change {
+	link, ok := linkNamed(actual.Links, want.ENI.Name)
+	if !ok || !link.Up || len(want.Rules) == 0 || !want.ENI.HasIPv4() {
+		return nil
+	}
+	everywhere := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	var changes []Change
+	for _, dst := range []netip.Prefix{want.ENI.Subnet, everywhere} {
+		if slices.ContainsFunc(actual.Routes, func(r Route) bool { return r.Table == want.ENI.Table && r.Dst == dst }) {
+			continue
+		}
+		raw := netlink.Route{LinkIndex: link.Index, Dst: toIPNet(dst), Scope: netlink.SCOPE_LINK, Protocol: unix.RTPROT_BOOT}
+		if dst == everywhere {
+			raw.Scope, raw.Gw = netlink.SCOPE_UNIVERSE, want.ENI.Gateway.AsSlice()
+		}
+		changes = append(changes, changeRoute{link: link, route: Route{Dst: dst, raw: raw}, table: want.ENI.Table, add: true})
+	}
+	return changes
+}
+
 // planRoutes puts routes of the other ENIs behind those that the primary has to
-// the same place: its subnet, and all the world. On one subnet both have the
-// kernel's own route with metric 0, of which the older one wins, so that the
-// order turns when the primary's lease is bound anew; and dhcpcd gives the
-// primary a metric of its own choice, perhaps above that of the stanza.
+// the same place: the kernel's own to a subnet, and those of the DHCP client. On
+// one subnet both have the kernel's route with metric 0, of which the older one
+// wins, so that the order turns when the primary's lease is bound anew; and
+// dhcpcd gives the primary a metric of its own choice, perhaps above that of
+// the stanza. An administrator's routes stay as they are.
 func planRoutes(actual Actual, known Known) []Change {
 	var changes []Change
 	best := make(map[netip.Prefix]int) // the primary's metric
 	links := known.links(actual.Links)
 	for _, l := range links {
 		for _, r := range actual.Routes {
-			if l.MAC != known.Primary || r.LinkIndex != l.Index {
+			if r.Table != unix.RT_TABLE_MAIN || l.MAC != known.Primary || r.LinkIndex != l.Index {
 				continue
 			}
 			if m, ok := best[r.Dst]; !ok || r.Metric < m {
@@ -141,13 +174,16 @@ func planRoutes(actual Actual, known Known) []Change {
 		}
 	}
 	for _, l := range links {
-		number, ours := known.Numbers[l.MAC]
+		number, ours := known.number(l)
 		if !ours {
 			continue
 		}
 		for _, r := range actual.Routes {
 			first, shared := best[r.Dst]
-			if r.LinkIndex != l.Index || !shared || r.Metric > first {
+			if r.Table != unix.RT_TABLE_MAIN || r.LinkIndex != l.Index || !shared || r.Metric > first {
+				continue
+			}
+			if by := r.raw.Protocol; by != unix.RTPROT_KERNEL && by != unix.RTPROT_DHCP && r.Metric != number {
 				continue
 			}
 			behind := number
@@ -176,8 +212,8 @@ func planRules(actual Actual, want Wanted) []Change {
 			} else {
 				there = append(there, k.Rule)
 			}
-		case k.Priority == k.Table && want.Known.has(k.Table):
-			others = true
+		case k.Priority == k.Table && k.Protocol == render.RuleProtocol:
+			others = true // of another ENI's, under whichever name
 		case isGroupRule(k, want.Known.Base):
 			if k.Rule == group && !hasGroup {
 				hasGroup = true

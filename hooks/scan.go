@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"ec2net/facts"
 )
@@ -12,6 +11,28 @@ import (
 // Scan sends udev "add" again for every ENI that is attached but not
 // configured, or configured for another device than the one that is there.
 func (h *Host) Scan(ctx context.Context) error {
+	asking, cancel := context.WithTimeout(ctx, leaseIMDS)
+	defer cancel()
+	// What is known needs no answer of IMDS's.
+	known := h.ScanKnown(ctx)
+	macs, err := h.Source.MACs(asking)
+	if err != nil {
+		h.Log(fmt.Sprintf("scan: %v; only the ENIs that are known were looked at", err))
+		return known
+	}
+	return errors.Join(known, h.scan(macs))
+}
+
+// ScanKnown is Scan for the ENIs that ec2net has configured before.
+func (h *Host) ScanKnown(context.Context) error {
+	known, err := h.state().known(facts.ENI{})
+	if err != nil {
+		return err
+	}
+	return h.scan(known.MACs)
+}
+
+func (h *Host) scan(macs []facts.MAC) error {
 	links, err := h.Kernel.Links()
 	if err != nil {
 		return fmt.Errorf("cannot ask the kernel: %w", err)
@@ -20,21 +41,14 @@ func (h *Host) Scan(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	asking, cancel := context.WithTimeout(ctx, leaseIMDS)
-	defer cancel()
-	macs, asked := h.Source.MACs(asking)
-	if asked != nil {
-		h.Log(fmt.Sprintf("scan: %v; going on with the ENIs that are known", asked))
-	}
-	known.MACs = append(known.MACs, macs...)
 	var failed error
-	for _, l := range known.links(links) {
+	for _, l := range (Known{MACs: macs}).links(links) {
 		// ifdown, also that of a networking.service that restarts, leaves the
 		// note that the interface was brought up.
 		if l.MAC == known.Primary || (l.Up && h.state().configured(l)) || h.managed(l.Name) != nil {
 			continue
 		}
-		if err := os.WriteFile("/sys/class/net/"+l.Name+"/uevent", []byte("add"), 0); err != nil {
+		if err := h.Replay(l.Name); err != nil {
 			failed = errors.Join(failed, fmt.Errorf("cannot have udev add %s: %w", l.Name, err))
 			continue
 		}

@@ -70,7 +70,7 @@ func (s state) all() ([]facts.ENI, error) {
 
 // known is what is known of the machine's ENIs, e among them.
 func (s state) known(e facts.ENI) (Known, error) {
-	k := Known{Base: s.numbers.Base, Numbers: make(map[facts.MAC]int)}
+	k := Known{Base: s.numbers.Base}
 	enis, err := s.all()
 	if err != nil {
 		return k, err
@@ -85,7 +85,7 @@ func (s state) known(e facts.ENI) (Known, error) {
 			k.MACs = append(k.MACs, other.PrimaryMAC)
 		}
 		if !other.Primary {
-			k.Numbers[other.MAC] = other.Table
+			k.Others = append(k.Others, other)
 		}
 	}
 	return k, nil

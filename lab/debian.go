@@ -22,7 +22,7 @@ import (
 // A Tree is the root of an installed Debian system. It is shared by every
 // process that uses the lab and never written to.
 type Tree struct {
-	Release string // as in "bookworm"
+	Release string // as in "bookworm" or "bookworm-docker"
 	Dir     string
 }
 
@@ -48,16 +48,20 @@ var userland = []string{
 	"udev",
 }
 
-// packages are what each release's tree is asked to have. The router's DHCP
-// server and shellcheck are needed once, whatever the instance runs.
+// packages are what each tree is asked to have. The router's DHCP server and
+// shellcheck are needed once, whatever the instance runs. What follows a dash
+// in a name tells trees of one release apart.
 var packages = map[string][]string{
 	"bookworm": slices.Concat(userland, []string{"dnsmasq-base", "shellcheck"}),
 	"trixie":   userland,
+	// Without what docker.io recommends: git, AppArmor, certificates.
+	"bookworm-docker": slices.Concat(userland, []string{"busybox-static", "docker.io"}),
 }
 
-// Debian returns the tree of a release, "bookworm" or "trixie". The first call
-// on a machine builds it, which takes a minute or two of the test's time;
-// lab/cmd/tree does it beforehand.
+// Debian returns the tree of a release, "bookworm" or "trixie", or that of
+// Debian 12 with docker, "bookworm-docker". The first call on a machine builds
+// it, which takes a minute or two of the test's time; lab/cmd/tree does it
+// beforehand.
 func Debian(tb TB, release string) *Tree {
 	tb.Helper()
 	needRoot(tb)
@@ -96,11 +100,12 @@ func debootstrap(ctx context.Context, release string, names []string, dir string
 	if err != nil {
 		return err
 	}
+	suite, _, _ := strings.Cut(release, "-")
 	args := []string{
 		path, "--variant=minbase", "--force-check-gpg",
-		"--include=" + strings.Join(names, ","), release, dir,
+		"--include=" + strings.Join(names, ","), suite, dir,
 	}
-	if m := mirror(ctx, release); m != "" {
+	if m := mirror(ctx, suite); m != "" {
 		args = append(args, m)
 	}
 

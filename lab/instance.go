@@ -3,6 +3,9 @@ package lab
 import (
 	"context"
 	"maps"
+	"strings"
+
+	"github.com/vishvananda/netlink"
 )
 
 // A Setup is how an instance is made. The zero Setup is Debian 12 with
@@ -11,6 +14,7 @@ type Setup struct {
 	Release string // "bookworm" if empty
 	Systemd bool   // systemd is process 1
 	Dhcpcd  bool   // dhcpcd is installed and not dhclient, else the other way round
+	Docker  bool   // so is docker, in Debian 12; see [Instance.StartDocker]
 
 	// Before the first boot: the tree of files at Install, as "make install
 	// DESTDIR=" makes one, is copied over the root; Files are written; Prepare
@@ -49,6 +53,9 @@ func (v *VPC) Boot(tb TB, s Setup) *Instance {
 	if s.Release == "" {
 		s.Release = "bookworm"
 	}
+	if s.Docker {
+		s.Release += "-docker"
+	}
 	tree := Debian(tb, s.Release)
 	v.mu.Lock()
 	second := v.booted
@@ -84,6 +91,11 @@ func (i *Instance) create(tree *Tree) (err error) {
 		"/etc/hosts":              "127.0.0.1 localhost instance\n",
 	}
 	maps.Copy(files, systemdFiles)
+	prepare := i.setup.Prepare
+	if i.setup.Docker {
+		maps.Copy(files, dockerFiles)
+		prepare = dockerPrepare + prepare
+	}
 	maps.Copy(files, i.setup.Files)
 	m := &machine{disk: i.disk, hostname: "image", script: idle}
 	if err := m.start(); err != nil {
@@ -99,6 +111,48 @@ func (i *Instance) create(tree *Tree) (err error) {
 	if i.setup.Dhcpcd {
 		remove = "rm -f /usr/sbin/dhclient"
 	}
-	_, err = m.sh(i.ctx, remove+"\n"+i.setup.Prepare, files)
+	_, err = m.sh(i.ctx, remove+"\n"+prepare, files)
 	return err
+}
+
+// Beyond makes a network of the instance's own, as a VPN is one: an interface
+// of that name and address ("192.0.2.1/30"), and a place at its other end, which
+// knows no other way. It is gone with either.
+func (i *Instance) Beyond(tb TB, name, addr, far string) *Place {
+	tb.Helper()
+	i.running(tb)
+	n, err := newNetns()
+	if err != nil {
+		tb.Fatalf("cannot make what is beyond %s: %v", name, err)
+	}
+	p := &Place{Name: "beyond " + name, net: n}
+	tb.Cleanup(p.close)
+	err = i.Do(func() error {
+		// The far end is made in its place: udevd is not to see it.
+		err := netlink.LinkAdd(&netlink.Veth{
+			LinkAttrs:     netlink.LinkAttrs{Name: name},
+			PeerName:      "far",
+			PeerNamespace: netlink.NsFd(n.fd()),
+		})
+		if err != nil {
+			return err
+		}
+		return addAddress(name, addr)
+	})
+	if err == nil {
+		err = n.do(func() error {
+			if err := addAddress("far", far); err != nil {
+				return err
+			}
+			gateway, _, _ := strings.Cut(addr, "/")
+			if err := addDefaultRoute(gateway); err != nil {
+				return err
+			}
+			return waitUp("far")
+		})
+	}
+	if err != nil {
+		tb.Fatalf("cannot make what is beyond %s: %v", name, err)
+	}
+	return p
 }

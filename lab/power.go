@@ -5,12 +5,18 @@ import "context"
 // on boots.
 func (i *Instance) on() error {
 	m := &machine{disk: i.disk, hostname: "instance", script: idle, plug: i.plug}
-	if i.setup.Systemd {
-		if err := i.bySystemd(m); err != nil {
-			return err
-		}
-	} else {
+	var err error
+	switch {
+	case i.setup.Systemd:
+		err = i.bySystemd(m)
+	case i.setup.Docker:
+		m.script, m.syslog = dockerInit, true
+		err = i.inCgroup(m)
+	default:
 		m.syslog = true
+	}
+	if err != nil {
+		return err
 	}
 	if err := m.start(); err != nil {
 		return err
@@ -19,7 +25,7 @@ func (i *Instance) on() error {
 	if i.setup.Systemd {
 		return nil
 	}
-	_, err := m.sh(i.ctx, standalone, nil)
+	_, err = m.sh(i.ctx, standalone, nil)
 	return err
 }
 

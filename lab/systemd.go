@@ -6,13 +6,18 @@ import (
 	"time"
 )
 
-// systemdInit boots systemd. Its control group is the root of what it sees of
-// them. Of a udevd it asks, before it starts one, whether there is any:
-// without a control socket it would ignore SYSTEMD_WANTS= for good.
-const systemdInit = machineInit + `grep -q '^0::.*/ec2net-lab-' /proc/self/cgroup || exit 125 # not this machine's
+// cgroupInit is machineInit for what makes control groups: the machine's own is
+// the root of what it sees of them. What follows is the rest of a quoted
+// script.
+const cgroupInit = machineInit + `grep -q '^0::.*/ec2net-lab-' /proc/self/cgroup || exit 125 # not this machine's
 exec unshare --cgroup sh -c '
 mount -n -t cgroup2 cgroup2 /sys/fs/cgroup || exit 125
-mkdir -p /run/udev
+`
+
+// systemdInit boots systemd. Of a udevd it asks, before it starts one, whether
+// there is any: without a control socket it would ignore SYSTEMD_WANTS= for
+// good.
+const systemdInit = cgroupInit + `mkdir -p /run/udev
 : >/run/udev/control
 echo >&3
 exec 3>&-
@@ -31,17 +36,19 @@ ExecStart=-udevadm trigger --type=all --action=add --subsystem-match=net
 // bySystemd prepares a machine whose process 1 is systemd. The variable is how
 // a container says that it is one: systemd(1), "container".
 func (i *Instance) bySystemd(m *machine) error {
+	m.script = systemdInit
+	m.env = []string{"container=other"}
+	return i.inCgroup(m)
+}
+
+// inCgroup gives a machine a control group of its own.
+func (i *Instance) inCgroup(m *machine) (err error) {
 	if i.cgroup != nil {
 		i.cgroup.close()
 	}
-	var err error
-	if i.cgroup, err = newCgroup(i.disk.tree); err != nil {
-		return err
-	}
-	m.script = systemdInit
-	m.env = []string{"container=other"}
+	i.cgroup, err = newCgroup(i.disk.tree)
 	m.cgroup = i.cgroup
-	return nil
+	return err
 }
 
 // WaitRunning waits until systemd has booted, and fails the test if a unit

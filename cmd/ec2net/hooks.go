@@ -33,7 +33,10 @@ remove  runs ifdown. The files stay.
 Called by udev, it only asks for a unit (systemd), or goes on in the background.`,
 	examples: `env INTERFACE=eth1 ACTION=add /etc/network/ec2net.hotplug add
 env INTERFACE=eth1 ec2net hotplug remove`,
-	flags: func(inv *invocation) { inv.settingsFlags() },
+	flags: func(inv *invocation) {
+		inv.flags.BoolVar(&inv.ifGone, "if-gone", false, "remove: do nothing if the device that was brought up is there")
+		inv.settingsFlags()
+	},
 	run: func(inv *invocation) error {
 		action := inv.env["ACTION"]
 		if len(inv.args) > 0 {
@@ -53,7 +56,11 @@ env INTERFACE=eth1 ec2net hotplug remove`,
 			return inv.leaveUdev(name, action)
 		}
 		return inv.onHost(hotplugLimit, name, func(ctx context.Context, h *hooks.Host) error {
-			if action == "remove" {
+			switch {
+			case action == "add":
+			case inv.ifGone:
+				return h.RemoveIfGone(ctx, name)
+			default:
 				return h.Remove(ctx, name)
 			}
 			return h.Add(ctx, name)
@@ -179,7 +186,7 @@ func (inv *invocation) host(log func(string)) (*hooks.Host, func(), error) {
 		return nil, nil, fmt.Errorf("cannot ask the kernel: %w", err)
 	}
 	h := &hooks.Host{Kernel: kernel, Source: source, Templates: templates, Tree: tree,
-		Numbers: inv.settings.numbers, Log: log, Run: runProgram}
+		Numbers: inv.settings.numbers, Log: log, Run: runProgram, Replay: replay}
 	return h, func() { kernel.Close(); tree.Close() }, nil
 }
 
@@ -193,6 +200,9 @@ func (inv *invocation) leaveUdev(name, action string) error {
 			unit = "ec2net-unplug@" + name + ".service"
 		}
 		return system(exec.Command("/bin/systemctl", "--no-block", "start", unit).Run())
+	}
+	if action == "remove" {
+		return inv.background("hotplug", action, "--if-gone")
 	}
 	return inv.background("hotplug", action)
 }

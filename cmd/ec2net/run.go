@@ -64,6 +64,7 @@ type invocation struct {
 	factsFile string
 	render    renderFlags
 	builtIn   bool
+	ifGone    bool
 }
 
 // Run is ec2net: args as in os.Args, env as in os.Environ. It returns the exit
@@ -223,6 +224,8 @@ func statusOf(err error) int {
 		gone     *hooks.GoneError
 		left     *hooks.UnmanagedError
 		primary  *hooks.PrimaryError
+		sourced  *hooks.NotSourcedError
+		clash    *facts.ClashError
 		failed   *failure
 		template *render.Error
 		imds     *facts.IMDSError
@@ -232,6 +235,8 @@ func statusOf(err error) int {
 		return statusNoRetry
 	case errors.As(err, &failed):
 		return failed.status
+	case errors.As(err, &sourced), errors.As(err, &clash):
+		return statusUsage // nothing that mends itself
 	case errors.As(err, &template):
 		return statusTemplate
 	case errors.As(err, &imds):

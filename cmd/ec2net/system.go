@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // systemLog writes to the system log, or to stderr where there is none.
@@ -31,12 +33,13 @@ func runProgram(ctx context.Context, program string, args ...string) error {
 	if err != nil {
 		return err
 	}
-	output, err := os.CreateTemp("", "ec2net-")
+	// In memory: no disk has to be writable for ifdown.
+	fd, err := unix.MemfdCreate(program, unix.MFD_CLOEXEC)
 	if err != nil {
 		return err
 	}
+	output := os.NewFile(uintptr(fd), program)
 	defer output.Close()
-	os.Remove(output.Name())
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = []string{"PATH=" + programPath}
 	// A file, not a pipe: dhclient holds it for as long as it lives.
@@ -70,4 +73,9 @@ func lastLines(output *os.File) string {
 	text := make([]byte, min(info.Size(), most))
 	n, _ := output.ReadAt(text, info.Size()-int64(len(text)))
 	return ": " + strings.Join(strings.Fields(string(text[:n])), " ")
+}
+
+// replay has the kernel send "add" again: the uevent file of sysfs.
+func replay(iface string) error {
+	return os.WriteFile("/sys/class/net/"+iface+"/uevent", []byte("add"), 0)
 }

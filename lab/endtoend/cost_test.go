@@ -132,7 +132,7 @@ func TestCost(t *testing.T) {
 
 	t.Run("hotplug until ifup starts", func(t *testing.T) {
 		const files = "/etc/network/interfaces.d/eth1.cfg /var/lib/ec2net/eth1.*"
-		i.Sh(t, "rm "+files)
+		i.Sh(t, "rm /run/ec2net/eth1.up "+files)
 		v.IMDS.ResetLog()
 		// eth1 is up as far as ifup knows, which has nothing to do.
 		tr := traced(t, i, "INTERFACE=eth1 ACTION=add /etc/network/ec2net.hotplug add; :")

@@ -45,7 +45,7 @@ func run(m *testing.M) int {
 // files has the one thing that the lab's ENIs need to count as ENIs: they are
 // veths, without the driver of EC2's network cards.
 var files = map[string]string{
-	"/etc/udev/rules.d/52-lab.rules": `SUBSYSTEM=="net", KERNEL=="eth*|ens*", ENV{EC2NET_ENI}="1"` + "\n",
+	"/etc/udev/rules.d/52-lab.rules": `SUBSYSTEM=="net", ACTION!="remove", KERNEL=="eth*|ens*", ENV{EC2NET_ENI}="1"` + "\n",
 }
 
 func boot(t *testing.T, v *lab.VPC, s lab.Setup) *lab.Instance {

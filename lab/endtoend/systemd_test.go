@@ -21,12 +21,15 @@ func TestSystemd(t *testing.T) {
 			eth1.Attach(t, "eth1")
 			waitUp(t, i, "eth1")
 			i.WaitSh(t, "test inactive = $(systemctl is-active ec2net-hotplug@eth1.service)")
-			answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.0.20", "10.0.0.21")
+			answers(t, v, []*lab.Place{v.Client, v.Host(t, "10.0.0.99")}, "10.0.0.10", "10.0.0.20", "10.0.0.21")
 			oneClient(t, i, "eth1")
 
+			// Another kind of event in between: the device is still an ENI's.
+			i.Sh(t, "udevadm trigger --action=change /sys/class/net/eth1; udevadm settle")
+
 			// Sent again: hotplug runs again, which mends what is missing.
-			i.Sh(t, "rm /run/ec2net/eth1.up; udevadm trigger --action=add /sys/class/net/eth1")
-			waitUp(t, i, "eth1")
+			i.Sh(t, "ip rule del from 10.0.0.20; udevadm trigger --action=add /sys/class/net/eth1")
+			i.WaitSh(t, "ip rule | grep -q 'from 10.0.0.20 lookup 1001'")
 			oneClient(t, i, "eth1")
 
 			// networking restarted: the ENI comes back.

@@ -1,0 +1,136 @@
+package lab
+
+import (
+	"os"
+	"strings"
+)
+
+// What dockerd needs in a namespace, beyond what a machine has:
+//
+//   - Control groups of its own, since those that it makes outlive it. Of
+//     version 2 they do without any controller, as on a machine that has its
+//     controllers in version 1; dockerd warns of each.
+//   - A storage driver that does not mount an overlay on an overlay: vfs.
+//   - What its networks are made of in the kernel already: bridge, veth, nat,
+//     conntrack, addrtype. It tries to load them, and is content.
+//   - A /proc/sys/net that it may write to, for ip_forward. It needs neither
+//     /lib/modules nor AppArmor nor /dev/fuse.
+
+// dockerInit is idle for a machine with docker. What has control groups below
+// it that limit anything may have no processes itself: cgroups(7), "no internal
+// processes".
+const dockerInit = cgroupInit + `echo 0 >/sys/fs/cgroup/lab/cgroup.procs || exit 125
+echo >&3
+exec 3>&-
+while :; do sleep 1000000; done'`
+
+var dockerFiles = map[string]string{
+	"/etc/docker/daemon.json": `{"storage-driver": "vfs", "log-level": "warn"}` + "\n",
+}
+
+// dockerPrepare keeps docker from being started before somebody asks for it:
+// "systemctl enable docker.service" in a Setup's Prepare has it start at boot,
+// as Debian's package would. The image is what "docker import" takes.
+const dockerPrepare = `systemctl --quiet disable docker.service docker.socket containerd.service
+mkdir -p /tmp/image/bin /tmp/image/etc /var/lib/lab
+cp /bin/busybox /tmp/image/bin
+chroot /tmp/image /bin/busybox --install -s /bin
+tar -C /tmp/image -cf /var/lib/lab/image.tar .
+`
+
+// Image is the image that [Instance.StartDocker] makes: busybox and nothing
+// else.
+const Image = "busybox"
+
+// StartDocker starts the docker daemon, and makes its image if it has none yet.
+func (i *Instance) StartDocker(tb TB) {
+	tb.Helper()
+	if i.setup.Systemd {
+		i.Sh(tb, "systemctl start docker.service")
+	} else {
+		i.Sh(tb, "setsid dockerd 2>&1 </dev/null | logger --tag dockerd &")
+		i.WaitSh(tb, "docker version")
+	}
+	i.Sh(tb, "docker image inspect "+Image+" >/dev/null 2>&1 || docker import /var/lib/lab/image.tar "+Image)
+}
+
+// StopDocker stops the docker daemon, in order, and with it the containers. Its
+// networks stay.
+func (i *Instance) StopDocker(tb TB) {
+	tb.Helper()
+	if i.setup.Systemd {
+		i.Sh(tb, "systemctl stop docker.socket docker.service")
+		return
+	}
+	i.Sh(tb, "kill $(cat /run/docker.pid)")
+	i.WaitSh(tb, "! pgrep -x dockerd")
+}
+
+// RestartDocker stops docker and starts it again. Of the containers those come
+// back that were run with --restart=always: in networks that are made anew, so
+// that everything there is lost; see [Container.Enter].
+func (i *Instance) RestartDocker(tb TB) {
+	tb.Helper()
+	if i.setup.Systemd {
+		i.Sh(tb, "systemctl restart docker.service")
+		return
+	}
+	i.StopDocker(tb)
+	i.StartDocker(tb)
+}
+
+// Docker runs a docker command that has to succeed and returns what it prints.
+func (i *Instance) Docker(tb TB, args ...string) string {
+	tb.Helper()
+	r := i.Run(tb, Cmd{Args: append([]string{"docker"}, args...)})
+	if r.Status != 0 {
+		tb.Fatalf("docker %s: status %d\n%s%s\n%s", strings.Join(args, " "), r.Status, r.Stdout, r.Stderr, i.Trouble())
+	}
+	return strings.TrimSpace(r.Stdout)
+}
+
+// A Container is a container of docker's, in which nothing runs but sleep(1).
+// What answers there, [Place.Echo], and what asks, [Place.TCP], are sockets in
+// the container's network, of this process: to docker and the kernel it is the
+// same, and no program in the image has to say what address it saw.
+type Container struct {
+	Place
+	instance *Instance
+}
+
+// Container runs a container, in the background, with options of "docker run":
+// "-p", "80:7", "--network=net1".
+func (i *Instance) Container(tb TB, name string, options ...string) *Container {
+	tb.Helper()
+	// Process 1 would ignore any other signal, for ten seconds.
+	args := append([]string{"run", "--detach", "--name=" + name, "--stop-signal=KILL"}, options...)
+	i.Docker(tb, append(args, Image, "sleep", "1000000")...)
+	c := &Container{Place: Place{Name: "container " + name}, instance: i}
+	c.Enter(tb)
+	tb.Cleanup(c.close)
+	return c
+}
+
+// Enter makes the container's network the place's: a container that was
+// started again has another one.
+func (c *Container) Enter(tb TB) {
+	tb.Helper()
+	name := strings.TrimPrefix(c.Name, "container ")
+	pid := c.instance.Docker(tb, "inspect", "--format={{.State.Pid}}", name)
+	var n *netns
+	err := c.instance.running(tb).inside(func() error {
+		file, err := os.Open("/proc/" + pid + "/ns/net")
+		n = &netns{file}
+		return err
+	})
+	if err != nil {
+		tb.Fatalf("cannot enter %s: %v", c.Name, err)
+	}
+	c.mu.Lock()
+	old := c.net
+	c.net = n
+	c.mu.Unlock()
+	if old != nil {
+		old.close()
+	}
+}
