@@ -63,6 +63,9 @@ type ENI struct {
 	Mark Mark `json:"mark"`
 	// MarkMask has the bits that ec2net uses of a mark.
 	MarkMask Mark `json:"mark_mask"`
+	// Routed says whether the ENI has a table and rules of its own: every ENI
+	// but the primary, and the primary too if the settings say so.
+	Routed bool `json:"-"`
 }
 
 // HasIPv4 reports whether there is anything to route by IPv4.

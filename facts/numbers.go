@@ -15,6 +15,8 @@ type Numbers struct {
 	// MarkMask has the bits of a packet's mark that are ec2net's; the others
 	// belong to kube-proxy, Calico, Tailscale and whoever else marks packets.
 	MarkMask Mark
+	// Primary says that the primary ENI has a table and rules of its own too.
+	Primary bool
 }
 
 // DefaultNumbers are those of the documentation.
@@ -65,6 +67,7 @@ func (n Numbers) of(e ENI) (ENI, error) {
 	e.Index = index
 	e.Table, e.Metric, e.Priority = number, number, number
 	e.Mark, e.MarkMask = Mark(number), n.MarkMask
+	e.Routed = !e.Primary || n.Primary
 	return e, nil
 }
 

@@ -29,15 +29,15 @@ func TestNumbersCheck(t *testing.T) {
 		want string
 	}{
 		{DefaultNumbers, ""},
-		{Numbers{10000, 0x3fff}, ""},
-		{Numbers{256, 0xffff}, ""},
-		{Numbers{255, 0xffff}, "base 255 is not within"},
-		{Numbers{0, 0xffff}, "is not within"},
-		{Numbers{-1000, 0xffff}, "is not within"},
-		{Numbers{32766, 0xffff}, "is not within"},
-		{Numbers{20000, 0x3fff}, "does not fit under the mark mask"},
-		{Numbers{1000, 0}, "does not fit under the mark mask"},
-		{Numbers{1000, 0xff00}, "does not fit under the mark mask"},
+		{Numbers{Base: 10000, MarkMask: 0x3fff}, ""},
+		{Numbers{Base: 256, MarkMask: 0xffff}, ""},
+		{Numbers{Base: 255, MarkMask: 0xffff}, "base 255 is not within"},
+		{Numbers{Base: 0, MarkMask: 0xffff}, "is not within"},
+		{Numbers{Base: -1000, MarkMask: 0xffff}, "is not within"},
+		{Numbers{Base: 32766, MarkMask: 0xffff}, "is not within"},
+		{Numbers{Base: 20000, MarkMask: 0x3fff}, "does not fit under the mark mask"},
+		{Numbers{Base: 1000, MarkMask: 0}, "does not fit under the mark mask"},
+		{Numbers{Base: 1000, MarkMask: 0xff00}, "does not fit under the mark mask"},
 	} {
 		err := c.n.Check()
 		if (err == nil) != (c.want == "") || (err != nil && !strings.Contains(err.Error(), c.want)) {

@@ -60,6 +60,23 @@ func (c changeAddr) apply(n *Netlink) error {
 	return n.handle.AddrDel(link, addr)
 }
 
+// dropFlows makes conntrack forget the connections with an ENI's mark. What a
+// container still sends in them would leave by another ENI, in the name of one
+// that is gone.
+type dropFlows struct{ mark, mask uint32 }
+
+func (c dropFlows) String() string  { return fmt.Sprintf("conntrack -D --mark %#x/%#x", c.mark, c.mask) }
+func (c dropFlows) takesAway() bool { return true }
+func (c dropFlows) apply(*Netlink) error {
+	_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, c)
+	return err
+}
+
+// MatchConntrackFlow is how netlink asks.
+func (c dropFlows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
+	return flow.Mark&c.mask == c.mark
+}
+
 type setGroup struct {
 	link  Link
 	group int

@@ -61,6 +61,13 @@ func (h *Host) dockerUp(ctx context.Context, soon ...facts.ENI) error {
 		h.logf(bridge, "answers of containers get the marks of the ENIs")
 	}
 	for _, e := range enis {
+		if e.Primary {
+			// No stanza does that for the primary.
+			if err := h.markPrimary(ctx, e); err != nil {
+				return err
+			}
+			continue // and rule 999 has the way to docker0
+		}
 		if err := h.bridgeRoutes(e, true); err != nil {
 			return err
 		}
@@ -93,9 +100,58 @@ func (h *Host) DockerDown(ctx context.Context) error {
 	enis, e := h.up()
 	err = errors.Join(err, e)
 	for _, e := range enis {
+		if e.Primary {
+			err = errors.Join(err, h.unmarkPrimary(ctx, e))
+			continue
+		}
 		err = errors.Join(err, h.bridgeRoutes(e, false))
 	}
 	return err
+}
+
+// markPrimary has what comes in by the primary marked, as the stanzas of the
+// other ENIs do.
+func (h *Host) markPrimary(ctx context.Context, e facts.ENI) error {
+	files, err := h.Templates.Render(ctx, e)
+	if err != nil {
+		return err
+	}
+	if _, err := h.Tree.WriteAll(Contents(files)); err != nil {
+		return fmt.Errorf("cannot write the files of %s: %w", e.Name, err)
+	}
+	path, err := render.Path("iptables", e.Name)
+	if err != nil {
+		return err
+	}
+	if err := h.Run(ctx, "iptables-restore", "-w", "--noflush", path); err != nil {
+		return fmt.Errorf("iptables-restore %s: %w", path, err)
+	}
+	if h.Run(ctx, "iptables", jumpOf(e, "-C")...) == nil {
+		return nil
+	}
+	if err := h.Run(ctx, "iptables", jumpOf(e, "-A")...); err != nil {
+		return fmt.Errorf("iptables: %w", err)
+	}
+	h.logf(e.Name, "what comes in is marked %v", e.Mark)
+	return nil
+}
+
+func (h *Host) unmarkPrimary(ctx context.Context, e facts.ENI) error {
+	path, err := render.Path("iptables-down", e.Name)
+	if err != nil {
+		return err
+	}
+	if h.Run(ctx, "iptables", jumpOf(e, "-C")...) != nil {
+		return nil
+	}
+	if err := h.Run(ctx, "iptables", jumpOf(e, "-D")...); err != nil {
+		return fmt.Errorf("iptables: %w", err)
+	}
+	return h.Run(ctx, "iptables-restore", "-w", "--noflush", path)
+}
+
+func jumpOf(e facts.ENI, action string) []string {
+	return []string{"-w", "-t", "mangle", action, "PREROUTING", "-i", e.Name, "-j", render.View{ENI: e}.Chain()}
 }
 
 func jump(action string) []string {
@@ -111,7 +167,7 @@ func (h *Host) dockerAgain(ctx context.Context, soon ...facts.ENI) error {
 	return h.dockerUp(ctx, soon...)
 }
 
-// up are the ENIs that hotplug has brought up, the primary not among them.
+// up are the ENIs with a table of their own that are up.
 func (h *Host) up() ([]facts.ENI, error) {
 	links, err := h.Kernel.Links()
 	if err != nil {
@@ -120,7 +176,7 @@ func (h *Host) up() ([]facts.ENI, error) {
 	all, err := h.state().all()
 	return slices.DeleteFunc(all, func(e facts.ENI) bool {
 		l, ok := linkNamed(links, e.Name)
-		return e.Primary || !ok || l.MAC != e.MAC || !h.state().configured(l)
+		return !e.Routed || !ok || l.MAC != e.MAC || !(e.Primary || h.state().configured(l))
 	}), err
 }
 

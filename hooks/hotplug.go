@@ -308,6 +308,11 @@ func (h *Host) takeDown(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	if e, ok, err := h.state().facts(name); err == nil && ok && e.Mark != 0 {
+		if err := h.Kernel.Apply(dropFlows{uint32(e.Mark), uint32(e.MarkMask)}); err != nil {
+			h.logf(name, "cannot end its connections: %v", err)
+		}
+	}
 	if cfg != nil {
 		err = h.Run(ctx, "ifdown", "--force", name)
 		if err != nil {

@@ -186,7 +186,7 @@ func (h *Host) lastFacts(l Link) (facts.ENI, bool, error) {
 // leased address, whatever IMDS said.
 func (h *Host) rules(ctx context.Context, e facts.ENI, lease netip.Addr) ([]render.Rule, error) {
 	var rules []render.Rule
-	if e.Primary {
+	if !e.Routed {
 		return nil, nil
 	}
 	if e.HasIPv4() {
@@ -213,7 +213,7 @@ func (h *Host) remember(ctx context.Context, e facts.ENI) error {
 		return err
 	}
 	if render.Nothing(e) != "" {
-		return nil
+		return nil // the primary, most often
 	}
 	files, err := h.Templates.Render(ctx, e, "rules")
 	if err != nil {
@@ -235,7 +235,7 @@ func (h *Host) takeRules(ctx context.Context, name, why string) error {
 			return nil // no number, no rules
 		}
 	}
-	if e.Primary {
+	if !e.Routed {
 		return nil
 	}
 	return h.makeSo(ctx, why, nil, func() (Wanted, error) {

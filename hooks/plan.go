@@ -135,6 +135,9 @@ func planAddrs(actual Actual, want Wanted) []Change {
 // perhaps an administrator's, is left as it is.
 func planTable(actual Actual, want Wanted) []Change {
 	link, ok := linkNamed(actual.Links, want.ENI.Name)
+	if want.ENI.Primary {
+		return planPrimaryTable(actual, want, link)
+	}
 	if !ok || !link.Up || len(want.Rules) == 0 || !want.ENI.HasIPv4() {
 		return nil
 	}
@@ -151,6 +154,39 @@ func planTable(actual Actual, want Wanted) []Change {
 		changes = append(changes, changeRoute{link: link, route: Route{Dst: dst, raw: raw}, table: want.ENI.Table, add: true})
 	}
 	return changes
+}
+
+// planPrimaryTable makes the primary's own table have the routes that main has
+// through the primary, an administrator's among them, and no others through it.
+// Without rules there is no such table.
+func planPrimaryTable(actual Actual, want Wanted, link Link) []Change {
+	type key struct {
+		dst    netip.Prefix
+		gw     string
+		metric int
+	}
+	of := func(r Route) key { return key{r.Dst, r.raw.Gw.String(), r.Metric} }
+	wanted, there := make(map[key]bool), make(map[key]bool)
+	for _, r := range actual.Routes {
+		if r.LinkIndex == link.Index && r.Table == want.ENI.Table {
+			there[of(r)] = true
+		}
+	}
+	var add, del []Change
+	for _, r := range actual.Routes {
+		if r.LinkIndex == link.Index && r.Table == unix.RT_TABLE_MAIN && len(want.Rules) > 0 {
+			wanted[of(r)] = true
+			if !there[of(r)] {
+				add = append(add, changeRoute{link: link, route: r, metric: r.Metric, table: want.ENI.Table, add: true})
+			}
+		}
+	}
+	for _, r := range actual.Routes {
+		if r.LinkIndex == link.Index && r.Table == want.ENI.Table && !wanted[of(r)] {
+			del = append(del, changeRoute{link: link, route: r, metric: r.Metric, table: want.ENI.Table})
+		}
+	}
+	return append(add, del...)
 }
 
 // planRoutes puts routes of the other ENIs behind those that the primary has to

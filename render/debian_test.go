@@ -75,7 +75,7 @@ func TestIfquery(t *testing.T) {
 			}
 		}
 		cfg := files["/etc/network/interfaces.d/"+e.Name+".cfg"]
-		for word, shown := range map[string]string{"post-up": "up", "pre-down": "down"} {
+		for word, shown := range map[string]string{"post-up": "up", "pre-down": "down", "post-down": "post-down"} {
 			if in, out := strings.Count(cfg, "\n    "+word+" "), strings.Count("\n"+options, "\n"+shown+": "); in != out || in == 0 {
 				t.Errorf("%d lines of %s are written, %d read", in, word, out)
 			}
@@ -93,7 +93,7 @@ const stanzaLines = `lines() { ifquery "$2" | sed -n "s/^$1: //p"; }
 func TestShell(t *testing.T) {
 	eachENI(t, func(t *testing.T, e facts.ENI) {
 		run(t, machine(t, []facts.ENI{e}), stanzaLines+`
-for word in up down; do
+for word in up down post-down; do
 	lines $word %[1]s >/tmp/script
 	test -s /tmp/script
 	dash -n /tmp/script
@@ -194,7 +194,7 @@ func TestUpTwiceDownTwice(t *testing.T) {
 					fmt.Fprintf(&prepare, "ip link add %[1]s type veth peer name p-%[1]s; ip addr add %[2]s/%[3]d dev %[1]s; ip link set %[1]s up; ip link set p-%[1]s up\n",
 						e.Name, e.IPv4[0], e.Subnet.Bits())
 					fmt.Fprintf(&up, "lines up %s | sh -eu\n", e.Name)
-					fmt.Fprintf(&down, "lines down %s | sh -eu\n", e.Name)
+					fmt.Fprintf(&down, "lines down %[1]s | sh -eu; lines post-down %[1]s | sh -eu\n", e.Name)
 					fmt.Fprintf(&tables, "ip route show table %d 2>/dev/null || true\n", e.Table)
 				}
 				out := run(t, machine(t, enis), stanzaLines+`

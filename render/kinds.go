@@ -9,16 +9,17 @@ import (
 // kind is one of the files that an ENI has. The table below is the only place
 // that says which there are, and where they go (ARCHITECTURE.md explains it).
 type kind struct {
-	name  string                        // in --only, and in the template's name
-	host  string                        // what a file that the host has once is called, in the place of the interface
-	dir   string                        // on the machine
-	check func([]byte, facts.ENI) error // what the rendered text has to hold to, if anything
+	name   string                        // in --only, and in the template's name
+	host   string                        // what a file that the host has once is called, in the place of the interface
+	stanza bool                          // brings the interface up, which is not for the primary
+	dir    string                        // on the machine
+	check  func([]byte, facts.ENI) error // what the rendered text has to hold to, if anything
 }
 
 const stateDir = "/var/lib/ec2net"
 
 var kinds = []kind{
-	{name: "cfg", dir: "/etc/network/interfaces.d", check: checkStanza},
+	{name: "cfg", stanza: true, dir: "/etc/network/interfaces.d", check: checkStanza},
 	{name: "iptables", dir: stateDir, check: checkFragment},
 	{name: "iptables-down", dir: stateDir, check: checkFragment},
 	{name: "rules", dir: stateDir, check: checkRules},

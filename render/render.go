@@ -64,7 +64,7 @@ func Path(kind, iface string) (string, error) {
 // something.
 func Nothing(e facts.ENI) string {
 	switch {
-	case e.Primary:
+	case e.Primary && !e.Routed:
 		return fmt.Sprintf("%s is the primary ENI: ec2net writes no files for it and never takes it up or down", e.Name)
 	case !e.HasIPv4():
 		return fmt.Sprintf("%s has no IPv4 address, and ec2net does not render IPv6", e.Name)
@@ -86,7 +86,7 @@ func (t *Templates) Render(ctx context.Context, e facts.ENI, only ...string) ([]
 	return inTime(ctx, func(now *atomic.Pointer[Error]) ([]File, error) {
 		var files []File
 		for _, k := range kinds {
-			if len(only) > 0 && !slices.Contains(only, k.name) {
+			if (len(only) > 0 && !slices.Contains(only, k.name)) || (k.stanza && e.Primary) {
 				continue
 			}
 			f, err := t.file(k, e, now, func(template string) any {

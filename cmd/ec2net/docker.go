@@ -3,12 +3,38 @@ package main
 import (
 	"context"
 	"os/exec"
+	"os/signal"
 	"syscall"
 	"time"
 
 	"ec2net/facts"
 	"ec2net/hooks"
 )
+
+var watchCommand = command{
+	name:  "watch",
+	args:  "",
+	short: "keep the primary ENI's own route table current",
+	long: `With EC2NET_PRIMARY_TABLE=yes the primary ENI has a route table of its own, with
+the routes that main has through it. This keeps the one like the other, until
+it is ended; without the setting it ends at once. What ec2net-primary.service
+runs.`,
+	examples: "ec2net watch --primary-table yes",
+	flags:    func(inv *invocation) { inv.settingsFlags() },
+	run: func(inv *invocation) error {
+		if len(inv.args) > 0 {
+			return usageError("watch takes no argument", "ec2net help watch")
+		}
+		return inv.onHost(forever, "primary", func(ctx context.Context, h *hooks.Host) error {
+			ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+			defer stop()
+			return h.WatchPrimary(ctx)
+		})
+	},
+}
+
+// forever is the limit of a command that has none.
+const forever = 1 << 62
 
 // dockerWait is how long docker0 is waited for after an ENI has come up.
 const dockerWait = time.Minute

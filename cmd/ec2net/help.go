@@ -174,6 +174,9 @@ cfg file the first of these is taken:
 
 and likewise for the other files: %s.
 
+docker.iptables.tmpl, which the host has once, sees .ENIs, .Group, .Chain, .Path
+and .Template in place of the fields below.
+
 Often a line more is enough. %s in the same folder redefines the empty
 blocks of the templates, for all ENIs or, with {{if}}, for one:
 

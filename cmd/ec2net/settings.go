@@ -54,6 +54,15 @@ var settingsTable = []setting{
 			s.numbers.MarkMask, err = facts.ParseMark(v)
 			return err
 		}},
+	{"EC2NET_PRIMARY_TABLE", "primary-table", "no",
+		"yes: the primary ENI too has a table, rules and marks of its own",
+		func(s *settings, v string) error {
+			if v != "yes" && v != "no" {
+				return fmt.Errorf("%.40q is neither yes nor no", v)
+			}
+			s.numbers.Primary = v == "yes"
+			return nil
+		}},
 	{"EC2NET_TEMPLATES", "templates", "/etc/ec2net/templates",
 		"the folder of templates that override the built-in ones; --templates= for none",
 		func(s *settings, v string) error {

@@ -1,0 +1,49 @@
+package endtoend
+
+import (
+	"strings"
+	"testing"
+
+	"ec2net/lab"
+)
+
+// The primary's own table: a host in eth1's subnet gets its answer from eth0's
+// address by eth0, and what main has through the primary is there too, as soon
+// as it changes.
+func TestPrimaryTable(t *testing.T) {
+	t.Parallel()
+	v := lab.NewVPC(t, lab.Plan{Primary: []string{"10.0.0.10", "10.0.0.11"}})
+	eth1 := v.AddENI(t, "10.0.1.20")
+	i := boot(t, v, lab.Setup{Systemd: true,
+		Prepare: "systemctl enable ec2net-scan.service ec2net-primary.service; echo EC2NET_PRIMARY_TABLE=yes >>/etc/default/ec2net"})
+	i.WaitRunning(t)
+	eth1.Attach(t, "eth1")
+	waitUp(t, i, "eth1")
+	i.WaitSh(t, "ip route show table 1000 | grep -q default")
+	places := []*lab.Place{v.Client, v.Host(t, "10.0.0.99"), v.Host(t, "10.0.1.99")}
+	answers(t, v, places, "10.0.0.10", "10.0.0.11", "10.0.1.20")
+
+	before := i.State(t)
+	i.Sh(t, "ip route add 192.168.77.0/24 via 10.0.0.7 dev eth0; ip route add 192.168.78.0/24 via 10.0.1.7 dev eth1")
+	i.WaitSh(t, "ip route show table 1000 | grep -q '192.168.77.0/24 via 10.0.0.7 dev eth0'")
+	if via := i.Sh(t, "ip route get 192.168.77.1 from 10.0.0.10"); !strings.Contains(via, "via 10.0.0.7 dev eth0 table 1000") {
+		t.Errorf("%s", via)
+	}
+	if table := i.Sh(t, "ip route show table 1000"); strings.Contains(table, "192.168.78") {
+		t.Errorf("a route through eth1:\n%s", table)
+	}
+	i.Sh(t, "ip route del 192.168.77.0/24; ip route del 192.168.78.0/24")
+	i.WaitSh(t, "! ip route show table 1000 | grep -q 192.168.77")
+	sameState(t, "a static route and none", before, i.State(t))
+
+	// Unplugged, the primary goes on by its own rules; switched off, they go.
+	eth1.Detach(t)
+	i.WaitSh(t, "! ip rule | grep -q 1001")
+	answers(t, v, places[:2], "10.0.0.10", "10.0.0.11")
+	i.Sh(t, `
+sed -i /EC2NET_PRIMARY_TABLE/d /etc/default/ec2net
+systemctl stop ec2net-primary
+env reason=RENEW interface=eth0 new_ip_address=10.0.0.10 dash -c '. /etc/dhcp/dhclient-exit-hooks.d/ec2net'`)
+	lacks(t, i.State(t), "proto 236", "table 1000")
+	noneFailed(t, i)
+}
