@@ -13,6 +13,9 @@ import (
 
 const stateDir = "/var/lib/ec2net"
 
+// OwnFolders are those in which nobody but ec2net writes.
+var OwnFolders = []string{stateDir, runDir}
+
 // state is what ec2net remembers on disk: for each ENI the last facts that
 // were good, /var/lib/ec2net/eth1.json, in the format of "ec2net facts".
 type state struct {

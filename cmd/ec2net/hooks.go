@@ -176,7 +176,7 @@ func (inv *invocation) host(log func(string)) (*hooks.Host, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	tree, err := disk.OpenTree("/", false)
+	tree, err := disk.OpenMachine(hooks.OwnFolders...)
 	if err != nil {
 		return nil, nil, err
 	}

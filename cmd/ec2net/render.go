@@ -189,7 +189,7 @@ func (inv *invocation) printDiff(files []render.File) error {
 	if dir == "" {
 		dir = "/"
 	}
-	tree, err := disk.OpenTree(dir, false)
+	tree, err := openTree(dir, false)
 	if err != nil {
 		return system(err)
 	}
@@ -213,13 +213,21 @@ func (inv *invocation) printDiff(files []render.File) error {
 	return quietStatus(statusDiffers)
 }
 
+// openTree opens the folder that --root names, or the machine's own root.
+func openTree(dir string, create bool) (*disk.Tree, error) {
+	if filepath.Clean(dir) == "/" {
+		return disk.OpenMachine(hooks.OwnFolders...)
+	}
+	return disk.OpenTree(dir, create)
+}
+
 // writeBelow writes the files of every ENI that ec2net may touch: all of them,
 // or none.
 func (inv *invocation) writeBelow(files []render.File) error {
 	if len(files) == 0 {
 		return nil
 	}
-	tree, err := disk.OpenTree(inv.render.root, true)
+	tree, err := openTree(inv.render.root, true)
 	if err != nil {
 		return system(err)
 	}

@@ -320,3 +320,66 @@ func TestOverrides(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// On the machine itself absolute links lead where they lead; in a folder of
+// ec2net's own, nobody else may have had a hand.
+func TestMachine(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	dir := t.TempDir()
+	tree, err := OpenMachine(dir + "/own")
+	check(t, err)
+	t.Cleanup(func() { tree.Close() })
+	check(t, os.MkdirAll(dir+"/elsewhere/own", 0o755))
+	check(t, os.Symlink(dir+"/elsewhere", dir+"/away"))
+	check(t, os.Symlink("elsewhere/own", dir+"/own"))
+	for _, file := range []string{"/away/f", "/away/new/f", "/own/f", "/own/new/f", "/away/../away/f"} {
+		wrote, err := tree.Write(dir+file, []byte(file))
+		if err != nil || !wrote {
+			t.Errorf("%s: %v, %v", file, wrote, err)
+		}
+		if got, err := tree.Read(dir + file); string(got) != file || err != nil {
+			t.Errorf("%s: %q, %v", file, got, err)
+		}
+	}
+	if n := names(t, dir+"/elsewhere/own"); !slices.Equal(n, []string{"f", "new"}) {
+		t.Errorf("%q", n)
+	}
+	check(t, tree.Remove(dir+"/own/f"))
+	if n, err := tree.List(dir + "/own"); err != nil || !slices.Equal(n, []string{"new"}) {
+		t.Errorf("%q, %v", n, err)
+	}
+
+	var untrusted *UntrustedError
+	refused := func(what string, err error) {
+		t.Helper()
+		if !errors.As(err, &untrusted) || untrusted.Hint() == "" {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	// Somebody else's file is not read, but it is replaced.
+	check(t, os.Chown(dir+"/own/new/f", 1234, 0))
+	_, err = tree.Read(dir + "/own/new/f")
+	refused("another's file", err)
+	if wrote, err := tree.Write(dir+"/own/new/f", []byte("/own/new/f")); err != nil || !wrote {
+		t.Errorf("%v, %v", wrote, err)
+	}
+	check(t, os.Chmod(dir+"/elsewhere/own", 0o777))
+	_, err = tree.Read(dir + "/own/new/f")
+	refused("read in another's folder", err)
+	_, err = tree.Write(dir+"/own/g", []byte("new"))
+	refused("write in another's folder", err)
+	_, err = tree.OpenLock(dir + "/own/lock")
+	refused("lock in another's folder", err)
+	check(t, os.Chmod(dir+"/elsewhere/own", 0o755))
+	check(t, os.Lchown(dir+"/own", 1234, 0))
+	_, err = tree.Read(dir + "/own/new/f")
+	refused("another's link", err)
+	check(t, os.Lchown(dir+"/own", 0, 0))
+
+	check(t, os.Symlink(dir+"/ring", dir+"/ring"))
+	if _, err := tree.Read(dir + "/ring/f"); !errors.Is(err, unix.ELOOP) {
+		t.Errorf("%v", err)
+	}
+}

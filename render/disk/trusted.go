@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -164,14 +165,7 @@ func judgeLink(dir *os.File, name string) error {
 	if err := unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return &os.PathError{Op: "stat", Path: path, Err: err}
 	}
-	return judgeOwner(path, st)
-}
-
-func judgeOwner(path string, st unix.Stat_t) error {
-	if st.Uid == 0 || int(st.Uid) == os.Geteuid() {
-		return nil
-	}
-	return &UntrustedError{Path: path, Why: fmt.Sprintf("belongs to user %d", st.Uid), fix: "chown -h root " + path}
+	return judgeStat(path, st.Uid, st.Mode)
 }
 
 // judge looks at an open file or folder.
@@ -180,12 +174,22 @@ func judge(f *os.File) error {
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return &os.PathError{Op: "stat", Path: f.Name(), Err: err}
 	}
-	if err := judgeOwner(f.Name(), st); err != nil {
-		return err
+	return judgeStat(f.Name(), st.Uid, st.Mode)
+}
+
+func judgeInfo(path string, info os.FileInfo) error {
+	st := info.Sys().(*syscall.Stat_t)
+	return judgeStat(path, st.Uid, st.Mode)
+}
+
+func judgeStat(path string, owner, mode uint32) error {
+	if owner != 0 && int(owner) != os.Geteuid() {
+		return &UntrustedError{Path: path, Why: fmt.Sprintf("belongs to user %d", owner), fix: "chown -h root " + path}
 	}
-	sticky := st.Mode&unix.S_IFMT == unix.S_IFDIR && st.Mode&unix.S_ISVTX != 0
-	if st.Mode&0o022 != 0 && !sticky {
-		return &UntrustedError{Path: f.Name(), Why: "can be written by its group or by others", fix: "chmod go-w " + f.Name()}
+	kind := mode & unix.S_IFMT
+	sticky := kind == unix.S_IFDIR && mode&unix.S_ISVTX != 0
+	if mode&0o022 != 0 && !sticky && kind != unix.S_IFLNK { // the mode of a link means nothing
+		return &UntrustedError{Path: path, Why: "can be written by its group or by others", fix: "chmod go-w " + path}
 	}
 	return nil
 }

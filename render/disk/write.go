@@ -15,7 +15,12 @@ import (
 
 // Tree is a folder that stands for the root of a file system: "/" itself, or
 // any folder that files are to be written below. No link leads out of it.
-type Tree struct{ root *os.Root }
+type Tree struct {
+	root *os.Root
+	// machine and own are those of OpenMachine.
+	machine bool
+	own     []string
+}
 
 // OpenTree opens dir, which is made if create says so.
 func OpenTree(dir string, create bool) (*Tree, error) {
@@ -28,7 +33,7 @@ func OpenTree(dir string, create bool) (*Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Tree{root}, nil
+	return &Tree{root: root}, nil
 }
 
 // Close lets go of the folder.
@@ -40,8 +45,12 @@ const maxRead = 1 << 20
 // Read reads a regular file by its absolute path on the machine; nil if there
 // is none.
 func (t *Tree) Read(file string) ([]byte, error) {
+	name, err := t.locate(below(file))
+	if err != nil {
+		return nil, err
+	}
 	// O_NONBLOCK: opening a FIFO must not wait for a writer.
-	f, err := t.root.OpenFile(below(file), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	f, err := t.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -53,6 +62,10 @@ func (t *Tree) Read(file string) ([]byte, error) {
 		return nil, err
 	} else if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file", file)
+	} else if t.isOwn(below(file)) {
+		if err := judgeInfo(file, info); err != nil {
+			return nil, err
+		}
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxRead+1))
 	if err == nil && len(data) > maxRead {
@@ -81,7 +94,7 @@ func (t *Tree) Write(file string, text []byte) (bool, error) {
 // in their order, and the folders synced. So what can fail, a full disk most of
 // all, fails before the first file is another.
 func (t *Tree) WriteAll(files []Content) (wrote []string, err error) {
-	temps := make([]string, len(files))
+	names, temps := make([]string, len(files)), make([]string, len(files))
 	defer func() {
 		for _, temp := range temps {
 			if temp != "" {
@@ -90,7 +103,11 @@ func (t *Tree) WriteAll(files []Content) (wrote []string, err error) {
 		}
 	}()
 	for i, f := range files {
-		name := below(f.Path)
+		name, err := t.folderOf(below(f.Path))
+		if err != nil {
+			return nil, err
+		}
+		names[i] = name
 		if t.has(name, f.Text) {
 			continue
 		}
@@ -110,12 +127,11 @@ func (t *Tree) WriteAll(files []Content) (wrote []string, err error) {
 		if temps[i] == "" {
 			continue
 		}
-		name := below(f.Path)
-		if err := t.root.Rename(temps[i], name); err != nil {
+		if err := t.root.Rename(temps[i], names[i]); err != nil {
 			return wrote, err
 		}
 		temps[i] = ""
-		if err := t.sync(path.Dir(name)); err != nil {
+		if err := t.sync(path.Dir(names[i])); err != nil {
 			return wrote, err
 		}
 		wrote = append(wrote, f.Path)
@@ -128,6 +144,9 @@ func (t *Tree) has(name string, text []byte) bool {
 	info, err := t.root.Lstat(name)
 	if err != nil || !info.Mode().IsRegular() || info.Mode().Perm() != fileMode {
 		return false
+	}
+	if t.machine && judgeInfo(name, info) != nil {
+		return false // somebody else's, who could change it again
 	}
 	old, err := t.Read("/" + name)
 	return err == nil && bytes.Equal(old, text)
@@ -161,7 +180,11 @@ func below(file string) string { return path.Join(".", path.Clean("/" + file)[1:
 // List names the files of a folder by its absolute path, sorted; none if there
 // is no such folder.
 func (t *Tree) List(dir string) ([]string, error) {
-	entries, err := fs.ReadDir(t.root.FS(), below(dir))
+	name, err := t.locate(below(dir))
+	if err != nil {
+		return nil, err
+	}
+	entries, err := fs.ReadDir(t.root.FS(), name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -174,7 +197,10 @@ func (t *Tree) List(dir string) ([]string, error) {
 
 // Remove removes a file by its absolute path, if it is there.
 func (t *Tree) Remove(file string) error {
-	err := t.root.Remove(below(file))
+	name, err := t.folderOf(below(file))
+	if err == nil {
+		err = t.root.Remove(name)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -182,9 +208,19 @@ func (t *Tree) Remove(file string) error {
 }
 
 // MakeDir makes a folder by its absolute path, and those above it.
-func (t *Tree) MakeDir(dir string) error { return t.root.MkdirAll(below(dir), 0o755) }
+func (t *Tree) MakeDir(dir string) error {
+	name, err := t.locate(below(dir))
+	if err != nil {
+		return err
+	}
+	return t.root.MkdirAll(name, 0o755)
+}
 
 // OpenLock opens a file to be locked, and makes it if need be.
 func (t *Tree) OpenLock(file string) (*os.File, error) {
-	return t.root.OpenFile(below(file), os.O_RDWR|os.O_CREATE, 0o600)
+	name, err := t.folderOf(below(file))
+	if err != nil {
+		return nil, err
+	}
+	return t.root.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 }
