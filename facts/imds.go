@@ -82,9 +82,10 @@ func (at Endpoint) resolve() (string, error) {
 // requests more than keys. A key that the listing lacks means "there is none",
 // provided that the listing is complete, that is, has interface-id. Anything
 // else (no answer, a 404 for the MAC or for a listed key, an empty or an odd
-// body) means that IMDS could not be asked, and is an *IMDSError.
+// body) means that IMDS could not be asked, and is an *IMDSError. Whatever it
+// answers, it gets 20 requests at most.
 func (m *IMDS) ENI(ctx context.Context, name string, mac MAC, n Numbers) (ENI, error) {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(withBudget(ctx))
 	defer cancel()
 
 	folder := "network/interfaces/macs/" + mac.String() + "/"
@@ -125,7 +126,7 @@ func (m *IMDS) ENI(ctx context.Context, name string, mac MAC, n Numbers) (ENI, e
 // MACs lists the MACs of the instance's ENIs.
 func (m *IMDS) MACs(ctx context.Context) ([]MAC, error) {
 	const folder = "network/interfaces/macs/"
-	listing, err := m.get(ctx, folder)
+	listing, err := m.get(withBudget(ctx), folder)
 	if err != nil {
 		return nil, m.explain(err, MAC{})
 	}

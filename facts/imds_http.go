@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
@@ -21,6 +22,9 @@ const (
 	// maxConns is how many connections carry the concurrent requests. They are
 	// kept alive, so that this is also the number of connections in all.
 	maxConns = 4
+	// maxRequests bounds what one question for an ENI may send, tries again
+	// and tokens included: 13 requests are the most that go well.
+	maxRequests = 20
 )
 
 // transport is the HTTP client below the SDK's. It goes to IMDS and nowhere
@@ -50,10 +54,30 @@ type outcome struct {
 
 type outcomeKey struct{}
 
+// budget is how many requests are left to one question.
+type budget struct{ left atomic.Int32 }
+
+type budgetKey struct{}
+
+// withBudget bounds what is sent under a context.
+func withBudget(ctx context.Context) context.Context {
+	b := new(budget)
+	b.left.Store(maxRequests)
+	return context.WithValue(ctx, budgetKey{}, b)
+}
+
+func (b *budget) spent() bool { return b != nil && b.left.Add(-1) < 0 }
+
 func (t *transport) Do(req *http.Request) (*http.Response, error) {
 	seen, _ := req.Context().Value(outcomeKey{}).(*outcome)
 	if seen == nil {
 		seen = new(outcome)
+	}
+	if b, _ := req.Context().Value(budgetKey{}).(*budget); b.spent() {
+		if seen.err == nil && seen.status == 0 {
+			seen.err = fmt.Errorf("no answer to %d requests", maxRequests)
+		}
+		return nil, errors.New("enough was asked") // what was last seen tells more
 	}
 	*seen = outcome{}
 	resp, err := t.client.Do(req)

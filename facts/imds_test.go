@@ -262,6 +262,27 @@ func TestShortOutage(t *testing.T) {
 	}
 }
 
+// A service that fails at everything it can is not asked without end.
+func TestBudget(t *testing.T) {
+	for name, path := range map[string]string{"everything": "", "the token": "api/token", "every key": "/macs/02", "a key": "local-ipv4s"} {
+		for _, status := range []int{401, 403, 404, 429, 500, 503} {
+			s := imds.New(imds.Primary(), rich())
+			if path == "/macs/02" {
+				s.Fault(imds.Fault{Path: rich().MAC + "/$"}) // the listing is there
+			}
+			s.Fault(imds.Fault{Path: path, Status: status})
+			if _, err := ask(t, s, rich(), "eth1", ample); err == nil {
+				t.Errorf("%s %d: no error", name, status)
+			}
+			n := len(s.Requests())
+			t.Logf("%s %d: %d requests", name, status, n)
+			if n > maxRequests {
+				t.Errorf("%s %d: %d requests", name, status, n)
+			}
+		}
+	}
+}
+
 func TestEndpoint(t *testing.T) {
 	for _, bad := range []Endpoint{{URL: "169.254.169.254"}, {URL: "ftp://x"}, {URL: "http://"}, {URL: "http://x/latest"},
 		{URL: "http://u:p@x"}, {URL: "http://x?y"}, {URL: "http://x?"}, {URL: "http://x\ny"}, {Mode: "IPv5"}} {
