@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -30,6 +31,20 @@ type Endpoint struct {
 	// Mode is AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE: which place is the usual
 	// one, "IPv4" (or empty) 169.254.169.254, "IPv6" fd00:ec2::254.
 	Mode string
+}
+
+// Address is that of the endpoint; not valid if it has a name.
+func (at Endpoint) Address() netip.Addr {
+	endpoint, err := at.resolve()
+	if err != nil {
+		return netip.Addr{}
+	}
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return netip.Addr{}
+	}
+	a, _ := netip.ParseAddr(u.Hostname())
+	return a.Unmap()
 }
 
 // NewIMDS returns a client. Nothing is asked before ENI is called.

@@ -112,7 +112,7 @@ func (h *Host) DockerDown(ctx context.Context) error {
 // markPrimary has what comes in by the primary marked, as the stanzas of the
 // other ENIs do.
 func (h *Host) markPrimary(ctx context.Context, e facts.ENI) error {
-	files, err := h.Templates.Render(ctx, e)
+	files, err := h.render(ctx, e)
 	if err != nil {
 		return err
 	}

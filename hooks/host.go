@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,14 +25,25 @@ type Source interface {
 	MACs(ctx context.Context) ([]facts.MAC, error)
 }
 
+// Templates render files: render.Templates, or an error in their place.
+type Templates interface {
+	Render(ctx context.Context, e facts.ENI, only ...string) ([]render.File, error)
+	Docker(ctx context.Context, enis []facts.ENI, group int) (render.File, error)
+}
+
 // Host is the machine that the hooks change.
 type Host struct {
-	Kernel    Kernel
-	Source    Source
-	Templates *render.Templates
+	Kernel Kernel
+	Source Source
+	// IMDS is the address at which Source asks; not valid for one that an
+	// administrator gives by name.
+	IMDS      netip.Addr
+	Templates Templates
 	// Tree is the machine's root folder.
 	Tree    *disk.Tree
 	Numbers facts.Numbers
+	// Unmanaged are the interfaces that the settings keep from ec2net.
+	Unmanaged Patterns
 	// Log writes a line to the system log.
 	Log func(line string)
 	// Replay has udev see "add" again for an interface.
@@ -59,11 +73,35 @@ func (e *UnmanagedError) Error() string { return fmt.Sprintf("%s is left alone: 
 
 // managed refuses an interface that an administrator keeps from ec2net.
 func (h *Host) managed(name string) error {
+	if h.Unmanaged.match(name) {
+		return &UnmanagedError{name, "EC2NET_UNMANAGED names it"}
+	}
 	kept, err := h.state().unmanaged(name)
 	if err == nil && kept {
 		err = &UnmanagedError{name, "its cfg file says EC2SYNC=no"}
 	}
 	return err
+}
+
+// Patterns are names of interfaces, with * and ? as in a shell.
+type Patterns []string
+
+// ParsePatterns reads patterns with blanks between them.
+func ParsePatterns(text string) (Patterns, error) {
+	p := Patterns(strings.Fields(text))
+	for _, pattern := range p {
+		if _, err := path.Match(pattern, "eth1"); err != nil || strings.ContainsAny(pattern, "/\\") {
+			return nil, fmt.Errorf("%.40q is not a pattern of names such as eth*", pattern)
+		}
+	}
+	return p, nil
+}
+
+func (p Patterns) match(name string) bool {
+	return slices.ContainsFunc(p, func(pattern string) bool {
+		ok, _ := path.Match(pattern, name)
+		return ok
+	})
 }
 
 // lock takes the lock of this name in /run/ec2net, and gives the function that
@@ -103,25 +141,27 @@ const rounds = 4
 // makeSo changes the kernel until it has what is wanted, under the lock of the
 // machine. why is for the log. links are the interfaces if the caller has asked
 // for them a moment ago, nil otherwise.
-func (h *Host) makeSo(ctx context.Context, why string, links []Link, want func() (Wanted, error)) error {
+//
+// It returns what it saw last.
+func (h *Host) makeSo(ctx context.Context, why string, links []Link, want func() (Wanted, error)) (*Actual, error) {
 	unlock, err := h.lock(ctx, "kernel")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer unlock()
 	w, err := want()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for round := 1; ; round++ {
 		actual, err := h.actual(links)
 		if err != nil {
-			return fmt.Errorf("cannot ask the kernel: %w", err)
+			return nil, fmt.Errorf("cannot ask the kernel: %w", err)
 		}
 		links = nil
 		changes := plan(actual, w)
 		if len(changes) == 0 {
-			return nil
+			return &actual, nil
 		}
 		for _, l := range w.Known.foreign(actual.Links) {
 			h.logf(l.Name, "is in the interface group %d, which somebody else set, and stays there; without the rule %q answers to containers and VPNs may take the wrong way",
@@ -143,13 +183,13 @@ func (h *Host) makeSo(ctx context.Context, why string, links []Link, want func()
 			h.logChange(w.ENI.Name, c, why)
 		}
 		if failed == nil && !again {
-			return nil
+			return &actual, nil
 		}
 		if round == rounds {
 			if failed == nil {
 				failed = errors.New("something keeps changing the rules back")
 			}
-			return failed
+			return &actual, failed
 		}
 	}
 }

@@ -12,18 +12,8 @@ import (
 	"ec2net/render/disk"
 )
 
-const (
-	// hotplugIMDS is how long an ENI may take to become complete in IMDS.
-	hotplugIMDS = 40 * time.Second
-	// oneIMDS is how long one question may take in it.
-	oneIMDS = 5 * time.Second
-	// ifupLimit bounds ifup: dhclient gives up after a minute by itself.
-	ifupLimit = 100 * time.Second
-	// pause and longestPause are the waits between asking IMDS again, the
-	// first doubled each time: about a dozen requests for facts in 40 s.
-	pause        = 500 * time.Millisecond
-	longestPause = 5 * time.Second
-)
+// ifupLimit bounds ifup: dhclient gives up after a minute by itself.
+const ifupLimit = 100 * time.Second
 
 // PrimaryError says that an interface is the primary ENI's.
 type PrimaryError struct{ Name string }
@@ -73,8 +63,15 @@ func (h *Host) addDevice(ctx context.Context, link Link, links []Link) error {
 		h.logf(name, "the primary ENI has no address yet: nothing done until it has")
 		return nil
 	}
+	was := link.Up && h.state().configured(link)
+	if !was {
+		if err := h.checkGuest(link, links); err != nil {
+			return err
+		}
+	}
+	last := e
 	if !remembered {
-		if e, err = h.waitForFacts(ctx, link); err != nil {
+		if e, err = h.askUntilComplete(ctx, link); err != nil {
 			return err
 		}
 	} else if !facts.NumberedByName(name) {
@@ -92,33 +89,35 @@ func (h *Host) addDevice(ctx context.Context, link Link, links []Link) error {
 	if err := h.checkSourced(name); err != nil {
 		return err
 	}
-	was := link.Up && h.state().configured(link)
 	if err := h.downIfStale(ctx, link); err != nil {
 		return err
 	}
+	// What goes wrong and does not keep the ENI from coming up is said at the end.
+	var trouble error
 	if err := h.writeFiles(ctx, e); err != nil {
-		return err
+		cfg, _ := h.state().cfg(name)
+		if cfg == nil || !remembered || e.Table != last.Table {
+			return err
+		}
+		h.logf(name, "%v; going on with the files that are there", err)
+		trouble = err
 	}
 	if err := h.joinGroup(ctx, e); err != nil {
 		return err
 	}
 	// Before the first packet that comes in is marked.
-	if err := h.dockerAgain(ctx, e); err != nil {
-		return err
-	}
-	if err := h.ifup(ctx, link, e); err != nil || !was {
-		return err
+	trouble = errors.Join(trouble, h.dockerAgain(ctx, e))
+	if err := h.ifup(ctx, link, e, was); err != nil || !was {
+		return errors.Join(err, trouble)
 	}
 	// ifup had nothing to do, so no lease has the hook look after the rules.
-	return h.makeCurrent(ctx, Lease{Interface: name, Reason: "hotplug", Address: e.IPv4[0]})
+	return errors.Join(trouble, h.makeCurrent(ctx, Lease{Interface: name, Reason: "hotplug", Address: e.IPv4[0]}))
 }
 
 // placeNow asks IMDS whether an ENI has kept its place, on which the numbers of
 // an interface such as ens6 hang. What is remembered serves if it cannot say.
 func (h *Host) placeNow(ctx context.Context, link Link, last facts.ENI) facts.ENI {
-	ctx, cancel := context.WithTimeout(ctx, oneIMDS)
-	defer cancel()
-	if e, err := h.Source.ENI(ctx, link.Name, link.MAC, h.Numbers); err == nil {
+	if e, err := h.ask(ctx, link, oneIMDS, nil); err == nil {
 		return e
 	}
 	return last
@@ -140,30 +139,6 @@ func (h *Host) primaryIsUp(e facts.ENI, links []Link) (bool, error) {
 	return slices.ContainsFunc(addrs, func(a Addr) bool {
 		return slices.ContainsFunc(primary, func(l Link) bool { return l.Index == a.LinkIndex })
 	}), err
-}
-
-// waitForFacts asks IMDS until it has the whole ENI.
-func (h *Host) waitForFacts(ctx context.Context, link Link) (facts.ENI, error) {
-	ctx, cancel := context.WithTimeout(ctx, hotplugIMDS)
-	defer cancel()
-	for wait := pause; ; wait = min(2*wait, longestPause) {
-		asking, done := context.WithTimeout(ctx, oneIMDS)
-		e, err := h.Source.ENI(asking, link.Name, link.MAC, h.Numbers)
-		done()
-		if err == nil {
-			return e, nil
-		}
-		select {
-		case <-ctx.Done():
-			return e, err
-		case <-time.After(wait):
-		}
-		if now, _, err := h.link(link.Name); err != nil {
-			return e, err
-		} else if now.MAC != link.MAC || now.Index != link.Index {
-			return e, errReplaced
-		}
-	}
 }
 
 // distinct refuses an ENI whose numbers another one, attached now, has.
@@ -195,7 +170,7 @@ func (h *Host) downIfStale(ctx context.Context, link Link) error {
 
 // writeFiles renders all files of an ENI before it writes the first.
 func (h *Host) writeFiles(ctx context.Context, e facts.ENI) error {
-	files, err := h.Templates.Render(ctx, e)
+	files, err := h.render(ctx, e)
 	if err != nil {
 		return err
 	}
@@ -247,7 +222,7 @@ func (h *Host) joinGroup(ctx context.Context, e facts.ENI) error {
 
 // ifup brings the ENI up, or leaves nothing of it. ifup that failed has started
 // a DHCP client and keeps no state; only ifdown --force takes that away.
-func (h *Host) ifup(ctx context.Context, link Link, e facts.ENI) error {
+func (h *Host) ifup(ctx context.Context, link Link, e facts.ENI, was bool) error {
 	ctx, cancel := context.WithTimeout(ctx, ifupLimit)
 	defer cancel()
 	if err := h.Run(ctx, "ifup", link.Name); err != nil {
@@ -255,8 +230,10 @@ func (h *Host) ifup(ctx context.Context, link Link, e facts.ENI) error {
 		defer cancel()
 		return errors.Join(fmt.Errorf("ifup %s: %w", link.Name, err), h.takeDown(undo, link.Name))
 	}
-	h.logf(link.Name, "ifup done: %s, table %d", e.ID, e.Table)
-	return h.state().setConfigured(link)
+	if !was {
+		h.logf(link.Name, "ifup done: %s, table %d", e.ID, e.Table)
+	}
+	return h.state().setConfigured(link, e.Table)
 }
 
 // Remove takes down an ENI that was detached, or that somebody wants down. The
@@ -321,6 +298,8 @@ func (h *Host) takeDown(ctx context.Context, name string) error {
 			h.logf(name, "ifdown done")
 		}
 	}
-	err = errors.Join(err, h.takeRules(ctx, name, "removed"), h.state().clearConfigured(name))
+	err = errors.Join(err, h.takeRules(ctx, name, "removed"))
+	// Not before: what is written there tells the number of the rules.
+	err = errors.Join(err, h.state().clearConfigured(name))
 	return errors.Join(err, h.dockerAgain(ctx))
 }

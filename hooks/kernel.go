@@ -19,6 +19,9 @@ type Link struct {
 	MAC   facts.MAC // zero without one of six octets
 	Group int
 	Up    bool
+	// Device is true for a card's own interface, and for a veth that is in no
+	// bridge; false for bridges, tunnels and what else the kernel makes.
+	Device bool
 }
 
 // Addr is an IPv4 address of an interface.
@@ -111,6 +114,8 @@ func (n *Netlink) Links() ([]Link, error) {
 	for i, l := range all {
 		a := l.Attrs()
 		links[i] = Link{Name: a.Name, Index: a.Index, Group: int(a.Group), Up: a.RawFlags&unix.IFF_UP != 0}
+		kind := l.Type()
+		links[i].Device = kind == "device" || (kind == "veth" && a.MasterIndex == 0)
 		if len(a.HardwareAddr) == len(facts.MAC{}) {
 			links[i].MAC = facts.MAC(a.HardwareAddr)
 		}

@@ -22,10 +22,6 @@ type Lease struct {
 	Address netip.Addr
 }
 
-// leaseIMDS is how long the client's hook may wait for IMDS: the client does
-// nothing else meanwhile.
-const leaseIMDS = 5 * time.Second
-
 type leaseEvent int
 
 const (
@@ -112,37 +108,39 @@ func (h *Host) makeCurrent(ctx context.Context, l Lease) error {
 	if err != nil {
 		return err
 	}
+	var seen *Actual
 	if remembered && (cfg != nil || last.Primary) {
-		if err := h.apply(ctx, l, links, last, last.IPv4); err != nil {
+		if seen, err = h.apply(ctx, l, links, last, last.IPv4); err != nil {
 			return err
 		}
 		links = nil
 	}
-	asking, cancel := context.WithTimeout(ctx, l.patience(remembered))
-	defer cancel()
-	e, asked := h.Source.ENI(asking, link.Name, link.MAC, h.Numbers)
+	e, failure := h.ask(ctx, link, l.patience(remembered), seen)
 	switch {
-	case asked == nil && cfg == nil && !e.Primary:
-		return nil // an ENI that somebody else configures
-	case asked != nil && remembered:
-		h.logf(link.Name, "%v; going on with what IMDS said last (%s)", asked, l.Reason)
+	case cfg == nil && !e.Primary && !last.Primary:
+		return nil // an ENI that somebody else configures, as far as anybody knows
+	case failure == nil:
+	case after(failure, remembered, false) == useLast:
+		h.logf(link.Name, "%v; going on with what IMDS said last (%s)", failure, l.Reason)
 		return nil
-	case asked != nil && cfg == nil:
-		return nil // none of ec2net's interfaces, as far as anybody knows
-	case asked != nil:
-		h.logf(link.Name, "%v; only the leased address gets its rule (%s)", asked, l.Reason)
+	default:
+		h.logf(link.Name, "%v; only the leased address gets its rule (%s)", failure, l.Reason)
 		if e, err = facts.Bare(link.Name, link.MAC, h.Numbers); err != nil {
 			return err
 		}
-		return h.apply(ctx, l, links, e, nil)
+		_, err = h.apply(ctx, l, links, e, nil)
+		return err
 	}
 	if remembered && e.Table != last.Table && !e.Primary {
 		// Its files, and so its table, are of another number: hotplug's matter.
 		h.logf(link.Name, "IMDS gives it another place (table %d, was %d): unplug it, or take it down and up, to have it moved", e.Table, last.Table)
 		return nil
 	}
+	if up, ok := h.state().broughtUp(link.Name); ok && up.mac == link.MAC && up.table != e.Table && !e.Primary {
+		h.logf(link.Name, "was brought up with table %d, and is to have %d: \"ec2net down %s\" and \"ec2net up %s\" change it", up.table, e.Table, link.Name, link.Name)
+	}
 	if !remembered || !reflect.DeepEqual(e, last) {
-		if err := h.apply(ctx, l, links, e, last.IPv4); err != nil {
+		if _, err := h.apply(ctx, l, links, e, last.IPv4); err != nil {
 			return err
 		}
 	}
@@ -153,44 +151,41 @@ func (h *Host) makeCurrent(ctx context.Context, l Lease) error {
 // known, holds up the boot.
 func (l Lease) patience(remembered bool) time.Duration {
 	if remembered && (l.Reason == "BOUND" || l.Reason == "REBOOT") {
-		return time.Second
+		return bootIMDS
 	}
 	return leaseIMDS
 }
 
 // apply makes the kernel have what some facts ask for. own are the addresses
-// that ec2net may take from the interface.
-func (h *Host) apply(ctx context.Context, l Lease, links []Link, e facts.ENI, own []netip.Addr) error {
+// that ec2net may take from the interface. A template that is broken does not
+// take away what works: then the script that was rendered last says the rules.
+func (h *Host) apply(ctx context.Context, l Lease, links []Link, e facts.ENI, own []netip.Addr) (*Actual, error) {
 	want := Wanted{ENI: e, Lease: l.Address, Own: own}
-	var err error
-	if want.Rules, err = h.rules(ctx, e, l.Address); err != nil {
-		return err
+	var broken error
+	if want.Rules, broken = h.rules(ctx, e, l.Address); broken != nil {
+		h.logf(e.Name, "%v; the rules are those that were rendered last (%s)", broken, l.Reason)
+		want.Rules = withLease(h.lastRules(e), e, l.Address)
 	}
 	if e.HasIPv4() {
 		want.Addrs = e.IPv4
 	}
-	return h.makeSo(ctx, l.Reason, links, func() (Wanted, error) {
+	seen, err := h.makeSo(ctx, l.Reason, links, func() (Wanted, error) {
+		var err error
 		want.Known, err = h.state().known(e)
 		return want, err
 	})
-}
-
-// lastFacts are those that IMDS gave last for this very device. A cloned
-// machine has other MACs, and so does not inherit them.
-func (h *Host) lastFacts(l Link) (facts.ENI, bool, error) {
-	e, ok, err := h.state().facts(l.Name)
-	return e, ok && e.MAC == l.MAC, err
+	return seen, errors.Join(broken, err)
 }
 
 // rules are those that the script of the ENI's template holds, and one for the
 // leased address, whatever IMDS said.
 func (h *Host) rules(ctx context.Context, e facts.ENI, lease netip.Addr) ([]render.Rule, error) {
-	var rules []render.Rule
 	if !e.Routed {
 		return nil, nil
 	}
+	var rules []render.Rule
 	if e.HasIPv4() {
-		files, err := h.Templates.Render(ctx, e, "rules")
+		files, err := h.render(ctx, e, "rules")
 		if err != nil {
 			return nil, err
 		}
@@ -200,48 +195,95 @@ func (h *Host) rules(ctx context.Context, e facts.ENI, lease netip.Addr) ([]rend
 			}
 		}
 	}
-	if lease.IsValid() && !hasRuleFrom(rules, lease) {
-		rules = append(rules, render.Rule{Priority: e.Priority, From: netip.PrefixFrom(lease, lease.BitLen()), Table: e.Table,
-			Protocol: render.RuleProtocol, SuppressPrefixLength: -1, SuppressGroup: -1})
-	}
-	return rules, nil
+	return withLease(rules, e, lease), nil
 }
+
+// lastRules are those of the script on disk; none if it does not hold them.
+func (h *Host) lastRules(e facts.ENI) []render.Rule {
+	file, err := render.Path("rules", e.Name)
+	if err != nil {
+		return nil
+	}
+	script, err := h.Tree.Read(file)
+	if err != nil {
+		return nil
+	}
+	rules, err := render.ParseRules(script, e)
+	if err != nil {
+		return nil
+	}
+	return rules
+}
+
+// withLease adds the rule for the leased address, if it is not there.
+func withLease(rules []render.Rule, e facts.ENI, lease netip.Addr) []render.Rule {
+	if !lease.IsValid() || hasRuleFrom(rules, lease) {
+		return rules
+	}
+	return append(rules, render.Rule{Priority: e.Priority, From: netip.PrefixFrom(lease, lease.BitLen()), Table: e.Table,
+		Protocol: render.RuleProtocol, SuppressPrefixLength: -1, SuppressGroup: -1})
+}
+
+// render renders files of an ENI, with a limit of its own: what is left of the
+// caller's time is for going on without.
+func (h *Host) render(ctx context.Context, e facts.ENI, only ...string) ([]render.File, error) {
+	ctx, cancel := context.WithTimeout(ctx, renderLimit)
+	defer cancel()
+	return h.Templates.Render(ctx, e, only...)
+}
+
+// renderLimit is how long rendering may take; it takes less than a millisecond.
+const renderLimit = 3 * time.Second
 
 // remember keeps good facts, and the script that shows which rules they make.
 func (h *Host) remember(ctx context.Context, e facts.ENI) error {
-	if _, err := h.state().keep(e); err != nil {
+	if new, err := h.state().keep(e); err != nil {
 		return err
+	} else if new {
+		h.logf(e.Name, "wrote %s", factsPath(e.Name))
 	}
 	if render.Nothing(e) != "" {
 		return nil // the primary, most often
 	}
-	files, err := h.Templates.Render(ctx, e, "rules")
+	files, err := h.render(ctx, e, "rules")
 	if err != nil {
 		return err
 	}
-	for _, f := range files {
-		if _, err := h.Tree.Write(f.Path, f.Content); err != nil {
-			return err
-		}
+	wrote, err := h.Tree.WriteAll(Contents(files))
+	for _, path := range wrote {
+		h.logf(e.Name, "wrote %s", path)
 	}
-	return nil
+	return err
 }
 
 // takeRules takes the rules of an ENI away, and the group rule with the last.
 func (h *Host) takeRules(ctx context.Context, name, why string) error {
 	e, ok, err := h.state().facts(name)
 	if err != nil || !ok {
-		if e, err = facts.Bare(name, facts.MAC{}, h.Numbers); err != nil {
-			return nil // no number, no rules
-		}
+		// Only a name such as eth1 has a number without facts.
+		e, err = facts.Bare(name, facts.MAC{}, h.Numbers)
+		ok = err == nil
 	}
-	if !e.Routed {
-		return nil
+	var failed error
+	up, isUp := h.state().broughtUp(name)
+	if isUp && !e.Primary && (!ok || up.table != e.Table) {
+		// The facts are lost, or the settings are others than they were.
+		was := e
+		was.Name, was.Table, was.Priority, was.Routed = name, up.table, up.table, true
+		failed = h.takeRulesOf(ctx, was, why)
 	}
-	return h.makeSo(ctx, why, nil, func() (Wanted, error) {
+	if !ok || !e.Routed {
+		return failed
+	}
+	return errors.Join(failed, h.takeRulesOf(ctx, e, why))
+}
+
+func (h *Host) takeRulesOf(ctx context.Context, e facts.ENI, why string) error {
+	_, err := h.makeSo(ctx, why, nil, func() (Wanted, error) {
 		known, err := h.state().known(e)
 		return Wanted{ENI: e, Known: known}, err
 	})
+	return err
 }
 
 // LeaseFromEnvironment reads what the client has put into the hook's

@@ -71,6 +71,13 @@ func (k Known) links(all []Link) []Link {
 	return found
 }
 
+// canBeENI says whether an interface may be an ENI's, or is on top of one and so
+// has its MAC.
+func (k Known) canBeENI(l Link, all []Link) bool {
+	return l.Device || slices.Contains(k.MACs, l.MAC) ||
+		slices.ContainsFunc(all, func(o Link) bool { return o.Device && o.MAC == l.MAC })
+}
+
 // foreign are the ENIs that somebody else has put into a group, which is
 // respected.
 func (k Known) foreign(all []Link) []Link {

@@ -113,22 +113,44 @@ func cfgPath(name string) (string, error) {
 	return render.Path("cfg", name)
 }
 
-// configured says for which device an interface was brought up since boot:
-// /run/ec2net/eth1.up has its MAC and its index, which the kernel does not
-// give twice.
-func configuredPath(name string) string { return path.Join(runDir, name+".up") }
-
-func configuredText(l Link) string { return fmt.Sprintf("%s %d\n", l.MAC, l.Index) }
-
 const runDir = "/run/ec2net"
 
-func (s state) configured(l Link) bool {
-	data, err := s.tree.Read(configuredPath(l.Name))
-	return err == nil && string(data) == configuredText(l)
+// broughtUp says as what an interface was brought up since boot: the device,
+// whose index the kernel does not give twice, and the number of its table, which
+// is that of its rules whatever becomes of settings and facts.
+// /run/ec2net/eth1.up has it: "MAC INDEX TABLE".
+type broughtUp struct {
+	mac   facts.MAC
+	index int
+	table int
 }
 
-func (s state) setConfigured(l Link) error {
-	_, err := s.tree.Write(configuredPath(l.Name), []byte(configuredText(l)))
+func configuredPath(name string) string { return path.Join(runDir, name+".up") }
+
+func (s state) broughtUp(name string) (broughtUp, bool) {
+	var (
+		up  broughtUp
+		mac string
+	)
+	data, err := s.tree.Read(configuredPath(name))
+	if err != nil || data == nil {
+		return up, false
+	}
+	if _, err := fmt.Sscan(string(data), &mac, &up.index, &up.table); err != nil {
+		return up, false
+	}
+	up.mac, err = facts.ParseMAC(mac)
+	return up, err == nil
+}
+
+// configured says whether it was this device.
+func (s state) configured(l Link) bool {
+	up, ok := s.broughtUp(l.Name)
+	return ok && up.mac == l.MAC && up.index == l.Index
+}
+
+func (s state) setConfigured(l Link, table int) error {
+	_, err := s.tree.Write(configuredPath(l.Name), fmt.Appendf(nil, "%s %d %d\n", l.MAC, l.Index, table))
 	return err
 }
 

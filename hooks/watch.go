@@ -55,7 +55,8 @@ func (h *Host) followPrimary(ctx context.Context) error {
 	}
 	for _, e := range enis {
 		if e.Primary {
-			err = errors.Join(err, h.apply(ctx, Lease{Interface: e.Name, Reason: "routes changed"}, nil, e, nil))
+			_, failed := h.apply(ctx, Lease{Interface: e.Name, Reason: "routes changed"}, nil, e, nil)
+			err = errors.Join(err, failed)
 		}
 	}
 	return err

@@ -121,6 +121,16 @@ func logicalLines(content []byte) func(func(textLine) bool) {
 	}
 }
 
+// HasStanza says whether a file of interfaces(5) has a stanza for an interface.
+func HasStanza(text []byte, name string) bool {
+	for line := range logicalLines(text) {
+		if words := blanks(line.text); len(words) > 1 && words[0] == "iface" && words[1] == name {
+			return true
+		}
+	}
+	return false
+}
+
 // unmanaged is the line by which an administrator keeps ec2net's hands off an
 // ENI. It is a comment, since ifupdown cannot read the bare words.
 var unmanaged = regexp.MustCompile(`(?m)^[ \t]*#[ \t]*EC2SYNC=no[ \t]*$`)

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"os/exec"
-	"os/signal"
 	"syscall"
 	"time"
 
@@ -25,11 +24,7 @@ runs.`,
 		if len(inv.args) > 0 {
 			return usageError("watch takes no argument", "ec2net help watch")
 		}
-		return inv.onHost(forever, "primary", func(ctx context.Context, h *hooks.Host) error {
-			ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
-			defer stop()
-			return h.WatchPrimary(ctx)
-		})
+		return inv.onHost(forever, "primary", func(ctx context.Context, h *hooks.Host) error { return h.WatchPrimary(ctx) })
 	},
 }
 

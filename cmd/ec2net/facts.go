@@ -153,6 +153,14 @@ func (inv *invocation) factsFromIMDS(ctx context.Context) ([]facts.ENI, error) {
 	if err != nil {
 		return nil, usage(err)
 	}
+	kernel, err := hooks.OpenNetlink()
+	if err != nil {
+		return nil, system(fmt.Errorf("cannot ask the kernel: %w", err))
+	}
+	defer kernel.Close()
+	if err := hooks.CheckWay(kernel, inv.settings.imds.Address()); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, inv.imdsShare())
 	defer cancel()
 	var enis []facts.ENI

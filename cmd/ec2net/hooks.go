@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"ec2net/facts"
 	"ec2net/hooks"
+	"ec2net/render"
 	"ec2net/render/disk"
 )
 
@@ -152,7 +155,10 @@ func (inv *invocation) onHost(limit time.Duration, iface string, run func(contex
 		if err := inv.loadSettings(); err != nil {
 			return err
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), limit)
+		// Ended by systemd or by a person, it does not leave things half done.
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+		defer stop()
+		ctx, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
 		h, done, err := inv.host(log)
 		if err != nil {
@@ -172,9 +178,9 @@ func (inv *invocation) host(log func(string)) (*hooks.Host, func(), error) {
 	if err != nil {
 		return nil, nil, usage(err)
 	}
-	templates, err := inv.loadTemplates()
-	if err != nil {
-		return nil, nil, err
+	var templates hooks.Templates
+	if templates, err = inv.loadTemplates(); err != nil {
+		templates = brokenTemplates{err} // what does not need them works
 	}
 	tree, err := disk.OpenMachine(hooks.OwnFolders...)
 	if err != nil {
@@ -185,9 +191,20 @@ func (inv *invocation) host(log func(string)) (*hooks.Host, func(), error) {
 		tree.Close()
 		return nil, nil, fmt.Errorf("cannot ask the kernel: %w", err)
 	}
-	h := &hooks.Host{Kernel: kernel, Source: source, Templates: templates, Tree: tree,
-		Numbers: inv.settings.numbers, Log: log, Run: runProgram, Replay: replay}
+	h := &hooks.Host{Kernel: kernel, Source: source, IMDS: inv.settings.imds.Address(), Templates: templates,
+		Tree: tree, Numbers: inv.settings.numbers, Unmanaged: inv.settings.unmanaged, Log: log, Run: runProgram, Replay: replay}
 	return h, func() { kernel.Close(); tree.Close() }, nil
+}
+
+// brokenTemplates are templates that could not be read.
+type brokenTemplates struct{ err error }
+
+func (b brokenTemplates) Render(context.Context, facts.ENI, ...string) ([]render.File, error) {
+	return nil, b.err
+}
+
+func (b brokenTemplates) Docker(context.Context, []facts.ENI, int) (render.File, error) {
+	return render.File{}, b.err
 }
 
 // leaveUdev ends at once, as udev wants it: under systemd a unit does the work,

@@ -5,5 +5,9 @@ package main
 import "os"
 
 func main() {
-	os.Exit(Run(os.Args, os.Stdin, os.Stdout, os.Stderr, os.Environ()))
+	env := os.Environ()
+	// Nothing but Run looks into the environment: no library, and no program
+	// that is started.
+	os.Clearenv()
+	os.Exit(Run(os.Args, os.Stdin, os.Stdout, os.Stderr, env))
 }

@@ -223,6 +223,8 @@ func statusOf(err error) int {
 	var (
 		gone     *hooks.GoneError
 		left     *hooks.UnmanagedError
+		guest    *hooks.GuestError
+		way      *hooks.WayError
 		primary  *hooks.PrimaryError
 		sourced  *hooks.NotSourcedError
 		clash    *facts.ClashError
@@ -231,7 +233,7 @@ func statusOf(err error) int {
 		imds     *facts.IMDSError
 	)
 	switch {
-	case errors.As(err, &gone), errors.As(err, &left), errors.As(err, &primary):
+	case errors.As(err, &gone), errors.As(err, &left), errors.As(err, &guest), errors.As(err, &primary):
 		return statusNoRetry
 	case errors.As(err, &failed):
 		return failed.status
@@ -239,7 +241,7 @@ func statusOf(err error) int {
 		return statusUsage // nothing that mends itself
 	case errors.As(err, &template):
 		return statusTemplate
-	case errors.As(err, &imds):
+	case errors.As(err, &imds), errors.As(err, &way):
 		return statusFacts
 	}
 	return statusSystem

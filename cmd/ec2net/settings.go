@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ec2net/facts"
+	"ec2net/hooks"
 	"ec2net/render/disk"
 )
 
@@ -20,6 +21,7 @@ import (
 type settings struct {
 	numbers   facts.Numbers
 	templates string
+	unmanaged hooks.Patterns
 	imds      facts.Endpoint
 	timeout   time.Duration
 	// named has the settings that somebody gave, by name, and where.
@@ -39,7 +41,7 @@ type setting struct {
 
 var settingsTable = []setting{
 	{"EC2NET_BASE", "base", strconv.Itoa(facts.DefaultNumbers.Base),
-		"table, metric, priority and mark of an ENI are this number + its index",
+		"table, metric, priority and mark of an ENI are this number + its index (a change takes a reboot)",
 		func(s *settings, v string) error {
 			n, err := strconv.ParseUint(v, 10, 31)
 			if err != nil || (len(v) > 1 && v[0] == '0') {
@@ -62,6 +64,12 @@ var settingsTable = []setting{
 			}
 			s.numbers.Primary = v == "yes"
 			return nil
+		}},
+	{"EC2NET_UNMANAGED", "unmanaged", "",
+		"interfaces to leave alone: names, or patterns such as eth*, with blanks between",
+		func(s *settings, v string) (err error) {
+			s.unmanaged, err = hooks.ParsePatterns(v)
+			return err
 		}},
 	{"EC2NET_TEMPLATES", "templates", "/etc/ec2net/templates",
 		"the folder of templates that override the built-in ones; --templates= for none",

@@ -46,7 +46,7 @@ func runProgram(ctx context.Context, program string, args ...string) error {
 	cmd.Stdout, cmd.Stderr = output, output
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
-			err = errors.New("did not come to its end in time")
+			err = errors.New("was ended before its end, as it took too long or somebody wanted it")
 		}
 		return fmt.Errorf("%w%s", err, lastLines(output))
 	}

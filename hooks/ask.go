@@ -1,0 +1,174 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ec2net/facts"
+)
+
+const (
+	// hotplugIMDS is how long an ENI may take to become complete in IMDS.
+	hotplugIMDS = 40 * time.Second
+	// leaseIMDS is how long a DHCP client's hook may wait for IMDS: the client
+	// does nothing else meanwhile.
+	leaseIMDS = 5 * time.Second
+	// bootIMDS is how long it may in what holds up the boot: the lease of an ENI
+	// that is known.
+	bootIMDS = time.Second
+	// oneIMDS is how long one question may take where there are more.
+	oneIMDS = 5 * time.Second
+	// pause and longestPause are the waits between asking IMDS again, the first
+	// doubled each time. With at most 20 requests to a question that makes 180
+	// in 40 s, and the next hotplug comes a minute later.
+	pause        = 500 * time.Millisecond
+	longestPause = 8 * time.Second
+)
+
+// consequence is what follows when IMDS could not be asked for an ENI.
+type consequence int
+
+const (
+	askAgain consequence = iota // it may say more in a moment
+	useLast                     // what it said last of this very device serves
+	useLease                    // the leased address alone gets its rule
+	giveUp                      // it will say the same in a moment
+)
+
+// after decides what a failure to have facts means; nothing else does. Known is
+// whether IMDS has said something of this very device before, patient whether
+// the caller can wait: hotplug can, a DHCP client's hook can not.
+//
+// Nothing is ever taken away because of a failure.
+func after(failure error, known, patient bool) consequence {
+	var imds *facts.IMDSError
+	switch {
+	case known:
+		return useLast
+	case !patient:
+		return useLease
+	case errors.As(failure, &imds) && imds.Status == http.StatusForbidden:
+		return giveUp // switched off
+	}
+	return askAgain
+}
+
+// lastFacts are those that IMDS gave last for this very device. A cloned
+// machine has other MACs, and so does not inherit them.
+func (h *Host) lastFacts(l Link) (facts.ENI, bool, error) {
+	e, ok, err := h.state().facts(l.Name)
+	return e, ok && e.MAC == l.MAC, err
+}
+
+// ask asks IMDS once, if the way there is IMDS's.
+// seen is what the kernel said a moment ago, if it was asked.
+func (h *Host) ask(ctx context.Context, link Link, patience time.Duration, seen *Actual) (facts.ENI, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := h.checkWay(seen); err != nil {
+		return facts.ENI{}, err
+	}
+	return h.Source.ENI(ctx, link.Name, link.MAC, h.Numbers)
+}
+
+// askUntilComplete asks IMDS until it has the whole ENI.
+func (h *Host) askUntilComplete(ctx context.Context, link Link) (facts.ENI, error) {
+	ctx, cancel := context.WithTimeout(ctx, hotplugIMDS)
+	defer cancel()
+	for wait := pause; ; wait = min(2*wait, longestPause) {
+		e, err := h.ask(ctx, link, oneIMDS, nil)
+		if err == nil || after(err, false, true) == giveUp {
+			return e, err
+		}
+		select {
+		case <-ctx.Done():
+			return e, err
+		case <-time.After(wait):
+		}
+		if now, _, err := h.link(link.Name); err != nil {
+			return e, err
+		} else if now.MAC != link.MAC || now.Index != link.Index {
+			return e, errReplaced
+		}
+	}
+}
+
+// WayError says that something stands between this machine and IMDS.
+type WayError struct {
+	To netip.Addr
+	By string
+}
+
+func (e *WayError) Error() string {
+	return fmt.Sprintf("what answers at %s is not IMDS: the way there leads by %s, which is no ENI", e.To, e.By)
+}
+
+// Hint says where to look.
+func (e *WayError) Hint() string {
+	return fmt.Sprintf("ip route get %s shows the way; no container network or VPN may have it", e.To)
+}
+
+func (h *Host) checkWay(seen *Actual) error {
+	if !onTheWay(h.IMDS) {
+		return nil
+	}
+	known, err := h.state().known(facts.ENI{})
+	if err != nil {
+		return err
+	}
+	return checkWay(h.Kernel, h.IMDS, seen, known)
+}
+
+// CheckWay refuses to ask IMDS at an address to which main leads by a bridge, a
+// tunnel or the like: there a container or a VPN would answer in its place.
+// Elsewhere than at the link-local address it is where somebody says that it is.
+func CheckWay(k Kernel, to netip.Addr) error {
+	if !onTheWay(to) {
+		return nil
+	}
+	return checkWay(k, to, nil, Known{})
+}
+
+func onTheWay(to netip.Addr) bool { return to.Is4() && to.IsLinkLocalUnicast() }
+
+func checkWay(k Kernel, to netip.Addr, seen *Actual, known Known) error {
+	if seen == nil {
+		seen = new(Actual)
+		var err error
+		if seen.Links, err = k.Links(); err == nil {
+			seen.Routes, err = k.Routes()
+		}
+		if err != nil {
+			return fmt.Errorf("cannot ask the kernel: %w", err)
+		}
+	}
+	if l, ok := wayTo(to, seen.Links, seen.Routes); ok && !known.canBeENI(l, seen.Links) {
+		return &WayError{to, l.Name}
+	}
+	return nil
+}
+
+// wayTo is the interface by which main leads to an address.
+func wayTo(to netip.Addr, links []Link, routes []Route) (Link, bool) {
+	best := Route{Dst: netip.PrefixFrom(to, -1)}
+	for _, r := range routes {
+		if r.Table != unix.RT_TABLE_MAIN || !r.Dst.Contains(to) {
+			continue
+		}
+		if r.Dst.Bits() > best.Dst.Bits() || (r.Dst.Bits() == best.Dst.Bits() && r.Metric < best.Metric) {
+			best = r
+		}
+	}
+	for _, l := range links {
+		if l.Index == best.LinkIndex {
+			return l, true
+		}
+	}
+	return Link{}, false
+}
