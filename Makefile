@@ -68,5 +68,5 @@ fuzz: ## fuzz everything that is parsed, FUZZTIME each
 	@for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
 	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x $$p || exit 1; done; done
 
-update: ## write the golden files anew
+update: ## write the golden files and the tables of docs/reliability.md anew
 	$(GO) test ./render -update

@@ -1,0 +1,53 @@
+// Package report keeps what tests found in a document, so that it cannot drift.
+package report
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/diff"
+)
+
+var update = flag.Bool("update", false, "write what the tests found into the documents")
+
+// Section holds a section of a document against what a test found: the lines
+// between <!-- begin NAME --> and <!-- end NAME -->. With -update the section
+// is written anew; the packages of one document are then tested one by one
+// (go test -p 1).
+func Section(t testing.TB, doc, name, found string) {
+	t.Helper()
+	text, err := os.ReadFile(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := replace(text, name, found)
+	if err != nil {
+		t.Fatalf("%s: %v", doc, err)
+	}
+	if bytes.Equal(text, want) {
+		return
+	}
+	if !*update {
+		t.Errorf("%s is not what the tests found; \"make update\" writes it anew:\n%s", doc, diff.Diff(doc, text, "found", want))
+		return
+	}
+	if err := os.WriteFile(doc, want, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func replace(text []byte, name, found string) ([]byte, error) {
+	begin, end := []byte("<!-- begin "+name+" -->\n"), []byte("<!-- end "+name+" -->\n")
+	before, rest, ok := bytes.Cut(text, begin)
+	if !ok {
+		return nil, fmt.Errorf("no line %q", bytes.TrimSpace(begin))
+	}
+	_, after, ok := bytes.Cut(rest, end)
+	if !ok {
+		return nil, fmt.Errorf("no line %q after %q", bytes.TrimSpace(end), bytes.TrimSpace(begin))
+	}
+	return bytes.Join([][]byte{before, begin, []byte(found), end, after}, nil), nil
+}
