@@ -57,7 +57,14 @@ func (h *Host) addDevice(ctx context.Context, link Link, links []Link) error {
 	if err != nil {
 		h.logf(name, "%v", err)
 	}
-	if up, err := h.primaryIsUp(e, links); err != nil {
+	known, err := h.state().known(e)
+	if err != nil {
+		return err
+	}
+	if known.Primary == link.MAC {
+		return &PrimaryError{name}
+	}
+	if up, err := h.primaryIsUp(known, links); err != nil {
 		return err
 	} else if !up {
 		h.logf(name, "the primary ENI has no address yet: nothing done until it has")
@@ -125,10 +132,9 @@ func (h *Host) placeNow(ctx context.Context, link Link, last facts.ENI) facts.EN
 
 // primaryIsUp says whether the primary has an address, which is how IMDS is
 // reached. True if it is not known which interface that is.
-func (h *Host) primaryIsUp(e facts.ENI, links []Link) (bool, error) {
-	known, err := h.state().known(e)
-	if err != nil || known.Primary == (facts.MAC{}) {
-		return true, err
+func (h *Host) primaryIsUp(known Known, links []Link) (bool, error) {
+	if known.Primary == (facts.MAC{}) {
+		return true, nil
 	}
 	known.MACs = []facts.MAC{known.Primary}
 	primary := known.members(links) // the address may be a bridge's
