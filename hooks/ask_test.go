@@ -1,0 +1,153 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"ec2net/facts"
+)
+
+func imdsSays(status int) error {
+	return fmt.Errorf("asked: %w", &facts.IMDSError{Status: status})
+}
+
+func TestAfter(t *testing.T) {
+	for _, c := range []struct {
+		failure        error
+		known, patient bool
+		want           consequence
+	}{
+		{imdsSays(http.StatusForbidden), true, true, useLast},
+		{imdsSays(http.StatusForbidden), true, false, useLast},
+		{imdsSays(http.StatusForbidden), false, true, giveUp},
+		{imdsSays(http.StatusForbidden), false, false, useLease},
+		{imdsSays(http.StatusNotFound), false, true, askAgain}, // not complete yet
+		{imdsSays(http.StatusTooManyRequests), false, true, askAgain},
+		{imdsSays(http.StatusServiceUnavailable), false, true, askAgain},
+		{context.DeadlineExceeded, false, true, askAgain},
+		{&WayError{}, false, true, askAgain}, // DHCP may bring a better way
+		{errors.New("no route to host"), false, false, useLease},
+		{errors.New("no route to host"), true, true, useLast},
+	} {
+		if got := after(c.failure, c.known, c.patient); got != c.want {
+			t.Errorf("%v, known %v, patient %v: %d, want %d", c.failure, c.known, c.patient, got, c.want)
+		}
+	}
+}
+
+// slow is an IMDS that says nothing until it is not waited for any longer.
+type slow struct {
+	Source
+	err  error // says this at once, instead
+	asks int
+}
+
+func (s *slow) ENI(ctx context.Context, _ string, _ facts.MAC, _ facts.Numbers) (facts.ENI, error) {
+	s.asks++
+	if s.err != nil {
+		return facts.ENI{}, s.err
+	}
+	<-ctx.Done()
+	return facts.ENI{}, ctx.Err()
+}
+
+// still is a kernel in which nothing changes.
+type still struct {
+	Kernel
+	links []Link
+}
+
+func (k still) Links() ([]Link, error) { return k.links, nil }
+
+// What asking costs IMDS, and whoever waits, at most.
+func TestAskBounds(t *testing.T) {
+	link := Link{Name: "eth1", Index: 2, MAC: macs["eth1"]}
+	for _, c := range []struct {
+		name string
+		imds *slow
+		asks int
+		wait time.Duration
+	}{
+		{"says nothing", &slow{}, 5, hotplugIMDS},
+		{"says no at once", &slow{err: imdsSays(http.StatusServiceUnavailable)}, 9, hotplugIMDS},
+		{"switched off", &slow{err: imdsSays(http.StatusForbidden)}, 1, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := &Host{Source: c.imds, Kernel: still{links: []Link{link}}, Numbers: facts.DefaultNumbers}
+				start := time.Now()
+				if _, err := h.askUntilComplete(t.Context(), link); err == nil {
+					t.Error("no error")
+				}
+				if wait := time.Since(start); c.imds.asks > c.asks || wait > c.wait || wait < c.wait/2 {
+					t.Errorf("asked %d times in %v, want %d in %v", c.imds.asks, wait, c.asks, c.wait)
+				}
+			})
+		})
+	}
+}
+
+// While IMDS is asked, the device may go, or another may come in its place.
+func TestAskGone(t *testing.T) {
+	link := Link{Name: "eth1", Index: 2, MAC: macs["eth1"]}
+	for _, now := range [][]Link{nil, {{Name: "eth1", Index: 3, MAC: macs["eth1"]}}, {{Name: "eth1", Index: 2, MAC: macs["eth2"]}}} {
+		synctest.Test(t, func(t *testing.T) {
+			imds := &slow{err: imdsSays(http.StatusNotFound)}
+			h := &Host{Source: imds, Kernel: still{links: now}, Numbers: facts.DefaultNumbers}
+			_, err := h.askUntilComplete(t.Context(), link)
+			var gone *GoneError
+			if errors.As(err, &gone) != (now == nil) || errors.Is(err, errReplaced) != (now != nil) || imds.asks != 1 {
+				t.Errorf("%v: %v, asked %d times", now, err, imds.asks)
+			}
+		})
+	}
+}
+
+// A container or a VPN that has the way to IMDS is not asked.
+func TestWayToIMDS(t *testing.T) {
+	imds := netip.MustParseAddr("169.254.169.254")
+	onMachine(t, func(m *machine) {
+		m.IMDS = imds
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = "docker9"
+		check(t, m.netns.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}))
+		bridge := attrs.Name
+		check(t, CheckWay(m.Kernel, imds)) // no way at all: asking will tell
+
+		eth0, err := m.netns.LinkByName("eth0")
+		check(t, err)
+		check(t, m.netns.RouteAdd(&netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: []byte{10, 0, 0, 1}}))
+		check(t, CheckWay(m.Kernel, imds))
+
+		ready(t, m)
+		m.address(t, bridge, "169.254.169.1/24")
+		var way *WayError
+		if err := CheckWay(m.Kernel, imds); !errors.As(err, &way) || way.By != bridge {
+			t.Errorf("by a bridge: %v", err)
+		}
+		if err := CheckWay(m.Kernel, netip.MustParseAddr("192.0.2.1")); err != nil {
+			t.Errorf("an endpoint that somebody chose: %v", err)
+		}
+		m.vpc.asks, m.log = 0, nil
+		m.lease(t, "eth1", "RENEW", "10.0.1.20")
+		if m.vpc.asks != 0 || !strings.Contains(strings.Join(m.log, "\n"), "going on with what IMDS said last") {
+			t.Errorf("asked %d times:\n%s", m.vpc.asks, strings.Join(m.log, "\n"))
+		}
+		same(t, "rules", m.rulesNow(t), readyRules)
+
+		// A bridge on top of the primary is the primary.
+		l, err := m.netns.LinkByName(bridge)
+		check(t, err)
+		check(t, m.netns.LinkSetHardwareAddr(l, primaryMAC[:]))
+		check(t, CheckWay(m.Kernel, imds))
+	})
+}

@@ -1,0 +1,172 @@
+package hooks
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"ec2net/render"
+)
+
+// Whoever configures an interface already has it to himself.
+func TestGuest(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		link, _, err := m.link("eth1")
+		check(t, err)
+		networkd := fmt.Sprintf("/run/systemd/netif/links/%d", link.Index)
+		manager := fmt.Sprintf("/run/NetworkManager/devices/%d", link.Index)
+		const helper = "/run/network/interfaces.d/eth1"
+		for _, c := range []struct {
+			name       string
+			path, text string
+			rule       render.Rule
+			owner      string // empty: ec2net's
+		}{
+			{name: "nobody"},
+			{name: "networkd, unmanaged", path: networkd, text: "ADMIN_STATE=unmanaged\nOPER_STATE=off\n"},
+			{name: "networkd, which has no file for it", path: networkd, text: "ADMIN_STATE=pending\n"},
+			{name: "networkd", path: networkd, owner: "systemd-networkd configures it, by /etc/systemd/network/eth.network",
+				text: "ADMIN_STATE=configured\nNETWORK_FILE=/etc/systemd/network/eth.network\n"},
+			{name: "netplan", path: networkd, owner: "netplan",
+				text: "ADMIN_STATE=configuring\nNETWORK_FILE=/run/systemd/network/10-netplan-eth1.network\n"},
+			{name: "NetworkManager, unmanaged", path: manager, text: "[device]\nmanaged=false\n"},
+			{name: "NetworkManager", path: manager, text: "[device]\nmanaged=true\n", owner: "NetworkManager manages it"},
+			{name: "an administrator's stanza", path: "/etc/network/interfaces.d/lan.cfg", owner: "/etc/network/interfaces.d/lan.cfg",
+				text: "auto eth1\niface eth1 inet static\n  address 10.0.1.20/24\n"},
+			{name: "a stanza for another", path: "/etc/network/interfaces.d/lan.cfg", text: "iface eth10 inet dhcp\n"},
+			{name: "cloud-ifupdown-helper", path: helper, text: "auto eth1\niface eth1 inet dhcp\n", owner: "cloud-ifupdown-helper"},
+			{name: "the VPC CNI plugin", rule: vpcCNI, owner: "VPC CNI"},
+			{name: "another tool's table", owner: `"pref 32765 from 10.0.1.20 lookup 10001 protocol 0"`,
+				rule: render.Rule{Priority: 32765, From: netip.MustParsePrefix("10.0.1.20/32"), Table: 10001}},
+			{name: "an older tool's table, which is ec2net's",
+				rule: render.Rule{Priority: 32765, From: netip.MustParsePrefix("10.0.1.20/32"), Table: 1001}},
+			{name: "another address's rule", rule: render.Rule{Priority: 100, From: netip.MustParsePrefix("10.7.0.1/32"), Table: 77}},
+		} {
+			_, err := m.Tree.Write(interfacesFile, []byte("source /run/network/interfaces.d/*\nsource /etc/network/interfaces.d/*.cfg\n"))
+			check(t, err)
+			m.address(t, "eth1", "10.0.1.20/24")
+			if c.path != "" {
+				_, err := m.Tree.Write(c.path, []byte(c.text))
+				check(t, err)
+			}
+			if c.rule.Table != 0 {
+				c.rule.SuppressPrefixLength, c.rule.SuppressGroup = -1, -1
+				m.foreign(t, c.rule)
+			}
+			before := m.rulesNow(t)
+			m.ran, m.log, m.vpc.asks = nil, nil, 0
+			err = m.Add(t.Context(), "eth1")
+			var guest *GuestError
+			switch {
+			case c.owner == "":
+				check(t, err)
+				same(t, c.name+": programs", m.ran, []string{"ifup eth1"})
+			case !errors.As(err, &guest) || !strings.Contains(err.Error(), c.owner) || guest.Hint() == "":
+				t.Errorf("%s: %v", c.name, err)
+			default:
+				same(t, c.name+": programs", m.ran, nil)
+				same(t, c.name+": rules", m.rulesNow(t), before)
+				if m.vpc.asks != 0 || m.file(t, "/etc/network/interfaces.d/eth1.cfg") != "" {
+					t.Errorf("%s: asked IMDS %d times, or left a file", c.name, m.vpc.asks)
+				}
+			}
+			if c.rule.Table != 0 {
+				rules, err := m.Kernel.Rules()
+				check(t, err)
+				for _, k := range rules {
+					if k.Priority == c.rule.Priority && k.Table == c.rule.Table {
+						check(t, m.Kernel.Apply(deleteRule{k}))
+					}
+				}
+			}
+			if c.path != "" {
+				check(t, m.Tree.Remove(c.path))
+			}
+			m.forget(t, "eth1")
+		}
+	})
+}
+
+// forget makes an interface one that ec2net has never seen.
+func (m *machine) forget(t *testing.T, name string) {
+	t.Helper()
+	check(t, m.Remove(t.Context(), name))
+	files, err := m.Tree.List(stateDir)
+	check(t, err)
+	for _, f := range files {
+		if strings.HasPrefix(f, name+".") {
+			check(t, m.Tree.Remove(stateDir+"/"+f))
+		}
+	}
+	cfg, err := cfgPath(name)
+	check(t, err)
+	check(t, m.Tree.Remove(cfg))
+}
+
+// What ec2net has brought up stays its own, whoever shows up later.
+func TestGuestLater(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		link, _, err := m.link("eth1")
+		check(t, err)
+		_, err = m.Tree.Write(fmt.Sprintf("/run/NetworkManager/devices/%d", link.Index), []byte("managed=true\n"))
+		check(t, err)
+		m.lease(t, "eth1", "RENEW", "10.0.1.20")
+		check(t, m.Add(t.Context(), "eth1"))
+		same(t, "rules", m.rulesNow(t), readyRules)
+	})
+}
+
+func TestUnmanaged(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		m.Unmanaged = Patterns{"cali*", "eth[2-9]"}
+		check(t, m.Add(t.Context(), "eth1"))
+		var left *UnmanagedError
+		for what, err := range map[string]error{"add": m.Add(t.Context(), "eth2"), "remove": m.Remove(t.Context(), "eth2")} {
+			if !errors.As(err, &left) || !strings.Contains(err.Error(), "EC2NET_UNMANAGED") {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		m.log = nil
+		m.address(t, "eth2", "10.0.1.30/24")
+		m.lease(t, "eth2", "BOUND", "10.0.1.30")
+		same(t, "rules", m.rulesNow(t), nil)
+		same(t, "log", m.log, nil)
+	})
+	for text, ok := range map[string]bool{"eth1 ens*": true, "": true, "eth[": false, "a/b": false} {
+		if _, err := ParsePatterns(text); (err == nil) != ok {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+func TestSourced(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		const more, cfg = "/etc/network/more/here", "source /etc/network/interfaces.d/*.cfg\n"
+		for _, c := range []struct {
+			name, interfaces, more string
+			ok                     bool
+		}{
+			{"at once", cfg, "", true},
+			{"relative", "source interfaces.d/*\n", "", true},
+			{"two on a line", "source /nowhere interfaces.d/eth*.cfg\n", "", true},
+			{"by way of another", "source more/*\n", cfg, true},
+			{"by way of a folder", "source-directory /etc/network/more\n", cfg, true},
+			{"in a ring", "source more/here\n", "source more/here\nsource /etc/network/interfaces\n", false},
+			{"a folder, where names with dots do not count", "source-directory interfaces.d\n", "", false},
+			{"another name", "source interfaces.d/*.conf\n", "", false},
+			{"in a comment", "# " + cfg, "", false},
+			{"no file", "", "", false},
+		} {
+			_, err := m.Tree.Write(interfacesFile, []byte(c.interfaces))
+			check(t, err)
+			_, err = m.Tree.Write(more, []byte(c.more))
+			check(t, err)
+			if err := m.checkSourced("eth1"); (err == nil) != c.ok {
+				t.Errorf("%s: %v", c.name, err)
+			}
+		}
+	})
+}
