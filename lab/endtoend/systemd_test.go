@@ -18,6 +18,11 @@ func TestSystemd(t *testing.T) {
 			eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
 			i := boot(t, v, lab.Setup{Release: release, Systemd: true, Prepare: "systemctl enable ec2net-scan.service"})
 			i.WaitRunning(t)
+			// On systemd's scale of 0 to 10. The two that run ifup, and with it
+			// whatever an administrator has it run, are not confined.
+			for _, unit := range []string{"scan", "docker", "primary"} {
+				i.Sh(t, "systemd-analyze security --no-pager --threshold=29 ec2net-"+unit+".service")
+			}
 			eth1.Attach(t, "eth1")
 			waitUp(t, i, "eth1")
 			i.WaitSh(t, "test inactive = $(systemctl is-active ec2net-hotplug@eth1.service)")
@@ -46,6 +51,29 @@ func TestSystemd(t *testing.T) {
 			if n := clients(t, i, "eth1"); n != 0 {
 				t.Errorf("%d DHCP clients are left", n)
 			}
+			noneFailed(t, i)
+		})
+	}
+}
+
+// What the docker unit is confined to is enough for either iptables.
+func TestDockerUnit(t *testing.T) {
+	t.Parallel()
+	for _, backend := range []string{"nft", "legacy"} {
+		t.Run(backend, func(t *testing.T) {
+			t.Parallel()
+			v := lab.NewVPC(t, lab.Plan{})
+			i := boot(t, v, lab.Setup{Systemd: true, Prepare: "update-alternatives --set iptables /usr/sbin/iptables-" + backend})
+			i.WaitRunning(t)
+			eth1 := v.AddENI(t, "10.0.0.20")
+			eth1.Attach(t, "eth1")
+			waitUp(t, i, "eth1")
+			i.Sh(t, `
+rm -f /run/xtables.lock
+systemctl start ec2net-docker.service
+iptables -t mangle -S | grep -q -e '-j ec2net-docker'
+systemctl stop ec2net-docker.service
+! iptables -t mangle -S | grep -q ec2net-docker`)
 			noneFailed(t, i)
 		})
 	}
