@@ -65,7 +65,7 @@ func (h *Host) OnLease(ctx context.Context, l Lease) error {
 		return err
 	}
 	if l.Reason == "BOUND" || l.Reason == "REBOOT" {
-		return h.scanAfterPrimary(ctx, l.Interface)
+		return h.scanAfterPrimary(l.Interface)
 	}
 	return nil
 }
@@ -82,12 +82,12 @@ func (h *Host) ours(name string) (bool, error) {
 
 // scanAfterPrimary comes back to ENIs that were plugged in while the primary
 // had no address.
-func (h *Host) scanAfterPrimary(ctx context.Context, name string) error {
+func (h *Host) scanAfterPrimary(name string) error {
 	e, remembered, err := h.state().facts(name)
 	if err != nil || !remembered || !e.Primary {
 		return nil
 	}
-	if err := h.ScanKnown(ctx); err != nil {
+	if err := h.scanKnown(); err != nil {
 		h.logf(name, "%v", err) // the lease itself is in order
 	}
 	return nil

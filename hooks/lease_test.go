@@ -44,8 +44,47 @@ func TestLease(t *testing.T) {
 		for _, end := range []string{"EXPIRE", "FAIL", "RELEASE", "STOP", "NAK", "STOPPED", "DEPARTED"} {
 			m.lease(t, "eth1", end, "")
 			same(t, "rules after "+end, m.rulesNow(t), nil)
-			m.lease(t, "eth1", "BOUND", "10.0.1.20")
-			same(t, "rules after BOUND", m.rulesNow(t), readyRules)
+			for _, begin := range []string{"BOUND", "RENEW", "REBIND", "REBOOT", "TIMEOUT", "INFORM", "STATIC"} {
+				m.lease(t, "eth1", end, "")
+				m.lease(t, "eth1", begin, "10.0.1.20")
+				same(t, "rules after "+begin, m.rulesNow(t), readyRules)
+			}
+		}
+	})
+}
+
+// Before the first packet of an ENI, every ENI that is known is in the group:
+// the group rule, if it is there, relies on it.
+func TestGroupComesFirst(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		check(t, m.Add(t.Context(), "eth1"))
+		links, err := m.Kernel.Links()
+		check(t, err)
+		for name, want := range map[string]int{"eth0": 1000, "eth1": 1000, "eth2": 0} {
+			if l, _ := linkNamed(links, name); l.Group != want {
+				t.Errorf("%s is in group %d", name, l.Group)
+			}
+		}
+	})
+}
+
+// A rule at an ENI's number that looks at more than ec2net's rules do is none
+// of them, whatever else it says.
+func TestOddRule(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		odd := netlink.NewRule()
+		odd.Priority, odd.Table, odd.Protocol, odd.IPProto = 1001, 1001, render.RuleProtocol, 6
+		odd.Src = &net.IPNet{IP: net.IP{10, 0, 1, 20}, Mask: net.CIDRMask(32, 32)}
+		check(t, m.netns.RuleAdd(odd))
+		m.lease(t, "eth1", "RENEW", "10.0.1.20")
+		same(t, "rules", m.rulesNow(t), readyRules)
+		rules, err := m.Kernel.Rules()
+		check(t, err)
+		for _, k := range rules {
+			if k.Odd {
+				t.Errorf("%v is left", k)
+			}
 		}
 	})
 }

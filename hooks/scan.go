@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"ec2net/facts"
 )
@@ -13,18 +14,31 @@ import (
 func (h *Host) Scan(ctx context.Context) error {
 	asking, cancel := context.WithTimeout(ctx, leaseIMDS)
 	defer cancel()
+	known, err := h.state().known(facts.ENI{})
+	if err != nil {
+		return err
+	}
 	// What is known needs no answer of IMDS's.
-	known := h.ScanKnown(ctx)
-	macs, err := h.Source.MACs(asking)
+	failed := h.scan(known.MACs)
+	macs, err := h.attached(asking)
 	if err != nil {
 		h.Log(fmt.Sprintf("scan: %v; only the ENIs that are known were looked at", err))
-		return known
+		return failed
 	}
-	return errors.Join(known, h.scan(macs))
+	unknown := slices.DeleteFunc(macs, func(mac facts.MAC) bool { return slices.Contains(known.MACs, mac) })
+	return errors.Join(failed, h.scan(unknown))
 }
 
-// ScanKnown is Scan for the ENIs that ec2net has configured before.
-func (h *Host) ScanKnown(context.Context) error {
+// attached are the MACs that IMDS has, if the way there is IMDS's.
+func (h *Host) attached(ctx context.Context) ([]facts.MAC, error) {
+	if err := h.checkWay(nil); err != nil {
+		return nil, err
+	}
+	return h.Source.MACs(ctx)
+}
+
+// scanKnown is Scan for the ENIs that ec2net has configured before.
+func (h *Host) scanKnown() error {
 	known, err := h.state().known(facts.ENI{})
 	if err != nil {
 		return err

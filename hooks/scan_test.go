@@ -1,0 +1,43 @@
+package hooks
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+// Scan has udev add what is attached and not configured, and nothing else.
+func TestScan(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		scan := func(when string, want ...string) {
+			t.Helper()
+			m.added = nil
+			check(t, m.Scan(t.Context()))
+			same(t, when, m.added, want)
+		}
+		delete(m.vpc.enis, macs["eth2"]) // no ENI
+		scan("attached, and nothing done", "eth0", "eth1")
+		ready(t, m)
+		scan("configured: the primary is known, too")
+		l, err := m.netns.LinkByName("eth1")
+		check(t, err)
+		check(t, m.netns.LinkSetDown(l))
+		scan("taken down by somebody else", "eth1")
+		m.address(t, "eth1", "10.0.1.20/24")
+		scan("up again")
+		check(t, m.state().clearConfigured("eth1"))
+		scan("after a boot", "eth1")
+
+		m.vpc.err, m.log = errors.New("IMDS is gone"), nil
+		scan("what is known needs no IMDS", "eth1")
+		if !strings.Contains(strings.Join(m.log, "\n"), "scan: IMDS is gone; only the ENIs that are known were looked at") {
+			t.Errorf("log:\n%s", strings.Join(m.log, "\n"))
+		}
+		m.Unmanaged = Patterns{"eth1"}
+		scan("kept from ec2net")
+		m.Unmanaged, m.Replay = nil, func(string) error { return errors.New("no such file") }
+		if err := m.Scan(t.Context()); err == nil || !strings.Contains(err.Error(), "cannot have udev add eth1: no such file") {
+			t.Errorf("%v", err)
+		}
+	})
+}
