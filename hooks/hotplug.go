@@ -231,6 +231,13 @@ func (h *Host) joinGroup(ctx context.Context, e facts.ENI) error {
 func (h *Host) ifup(ctx context.Context, link Link, e facts.ENI, was bool) error {
 	ctx, cancel := context.WithTimeout(ctx, ifupLimit)
 	defer cancel()
+	// Before: should this be killed, the next device of the name is known not to
+	// be the one that ifupdown has in mind, and that one is taken down first.
+	if !was {
+		if err := h.state().setConfigured(link, e.Table); err != nil {
+			return err
+		}
+	}
 	if err := h.Run(ctx, "ifup", link.Name); err != nil {
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), ifupLimit)
 		defer cancel()
@@ -239,7 +246,7 @@ func (h *Host) ifup(ctx context.Context, link Link, e facts.ENI, was bool) error
 	if !was {
 		h.logf(link.Name, "ifup done: %s, table %d", e.ID, e.Table)
 	}
-	return h.state().setConfigured(link, e.Table)
+	return nil
 }
 
 // Remove takes down an ENI that was detached, or that somebody wants down. The
@@ -305,7 +312,10 @@ func (h *Host) takeDown(ctx context.Context, name string) error {
 		}
 	}
 	err = errors.Join(err, h.takeRules(ctx, name, "removed"))
-	// Not before: what is written there tells the number of the rules.
-	err = errors.Join(err, h.state().clearConfigured(name))
+	if err == nil {
+		// Not before: it tells the number of the rules, and that ifupdown counts
+		// the interface as up.
+		err = h.state().clearConfigured(name)
+	}
 	return errors.Join(err, h.dockerAgain(ctx))
 }

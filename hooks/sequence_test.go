@@ -1,0 +1,437 @@
+package hooks
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ec2net/facts"
+)
+
+var (
+	sequences = flag.Int("sequences", 40, "how many random sequences TestSequences runs")
+	seed      = flag.Uint64("seed", 1, "the seed of the first one; the others follow")
+)
+
+// sequenceSteps is how many steps a sequence has.
+const sequenceSteps = 200
+
+// TestSequences has random things happen to a machine, 200 in a sequence, and
+// holds a model beside it: what has to be there after each step. With -seed a
+// sequence happens again as it was. Time is the bubble's, so waiting for an
+// IMDS that is gone takes none.
+func TestSequences(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs a network namespace, so root")
+	}
+	for s := *seed; s < *seed+uint64(*sequences); s++ {
+		t.Run(fmt.Sprintf("seed %d", s), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				runtime.LockOSThread() // and never unlocked: the thread and its namespace end here
+				(&sequence{world: newWorld(t), rng: rand.New(rand.NewPCG(s, 0)), t: t,
+					seen: map[string][]facts.ENI{}, owed: map[string]bool{}}).run()
+			})
+		})
+	}
+}
+
+// sequence is a world, and the model of it.
+type sequence struct {
+	*world
+	t   *testing.T
+	rng *rand.Rand
+	// seen is what IMDS said last under a name; several if ec2net was struck, and
+	// may have noted it or not.
+	seen map[string][]facts.ENI
+	// owed are the names of which a run of ec2net was struck, or could not be
+	// done: what is more than the least is not asked for until a run is well.
+	owed map[string]bool
+	// slack are addresses that ec2net may have given an interface without
+	// having noted it.
+	slack []string
+}
+
+func (s *sequence) run() {
+	for range sequenceSteps {
+		s.step()
+		if s.t.Failed() {
+			break
+		}
+	}
+	if !s.t.Failed() {
+		s.settle()
+	}
+	if s.t.Failed() {
+		s.t.Logf("the steps:\n%s\nthe log:\n%s", strings.Join(s.steps, "\n"), strings.Join(s.log[max(0, len(s.log)-30):], "\n"))
+	}
+}
+
+var names = []string{"eth1", "eth2", "eth3"}
+
+func (s *sequence) step() {
+	name := names[s.rng.IntN(len(names))]
+	_, there := s.attached[name]
+	*s.strike = strike{}
+	switch p := s.rng.IntN(100); {
+	case p < 25:
+		*s.strike = strike{at: 1 + s.rng.IntN(40)} // killed
+	case p < 45:
+		*s.strike = strike{at: 1 + s.rng.IntN(40), err: errnos[s.rng.IntN(len(errnos))]}
+	}
+	switch p := s.rng.IntN(100); {
+	case p < 20 && !there:
+		mac, ips := s.newENI()
+		if mac == (facts.MAC{}) {
+			return
+		}
+		s.note("plug %s, %s: %v", name, mac, ips)
+		s.plug(s.t, name, mac, ips)
+		s.add(name)
+	case p < 20:
+		s.note("udev adds %s again", name)
+		s.add(name)
+	case p < 32 && there:
+		s.note("unplug %s", name)
+		s.unplug(s.t, name)
+		s.remove(name)
+	case p < 36 && there:
+		// udev's events come late: remove after the next device is there, or
+		// not at all.
+		mac, ips := s.newENI()
+		if mac == (facts.MAC{}) {
+			return
+		}
+		first := s.rng.IntN(3)
+		s.note("unplug %s and plug in %s: %v, events %d", name, mac, ips, first)
+		s.unplug(s.t, name)
+		s.plug(s.t, name, mac, ips)
+		if first == 0 {
+			s.remove(name)
+		}
+		s.add(name)
+		if first == 1 {
+			s.remove(name)
+		}
+	case p < 65 && s.up[name].IsValid():
+		s.leaseEvent(name, []string{"RENEW", "RENEW", "REBIND", "BOUND"}[s.rng.IntN(4)])
+	case p < 69 && s.up[name].IsValid():
+		s.leaseEvent(name, []string{"EXPIRE", "FAIL", "NAK"}[s.rng.IntN(3)])
+	case p < 75 && there:
+		s.note("%s is taken down by hand", name)
+		s.down(name)
+	case p < 79:
+		s.note("lease of eth0")
+		s.ran1("eth0", func() error {
+			return s.OnLease(s.t.Context(), Lease{"eth0", "BOUND", netip.MustParseAddr("10.0.0.10")})
+		})
+		s.replayed()
+	case p < 82:
+		s.note("scan")
+		s.ran1("scan", func() error { return s.Scan(s.t.Context()) })
+		s.replayed()
+	case p < 90 && there:
+		s.changeAddresses(name)
+	case p < 97:
+		s.vpc.err = nil
+		if s.rng.IntN(2) == 0 {
+			s.vpc.err = failures[s.rng.IntN(len(failures))]
+		}
+		s.note("IMDS: %v", s.vpc.err)
+	case p < 99:
+		s.note("reboot")
+		s.powerOn(s.t)
+		s.slack = nil
+		for _, name := range s.shuffled() {
+			s.add(name)
+		}
+	}
+	if wrong := s.always(s.t); len(wrong) > 0 {
+		s.fail("%s", strings.Join(wrong, "\n"))
+	}
+}
+
+func (s *sequence) note(format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	if s.strike.at > 0 {
+		line += fmt.Sprintf(" [struck at call %d: %v]", s.strike.at, s.strike.err)
+	}
+	s.steps = append(s.steps, line)
+}
+
+func (s *sequence) fail(format string, args ...any) {
+	s.t.Helper()
+	s.t.Errorf("after step %d, %q: %s\nrules:\n  %s", len(s.steps), s.steps[len(s.steps)-1], fmt.Sprintf(format, args...), strings.Join(s.kernelRules(s.t), "\n  "))
+}
+
+// newENI makes an ENI that is not attached; a zero MAC if all are.
+func (s *sequence) newENI() (facts.MAC, []netip.Addr) {
+	i := byte(1 + s.rng.IntN(4))
+	mac := facts.MAC{2, 0, 0, 0, 1, i}
+	for _, taken := range s.attached {
+		if taken == mac {
+			return facts.MAC{}, nil
+		}
+	}
+	subnet := 1 + i%2
+	ips := []netip.Addr{netip.AddrFrom4([4]byte{10, 0, subnet, 10 * i})}
+	for n := range s.rng.IntN(3) {
+		ips = append(ips, netip.AddrFrom4([4]byte{10, 0, subnet, 10*i + 1 + byte(n)}))
+	}
+	return mac, ips
+}
+
+// changeAddresses has EC2 give an ENI another number of secondary addresses.
+func (s *sequence) changeAddresses(name string) {
+	mac := s.attached[name]
+	e := s.vpc.enis[mac]
+	first := e.IPv4[0].As4()
+	e.IPv4 = e.IPv4[:1:1]
+	for n := range s.rng.IntN(4) {
+		e.IPv4 = append(e.IPv4, netip.AddrFrom4([4]byte{first[0], first[1], first[2], first[3] + 1 + byte(n)}))
+	}
+	s.vpc.enis[mac] = e
+	s.note("IMDS has %v for %s", e.IPv4, name)
+}
+
+func (s *sequence) shuffled() []string {
+	all := slices.Sorted(maps.Keys(s.attached))
+	s.rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	return all
+}
+
+// ran1 runs ec2net once, checks how long it took, and says whether it came to
+// its end unstruck. An error without a cause is one of the test's findings.
+func (s *sequence) ran1(name string, run func() error) (well bool) {
+	s.t.Helper()
+	start, hit := time.Now(), s.strike.hit
+	err := survive(run)
+	// 40 s for IMDS and, at most, what a hook waits for it in ifup and ifdown.
+	if took := time.Since(start); took > hotplugIMDS+oneIMDS+3*leaseIMDS {
+		s.fail("took %v", took)
+	}
+	if s.strike.hit != hit {
+		s.steps = append(s.steps, fmt.Sprintf("  struck at %s: %v", s.strike.hit, err))
+		s.owed[name] = true
+		if s.vpc.err == nil {
+			s.seen[name] = append(s.seen[name], s.vpc.enis[s.attached[name]])
+		}
+		// An address may have been given and not been noted.
+		for _, a := range s.vpc.enis[s.attached[name]].IPv4 {
+			s.slack = append(s.slack, a.String())
+		}
+		return false
+	}
+	if err != nil {
+		s.owed[name] = true
+		if s.vpc.err == nil {
+			s.fail("%s: %v", name, err)
+		}
+		s.steps = append(s.steps, fmt.Sprintf("  %v", err))
+		return false
+	}
+	return true
+}
+
+// told notes what IMDS has told an ec2net that came to its end.
+func (s *sequence) told(name string) {
+	if s.vpc.err == nil {
+		s.seen[name] = []facts.ENI{s.vpc.enis[s.attached[name]]}
+	}
+}
+
+func (s *sequence) add(name string) {
+	if _, there := s.attached[name]; !there {
+		var gone *GoneError
+		if err := survive(func() error { return s.Add(s.t.Context(), name) }); !errors.As(err, &gone) && s.strike.hit == "" {
+			s.fail("no device: %v", err)
+		}
+		return
+	}
+	before := s.kernelRules(s.t)
+	lease, was := s.up[name]
+	if !s.ran1(name, func() error { return s.Add(s.t.Context(), name) }) {
+		if was {
+			s.kept(name, lease, before)
+		}
+		return
+	}
+	s.told(name)
+	s.owed[name] = false
+	s.whole(name)
+}
+
+func (s *sequence) remove(name string) {
+	hadDevice := s.up[name].IsValid()
+	if !s.ran1(name, func() error { return s.RemoveIfGone(s.t.Context(), name) }) {
+		return
+	}
+	if _, there := s.attached[name]; there && hadDevice {
+		return // a late event
+	}
+	if _, there := s.attached[name]; !there {
+		s.owed[name] = false
+		s.none(name)
+	}
+}
+
+func (s *sequence) down(name string) {
+	if s.ran1(name, func() error { return s.Remove(s.t.Context(), name) }) {
+		s.none(name)
+	}
+}
+
+func (s *sequence) leaseEvent(name, reason string) {
+	s.note("%s of %s", reason, name)
+	before, lease := s.kernelRules(s.t), s.up[name]
+	well := s.ran1(name, func() error { return s.OnLease(s.t.Context(), Lease{name, reason, lease}) })
+	if leaseEvents[reason] == leaseGone {
+		if well {
+			s.none(name)
+		}
+		s.owed[name] = true // the client is without a lease, and asks for one
+		return
+	}
+	if !well {
+		s.kept(name, lease, before)
+		return
+	}
+	s.told(name)
+	s.owed[name] = false
+	s.whole(name)
+}
+
+// replayed has udev do what it was asked to.
+func (s *sequence) replayed() {
+	asked := s.added
+	s.added = nil
+	for _, name := range asked {
+		if name != "eth0" {
+			s.add(name)
+		}
+	}
+}
+
+// number is that of a name's table, priority and mark.
+func number(name string) int { return 1000 + int(name[3]-'0') }
+
+func (s *sequence) rulesOf(name string) (rules []string) {
+	for _, r := range s.kernelRules(s.t) {
+		if strings.HasPrefix(r, fmt.Sprintf("pref %d ", number(name))) && strings.HasSuffix(r, "protocol 236") {
+			rules = append(rules, r)
+		}
+	}
+	return rules
+}
+
+// kept holds that the leased address of what is up has the rule that it had.
+func (s *sequence) kept(name string, lease netip.Addr, before []string) {
+	rule := fmt.Sprintf("pref %d from %s lookup %d protocol 236", number(name), lease, number(name))
+	if s.up[name] == lease && slices.Contains(before, rule) && !slices.Contains(s.rulesOf(name), rule) {
+		s.fail("%s has lost the rule of its leased address", name)
+	}
+}
+
+// none holds that nothing is left of an interface.
+func (s *sequence) none(name string) {
+	if rules := s.rulesOf(name); len(rules) > 0 {
+		s.fail("%s is gone, and has rules:\n%s", name, strings.Join(rules, "\n"))
+	}
+}
+
+// whole holds that an interface has all that it is to have.
+func (s *sequence) whole(name string) {
+	lease, up := s.up[name]
+	if !up {
+		s.fail("%s is not up", name)
+		return
+	}
+	got := s.rulesOf(name)
+	addresses := s.addrsNow(s.t, name)
+	var wants []string
+	for _, e := range append(s.seen[name], facts.ENI{}) {
+		if e.MAC != s.attached[name] {
+			e = facts.ENI{}
+			if len(wants) > 0 {
+				continue
+			}
+		}
+		rules, ips := wanted(name, lease, e)
+		there := slices.DeleteFunc(slices.Clone(addresses), func(a string) bool {
+			return !slices.Contains(ips, a) && slices.Contains(s.slack, strings.TrimSuffix(a, "/32"))
+		})
+		if slices.Equal(got, rules) && slices.Equal(there, ips) {
+			if e.IPv4 != nil && !slices.Contains(s.kernelRules(s.t), group999) {
+				s.fail("no group rule")
+			}
+			return
+		}
+		wants = append(wants, fmt.Sprintf("%q\n  %s", ips, strings.Join(rules, "\n  ")))
+	}
+	s.fail("%s has %q\n  %s\nwant:\n%s", name, addresses, strings.Join(got, "\n  "), strings.Join(wants, "\nor:\n"))
+}
+
+// wanted are the rules and addresses that follow from what IMDS said; e is zero
+// if it has said nothing.
+func wanted(name string, lease netip.Addr, e facts.ENI) (rules, addresses []string) {
+	n := number(name)
+	from := func(a netip.Addr) string { return fmt.Sprintf("pref %d from %s lookup %d protocol 236", n, a, n) }
+	for _, a := range e.IPv4 {
+		rules = append(rules, from(a))
+		if a != lease {
+			addresses = append(addresses, a.String()+"/32")
+		}
+	}
+	if e.IPv4 != nil {
+		rules = append(rules, fmt.Sprintf("pref %d from all fwmark 0x%x/0x3fff lookup %d protocol 236", n, n, n))
+	}
+	if !slices.Contains(e.IPv4, lease) {
+		rules = append(rules, from(lease))
+	}
+	addresses = append(addresses, lease.String()+"/24")
+	slices.Sort(rules)
+	slices.Sort(addresses)
+	return rules, addresses
+}
+
+// settle has everything be well again, and holds the machine to what a new one
+// comes to.
+func (s *sequence) settle() {
+	*s.strike, s.vpc.err = strike{}, nil
+	s.note("all is well again")
+	for _, name := range names {
+		if _, there := s.attached[name]; there {
+			s.add(name)
+			s.leaseEvent(name, "RENEW")
+		} else {
+			s.remove(name)
+		}
+	}
+	fresh := newWorld(s.t)
+	for name, mac := range s.attached {
+		fresh.plug(s.t, name, mac, s.vpc.enis[mac].IPv4)
+		check(s.t, fresh.Add(s.t.Context(), name))
+	}
+	same(s.t, "rules at the end", s.kernelRules(s.t), fresh.kernelRules(s.t))
+	files, want := s.files(s.t), fresh.files(s.t)
+	for path, text := range want {
+		if !strings.HasSuffix(path, ".up") && files[path] != text {
+			s.fail("%s at the end:\n%s\nwant:\n%s", path, files[path], text)
+		}
+	}
+	for path := range files {
+		if _, ok := want[path]; !ok && strings.HasSuffix(path, ".up") {
+			s.fail("%s is left", path)
+		}
+	}
+}
