@@ -6,7 +6,7 @@ RACE := $(if $(shell command -v gcc 2>/dev/null),-race)
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 TOOL := $(GO) tool -modfile=lab/tools/go.mod
 
-.PHONY: help build run demo test lint install bench fuzz update debian
+.PHONY: help build run demo test lint install bench fuzz soak update debian
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -67,6 +67,9 @@ FUZZTIME ?= 30s
 fuzz: ## fuzz everything that is parsed, FUZZTIME each
 	@for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
 	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x $$p || exit 1; done; done
+
+soak: ## a thousand random sequences of what can happen; needs root
+	$(GO) test ./hooks -run '^TestSequences$$' -sequences 1000 -timeout 60m $(if $(UPDATE),-update)
 
 update: ## write the golden files and the tables of docs/reliability.md anew
 	$(GO) test ./render -update

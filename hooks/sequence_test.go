@@ -11,15 +11,17 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"ec2net/facts"
+	"ec2net/lab/report"
 )
 
 var (
-	sequences = flag.Int("sequences", 40, "how many random sequences TestSequences runs")
+	sequences = flag.Int("sequences", 60, "how many random sequences TestSequences runs")
 	seed      = flag.Uint64("seed", 1, "the seed of the first one; the others follow")
 )
 
@@ -34,29 +36,56 @@ func TestSequences(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs a network namespace, so root")
 	}
-	for s := *seed; s < *seed+uint64(*sequences); s++ {
-		t.Run(fmt.Sprintf("seed %d", s), func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				runtime.LockOSThread() // and never unlocked: the thread and its namespace end here
-				(&sequence{world: newWorld(t), rng: rand.New(rand.NewPCG(s, 0)), t: t,
-					seen: map[string][]facts.ENI{}, owed: map[string]bool{}}).run()
+	var happened tally
+	t.Run("all", func(t *testing.T) {
+		for s := *seed; s < *seed+uint64(*sequences); s++ {
+			t.Run(fmt.Sprintf("seed %d", s), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					runtime.LockOSThread() // and never unlocked: the thread and its namespace end here
+					(&sequence{world: newWorld(t), rng: rand.New(rand.NewPCG(s, 0)), t: t, happened: &happened,
+						seen: map[string][]facts.ENI{}}).run()
+				})
 			})
-		})
+		}
+	})
+	if *seed == 1 && *sequences == soak && !t.Failed() {
+		report.Section(t, "../docs/reliability.md", "soak", happened.table())
 	}
+}
+
+// soak is how many sequences "make soak" runs.
+const soak = 1000
+
+// tally counts what happened.
+type tally struct{ plugs, unplugs, leases, changes, failures, reboots, killed, failed atomic.Int64 }
+
+func (n *tally) table() string {
+	return fmt.Sprintf(`| seeds | 1 to %d |
+| --- | --- |
+| steps | %d each |
+| ENIs plugged in | %d |
+| unplugged, or taken down | %d |
+| events of the DHCP client | %d |
+| changes of addresses in EC2 | %d |
+| times IMDS failed, until it was well again | %d |
+| reboots | %d |
+| ec2net was killed | %d |
+| a netlink or other call failed | %d |
+| findings | none |
+`, soak, sequenceSteps, n.plugs.Load(), n.unplugs.Load(), n.leases.Load(), n.changes.Load(), n.failures.Load(), n.reboots.Load(),
+		n.killed.Load(), n.failed.Load())
 }
 
 // sequence is a world, and the model of it.
 type sequence struct {
 	*world
-	t   *testing.T
-	rng *rand.Rand
+	t        *testing.T
+	rng      *rand.Rand
+	happened *tally
 	// seen is what IMDS said last under a name; several if ec2net was struck, and
 	// may have noted it or not.
 	seen map[string][]facts.ENI
-	// owed are the names of which a run of ec2net was struck, or could not be
-	// done: what is more than the least is not asked for until a run is well.
-	owed map[string]bool
 	// slack are addresses that ec2net may have given an interface without
 	// having noted it.
 	slack []string
@@ -131,6 +160,7 @@ func (s *sequence) step() {
 		s.note("%s is taken down by hand", name)
 		s.down(name)
 	case p < 79:
+		s.happened.leases.Add(1)
 		s.note("lease of eth0")
 		s.ran1("eth0", func() error {
 			return s.OnLease(s.t.Context(), Lease{"eth0", "BOUND", netip.MustParseAddr("10.0.0.10")})
@@ -145,10 +175,12 @@ func (s *sequence) step() {
 	case p < 97:
 		s.vpc.err = nil
 		if s.rng.IntN(2) == 0 {
+			s.happened.failures.Add(1)
 			s.vpc.err = failures[s.rng.IntN(len(failures))]
 		}
 		s.note("IMDS: %v", s.vpc.err)
 	case p < 99:
+		s.happened.reboots.Add(1)
 		s.note("reboot")
 		s.powerOn(s.t)
 		s.slack = nil
@@ -201,6 +233,7 @@ func (s *sequence) changeAddresses(name string) {
 		e.IPv4 = append(e.IPv4, netip.AddrFrom4([4]byte{first[0], first[1], first[2], first[3] + 1 + byte(n)}))
 	}
 	s.vpc.enis[mac] = e
+	s.happened.changes.Add(1)
 	s.note("IMDS has %v for %s", e.IPv4, name)
 }
 
@@ -221,8 +254,12 @@ func (s *sequence) ran1(name string, run func() error) (well bool) {
 		s.fail("took %v", took)
 	}
 	if s.strike.hit != hit {
+		if s.strike.err == nil {
+			s.happened.killed.Add(1)
+		} else {
+			s.happened.failed.Add(1)
+		}
 		s.steps = append(s.steps, fmt.Sprintf("  struck at %s: %v", s.strike.hit, err))
-		s.owed[name] = true
 		if s.vpc.err == nil {
 			s.seen[name] = append(s.seen[name], s.vpc.enis[s.attached[name]])
 		}
@@ -233,7 +270,6 @@ func (s *sequence) ran1(name string, run func() error) (well bool) {
 		return false
 	}
 	if err != nil {
-		s.owed[name] = true
 		if s.vpc.err == nil {
 			s.fail("%s: %v", name, err)
 		}
@@ -251,6 +287,7 @@ func (s *sequence) told(name string) {
 }
 
 func (s *sequence) add(name string) {
+	s.happened.plugs.Add(1)
 	if _, there := s.attached[name]; !there {
 		var gone *GoneError
 		if err := survive(func() error { return s.Add(s.t.Context(), name) }); !errors.As(err, &gone) && s.strike.hit == "" {
@@ -267,11 +304,11 @@ func (s *sequence) add(name string) {
 		return
 	}
 	s.told(name)
-	s.owed[name] = false
 	s.whole(name)
 }
 
 func (s *sequence) remove(name string) {
+	s.happened.unplugs.Add(1)
 	hadDevice := s.up[name].IsValid()
 	if !s.ran1(name, func() error { return s.RemoveIfGone(s.t.Context(), name) }) {
 		return
@@ -280,18 +317,19 @@ func (s *sequence) remove(name string) {
 		return // a late event
 	}
 	if _, there := s.attached[name]; !there {
-		s.owed[name] = false
 		s.none(name)
 	}
 }
 
 func (s *sequence) down(name string) {
+	s.happened.unplugs.Add(1)
 	if s.ran1(name, func() error { return s.Remove(s.t.Context(), name) }) {
 		s.none(name)
 	}
 }
 
 func (s *sequence) leaseEvent(name, reason string) {
+	s.happened.leases.Add(1)
 	s.note("%s of %s", reason, name)
 	before, lease := s.kernelRules(s.t), s.up[name]
 	well := s.ran1(name, func() error { return s.OnLease(s.t.Context(), Lease{name, reason, lease}) })
@@ -299,7 +337,6 @@ func (s *sequence) leaseEvent(name, reason string) {
 		if well {
 			s.none(name)
 		}
-		s.owed[name] = true // the client is without a lease, and asks for one
 		return
 	}
 	if !well {
@@ -307,7 +344,6 @@ func (s *sequence) leaseEvent(name, reason string) {
 		return
 	}
 	s.told(name)
-	s.owed[name] = false
 	s.whole(name)
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/netip"
 	"regexp"
@@ -33,7 +34,9 @@ type world struct {
 	up map[string]netip.Addr
 	// rendered is everything that was ever meant for a file.
 	rendered map[string]bool
-	steps    []string
+	// told is what the DHCP client's hook has failed with.
+	told  error
+	steps []string
 }
 
 // killed is what ec2net ends with when it is killed.
@@ -42,13 +45,18 @@ type killed struct{}
 // strike is what befalls one run of ec2net: at one of its calls, an error or its
 // end.
 type strike struct {
-	at   int
-	err  error // nil: killed
-	call int
-	hit  string
+	at  int
+	err error // nil: killed
+	// netlink has only requests to the kernel be struck.
+	netlink bool
+	call    int
+	hit     string
 }
 
 func (s *strike) next(what string) error {
+	if s.netlink && !strings.HasPrefix(what, "netlink: ") {
+		return nil
+	}
 	if s.call++; s.call != s.at {
 		return nil
 	}
@@ -66,7 +74,7 @@ type struckKernel struct {
 }
 
 func struck[T any](s *strike, what string, call func() (T, error)) (T, error) {
-	if err := s.next(what); err != nil {
+	if err := s.next("netlink: " + what); err != nil {
 		var none T
 		return none, err
 	}
@@ -181,8 +189,8 @@ func (w *world) powerOn(t *testing.T) {
 	w.address(t, "eth0", "192.0.2.10/32") // an administrator's
 	admins := render.Rule{Priority: 1001, From: netip.MustParsePrefix("10.9.0.0/16"), Table: 78, SuppressPrefixLength: -1, SuppressGroup: -1}
 	check(t, kernel.Apply(addRule{admins}))
-	for name, mac := range w.attached {
-		addVeth(t, w.netns, name, mac)
+	for _, name := range slices.Sorted(maps.Keys(w.attached)) {
+		addVeth(t, w.netns, name, w.attached[name])
 	}
 }
 
@@ -262,8 +270,8 @@ func (w *world) ifdown(ctx context.Context, name string, _ int) error {
 
 // hook is the DHCP client's, in a process of its own: if that is killed, its
 // parents go on.
-func (w *world) hook(ctx context.Context, name, reason string) error {
-	return survive(func() error {
+func (w *world) hook(ctx context.Context, name, reason string) {
+	w.told = survive(func() error {
 		return w.OnLease(ctx, Lease{Interface: name, Reason: reason, Address: w.up[name]})
 	})
 }

@@ -1,0 +1,234 @@
+package hooks
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"ec2net/facts"
+	"ec2net/lab/report"
+)
+
+// entry is a way in which ec2net is called, on a machine that is ready for it.
+type entry struct {
+	name  string
+	ready func(*testing.T, *world)
+	call  func(*testing.T, *world) error
+	// takes says that what is called takes eth1's rules away.
+	takes bool
+}
+
+func leaseOf(reason string) func(*testing.T, *world) error {
+	return func(t *testing.T, w *world) error {
+		return w.OnLease(t.Context(), Lease{"eth1", reason, netip.MustParseAddr("10.0.2.10")})
+	}
+}
+
+var entries = []entry{
+	{"hotplug add", func(t *testing.T, w *world) { w.plugged(t, "eth1") },
+		func(t *testing.T, w *world) error { return w.Add(t.Context(), "eth1") }, false},
+	{"hotplug remove", func(t *testing.T, w *world) { w.upAndKnown(t, "eth1"); w.unplug(t, "eth1") },
+		func(t *testing.T, w *world) error { return w.RemoveIfGone(t.Context(), "eth1") }, true},
+	{"BOUND", func(t *testing.T, w *world) { w.upAndKnown(t, "eth1"); w.rulesLost(t) }, leaseOf("BOUND"), false},
+	{"RENEW", func(t *testing.T, w *world) { w.upAndKnown(t, "eth1"); w.readdress(t) }, leaseOf("RENEW"), false},
+	{"RELEASE", func(t *testing.T, w *world) { w.upAndKnown(t, "eth1") }, leaseOf("RELEASE"), true},
+	{"scan", func(t *testing.T, w *world) { w.plugged(t, "eth1") },
+		func(t *testing.T, w *world) error { return w.Scan(t.Context()) }, false},
+}
+
+// plugged attaches eth1, on a machine on which eth2 is up.
+func (w *world) plugged(t *testing.T, name string) {
+	t.Helper()
+	w.plug(t, "eth2", facts.MAC{2, 0, 0, 0, 1, 2}, addrs("10.0.1.20", "10.0.1.21"))
+	check(t, w.Add(t.Context(), "eth2"))
+	w.plug(t, name, facts.MAC{2, 0, 0, 0, 1, 1}, addrs("10.0.2.10", "10.0.2.11"))
+}
+
+func (w *world) upAndKnown(t *testing.T, name string) {
+	t.Helper()
+	w.plugged(t, name)
+	check(t, w.Add(t.Context(), name))
+}
+
+// rulesLost has somebody take all of eth1's rules but that of its lease.
+func (w *world) rulesLost(t *testing.T) {
+	t.Helper()
+	rules, err := w.Kernel.Rules()
+	check(t, err)
+	for _, k := range rules {
+		if k.Priority == 1001 && k.Table == 1001 && k.From != netip.MustParsePrefix("10.0.2.10/32") {
+			check(t, w.Kernel.Apply(deleteRule{k}))
+		}
+	}
+}
+
+// readdress has EC2 take an address from eth1 and give it another.
+func (w *world) readdress(t *testing.T) {
+	t.Helper()
+	mac := w.attached["eth1"]
+	e := w.vpc.enis[mac]
+	e.IPv4 = addrs("10.0.2.10", "10.0.2.12")
+	w.vpc.enis[mac] = e
+}
+
+// outcome is what there is when an entry has come to its end.
+type outcome struct {
+	rules, addrs, added []string
+	files               map[string]string
+}
+
+func (w *world) outcome(t *testing.T) outcome {
+	t.Helper()
+	o := outcome{rules: w.kernelRules(t), added: w.added, files: w.files(t)}
+	for _, name := range slices.Sorted(maps.Keys(w.attached)) {
+		o.addrs = append(o.addrs, name+": "+strings.Join(w.addrsNow(t, name), " "))
+	}
+	for path := range o.files {
+		if strings.HasSuffix(path, ".up") {
+			o.files[path] = "" // it has the index of the device
+		}
+	}
+	return o
+}
+
+func (o outcome) String() string {
+	return fmt.Sprintf("%s\n%s\nadded %q\n%q", strings.Join(o.rules, "\n"), strings.Join(o.addrs, "\n"), o.added, o.files)
+}
+
+// Each request to the kernel fails in turn, in each way, at each entry: the error
+// is told, or the request made again; what works is not taken away; and the same
+// call made again comes to what it comes to without a failure.
+func TestNetlinkFails(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs a network namespace, so root")
+	}
+	faults := []struct {
+		name string
+		err  error
+	}{
+		{"EPERM", unix.EPERM}, {"EBUSY", unix.EBUSY}, {"EEXIST", unix.EEXIST}, {"ENODEV", unix.ENODEV}, {"ENOBUFS", unix.ENOBUFS},
+		{"dump interrupted, again and again", netlink.ErrDumpInterrupted},
+	}
+	cells := make([][]string, len(faults))
+	t.Run("all", func(t *testing.T) {
+		for i, fault := range faults {
+			cells[i] = make([]string, len(entries))
+			for j, e := range entries {
+				t.Run(fault.name+"/"+e.name, func(t *testing.T) {
+					t.Parallel()
+					cells[i][j] = netlinkFails(t, e, fault.err)
+				})
+			}
+		}
+	})
+	if t.Failed() {
+		return
+	}
+	var table strings.Builder
+	table.WriteString("| every request fails once, with |")
+	for _, e := range entries {
+		table.WriteString(" " + e.name + " |")
+	}
+	table.WriteString("\n|" + strings.Repeat(" --- |", len(entries)+1) + "\n")
+	for i, fault := range faults {
+		fmt.Fprintf(&table, "| %s | %s |\n", fault.name, strings.Join(cells[i], " | "))
+	}
+	report.Section(t, "../docs/reliability.md", "netlink", table.String())
+}
+
+// netlinkFails fills a cell: one run for each request that is made.
+func netlinkFails(t *testing.T, e entry, failure error) string {
+	told, mended := 0, 0
+	for n := 0; ; n++ {
+		var want, got outcome
+		var hit string
+		var err error
+		synctest.Test(t, func(t *testing.T) {
+			runtime.LockOSThread()
+			w := newWorld(t)
+			e.ready(t, w)
+			before := w.kernelRules(t)
+			w.added = nil
+			*w.strike = strike{at: n, err: failure, netlink: true}
+			w.told = nil
+			err = errors.Join(e.call(t, w), w.told)
+			hit = w.strike.hit
+			*w.strike = strike{}
+			if !e.takes {
+				for _, rule := range before {
+					// The second address is the one that IMDS does not give any more.
+					if !slices.Contains(w.kernelRules(t), rule) && !strings.Contains(rule, "10.0.2.11") {
+						t.Errorf("%s failed: lost %s", hit, rule)
+					}
+				}
+			}
+			for _, rule := range before {
+				if strings.Contains(rule, "1002") && !slices.Contains(w.kernelRules(t), rule) {
+					t.Errorf("%s failed: eth2 lost %s", hit, rule)
+				}
+			}
+			if hit != "" {
+				w.added = nil
+				check(t, e.call(t, w))
+			}
+			got = w.outcome(t)
+		})
+		synctest.Test(t, func(t *testing.T) {
+			runtime.LockOSThread()
+			w := newWorld(t)
+			e.ready(t, w)
+			w.added = nil
+			check(t, e.call(t, w))
+			if hit != "" {
+				w.added = nil
+				check(t, e.call(t, w))
+			}
+			want = w.outcome(t)
+		})
+		if got.String() != want.String() {
+			t.Errorf("%q failed (%v), and called again:\n%v\nwant:\n%v", hit, err, got, want)
+		}
+		switch {
+		case n == 0:
+			check(t, err)
+		case hit == "":
+			if told+mended == 0 {
+				t.Error("no request was made")
+			}
+			return fmt.Sprintf("%d told, %d made again", told, mended)
+		case err == nil:
+			mended++
+		case !errors.Is(err, failure) || strings.Contains(err.Error(), "\n\n"):
+			t.Errorf("%q failed: %v", hit, err)
+			return ""
+		default:
+			told++
+		}
+	}
+}
+
+// A list that changed while the kernel gave it is asked for again.
+func TestDumpInterrupted(t *testing.T) {
+	for times, want := range map[int]error{0: nil, 3: nil, 9: nil, 10: netlink.ErrDumpInterrupted} {
+		asked := 0
+		_, err := dump(func() ([]int, error) {
+			if asked++; asked <= times {
+				return nil, netlink.ErrDumpInterrupted
+			}
+			return []int{1}, nil
+		})
+		if err != want || asked != min(times+1, 10) {
+			t.Errorf("%d times interrupted: %v, asked %d times", times, err, asked)
+		}
+	}
+}
