@@ -5,52 +5,105 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"ec2net/facts"
 )
 
-// Hotplug for two ENIs at once, each twice, and leases of both meanwhile: the
-// same end as one after the other, and nobody waits for nobody.
+const eightENIs = 8
+
+// eight has eight ENIs attached, with their leases.
+func (m *machine) eight(t *testing.T) (names []string) {
+	t.Helper()
+	var mu sync.Mutex
+	m.Log = func(string) {}
+	m.Kernel = m.Kernel.(counted).Kernel // which is safe to share; counting is not
+	m.Run = func(_ context.Context, program string, args ...string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		m.ran = append(m.ran, fmt.Sprint(program, args))
+		return nil
+	}
+	for i := byte(1); i <= eightENIs; i++ {
+		name, mac := fmt.Sprintf("eth%d", i), facts.MAC{2, 0, 0, 0, 8, i}
+		if i <= 2 {
+			l, err := m.netns.LinkByName(name)
+			check(t, err)
+			check(t, m.netns.LinkDel(l))
+		}
+		addVeth(t, m.netns, name, mac)
+		m.vpc.enis[mac] = facts.ENI{MAC: mac, ID: fmt.Sprintf("eni-%d", i), DeviceNumber: int(i), PrimaryMAC: primaryMAC,
+			IPv4: addrs(leased(name).String(), fmt.Sprintf("10.0.%d.21", i)), Subnet: netip.MustParsePrefix(fmt.Sprintf("10.0.%d.0/24", i))}
+		m.address(t, name, leased(name).String()+"/24")
+		names = append(names, name)
+	}
+	return names
+}
+
+func leased(name string) netip.Addr {
+	return netip.MustParseAddr(fmt.Sprintf("10.0.%s.20", name[3:]))
+}
+
+// Two hundred hotplugs and hooks of eight ENIs at once: the same end as one
+// after the other, and nobody waits for long. They share one connection to the
+// kernel: netlink sockets belong to the namespace that they were opened in, so
+// any thread may use them.
 func TestAtOnce(t *testing.T) {
-	onMachine(t, func(m *machine) {
-		m.address(t, "eth1", "10.0.1.20/24")
-		m.address(t, "eth2", "10.0.1.30/24")
-		var mu sync.Mutex
-		m.Log = func(string) {}
-		m.Kernel = m.Kernel.(counted).Kernel // which is safe to share; counting is not
-		m.Run = func(_ context.Context, program string, args ...string) error {
-			mu.Lock()
-			defer mu.Unlock()
-			m.ran = append(m.ran, fmt.Sprint(program, args))
-			return nil
-		}
-		// Netlink sockets belong to the namespace that they were opened in, so
-		// any thread may use them.
-		var all sync.WaitGroup
-		errs := make(chan error, 100)
-		for _, name := range []string{"eth1", "eth2", "eth1", "eth2"} {
-			all.Go(func() { errs <- m.Add(t.Context(), name) })
-			address := map[string]string{"eth1": "10.0.1.20", "eth2": "10.0.1.30"}[name]
+	type end struct{ rules, addrs, ran []string }
+	run := func(start func(func())) (got end) {
+		onMachine(t, func(m *machine) {
+			names := m.eight(t)
 			for range 5 {
-				all.Go(func() { errs <- m.OnLease(t.Context(), Lease{name, "RENEW", netip.MustParseAddr(address)}) })
+				for _, name := range names {
+					start(func() {
+						if err := m.Add(t.Context(), name); err != nil {
+							t.Error(err)
+						}
+					})
+					for _, reason := range []string{"BOUND", "RENEW", "REBIND", "RENEW"} {
+						start(func() {
+							began := time.Now()
+							if err := m.OnLease(t.Context(), Lease{name, reason, leased(name)}); err != nil {
+								t.Error(err)
+							}
+							if took := time.Since(began); took > leaseIMDS {
+								t.Errorf("a hook took %v", took)
+							}
+						})
+					}
+				}
 			}
-		}
-		all.Wait()
-		close(errs)
-		for err := range errs {
-			if err != nil {
-				t.Error(err)
+			start(nil)
+			for _, name := range names {
+				m.lease(t, name, "RENEW", leased(name).String())
+				got.addrs = append(got.addrs, name+": "+strings.Join(m.addrsNow(t, name), " "))
 			}
-		}
-		m.lease(t, "eth1", "RENEW", "10.0.1.20")
-		m.lease(t, "eth2", "RENEW", "10.0.1.30")
-		got := m.rulesNow(t)
-		slices.Sort(got)
-		want := append(slices.Clone(readyRules), "pref 1002 from 10.0.1.30 lookup 1002 protocol 236", "pref 1002 from all fwmark 0x3ea/0x3fff lookup 1002 protocol 236")
-		slices.Sort(want)
-		same(t, "rules", got, want)
-		if len(m.ran) != 4 {
-			t.Errorf("%q", m.ran)
+			got.rules, got.ran = m.rulesNow(t), m.ran
+			slices.Sort(got.rules)
+			slices.Sort(got.ran)
+		})
+		return got
+	}
+	want := run(func(f func()) {
+		if f != nil {
+			f()
 		}
 	})
+	var all sync.WaitGroup
+	got := run(func(f func()) {
+		if f == nil {
+			all.Wait()
+			return
+		}
+		all.Go(f)
+	})
+	if len(want.rules) != 1+3*eightENIs || len(want.ran) != 5*eightENIs {
+		t.Errorf("%d rules, %d programs", len(want.rules), len(want.ran))
+	}
+	same(t, "rules", got.rules, want.rules)
+	same(t, "addresses", got.addrs, want.addrs)
+	same(t, "programs", got.ran, want.ran)
 }

@@ -78,13 +78,11 @@ func answers(t *testing.T, v *lab.VPC, places []*lab.Place, addrs ...string) {
 	}
 }
 
-// waitUp waits until ec2net has said that an interface is up.
+// waitUp waits until ec2net has brought an interface up: it holds the lock of
+// the interface until it has.
 func waitUp(t *testing.T, i *lab.Instance, name string) {
 	t.Helper()
-	i.WaitFor(t, name+" to be up", func() bool {
-		_, up := i.ReadFile(t, "/run/ec2net/"+name+".up")
-		return up
-	})
+	i.WaitSh(t, "test -e /run/ec2net/"+name+".up && flock -n /run/ec2net/"+name+".lock true")
 }
 
 // lacks wants none of the words in the state.

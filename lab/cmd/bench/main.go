@@ -90,7 +90,7 @@ func measure(tb lab.TB) map[string]cost {
 	i.Sh(tb, "udevadm control --reload")
 	for name, eni := range map[string]*lab.ENI{"eth1": eth1, "eth2": eth2} {
 		eni.Attach(tb, name)
-		i.WaitSh(tb, "test -e /run/ec2net/"+name+".up")
+		i.WaitSh(tb, "test -e /run/ec2net/"+name+".up && flock -n /run/ec2net/"+name+".lock true")
 	}
 	// hotplug finds this ifup first.
 	i.Sh(tb, "ln -s /bin/true /usr/local/sbin/ifup; ec2net facts eth1 >/root/eth1.json")

@@ -172,6 +172,7 @@ func (d *demo) settled(unit string, up bool) {
 		_, is := d.instance.ReadFile(d, "/run/ec2net/eth1.up")
 		return is == up
 	})
+	d.instance.WaitSh(d, "flock -n /run/ec2net/eth1.lock true") // which is held until it is done
 	d.instance.WaitSh(d, "test inactive = $(systemctl is-active "+unit+") && journalctl --sync")
 }
 
