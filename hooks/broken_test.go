@@ -122,6 +122,20 @@ func TestCorruptFacts(t *testing.T) {
 	})
 }
 
+// Facts are lost, and IMDS is gone: what there is stays.
+func TestFactsLost(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		check(t, m.Tree.Remove(factsPath("eth1")))
+		m.vpc.err = errors.New("gone")
+		for _, reason := range []string{"RENEW", "BOUND"} {
+			m.lease(t, "eth1", reason, "10.0.1.20")
+			same(t, "rules after "+reason, m.rulesNow(t), readyRules)
+			same(t, "addresses after "+reason, m.addrsNow(t, "eth1"), []string{"10.0.1.20/24", "10.0.1.21/32"})
+		}
+	})
+}
+
 func (m *machine) put(t *testing.T, path, text string) {
 	t.Helper()
 	_, err := m.Tree.Write(path, []byte(text))

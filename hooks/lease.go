@@ -156,11 +156,11 @@ func (l Lease) patience(remembered bool) time.Duration {
 	return leaseIMDS
 }
 
-// apply makes the kernel have what some facts ask for. own are the addresses
-// that ec2net may take from the interface. A template that is broken does not
+// apply makes the kernel have what some facts ask for; bare ones take nothing
+// away. own are the addresses that ec2net may take from the interface. A template that is broken does not
 // take away what works: then the script that was rendered last says the rules.
 func (h *Host) apply(ctx context.Context, l Lease, links []Link, e facts.ENI, own []netip.Addr) (*Actual, error) {
-	want := Wanted{ENI: e, Lease: l.Address, Own: own}
+	want := Wanted{ENI: e, Lease: l.Address, Own: own, KeepRules: e.ID == ""}
 	var broken error
 	if want.Rules, broken = h.rules(ctx, e, l.Address); broken != nil {
 		h.logf(e.Name, "%v; the rules are those that were rendered last (%s)", broken, l.Reason)

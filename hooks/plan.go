@@ -22,8 +22,10 @@ type Actual struct {
 // Wanted is what one ENI is to have.
 type Wanted struct {
 	ENI facts.ENI
-	// Rules are those of the ENI; none takes them all away.
-	Rules []render.Rule
+	// Rules are those of the ENI; none takes them all away. With KeepRules, those
+	// that it has besides stay: nobody has said that they should go.
+	Rules     []render.Rule
+	KeepRules bool
 	// Own are the addresses that were the ENI's at the last time, and so may
 	// be taken from the interface; Addrs are those that it has now; nil leaves
 	// the addresses alone. Lease is that of the DHCP client, which is its own.
@@ -250,10 +252,11 @@ func planRules(actual Actual, want Wanted) []Change {
 		number := want.ENI.Priority
 		switch {
 		case k.Priority == number && k.Table == number:
-			if k.Odd || !slices.Contains(want.Rules, k.Rule) || slices.Contains(there, k.Rule) {
-				del = append(del, deleteRule{k})
-			} else {
+			switch {
+			case !k.Odd && slices.Contains(want.Rules, k.Rule) && !slices.Contains(there, k.Rule):
 				there = append(there, k.Rule)
+			case !want.KeepRules:
+				del = append(del, deleteRule{k})
 			}
 		case k.Priority == k.Table && k.Protocol == render.RuleProtocol:
 			others = true // of another ENI's, under whichever name
