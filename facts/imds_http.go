@@ -50,6 +50,8 @@ func newTransport() *transport {
 type outcome struct {
 	status int
 	err    error
+	// answered says that err came with the answer's body.
+	answered bool
 }
 
 type outcomeKey struct{}
@@ -88,10 +90,10 @@ func (t *transport) Do(req *http.Request) (*http.Response, error) {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err == nil && len(body) > maxAnswer {
-		err = fmt.Errorf("the answer is longer than %d bytes", maxAnswer)
+		err = fmt.Errorf("longer than %d bytes", maxAnswer)
 	}
 	if err != nil {
-		seen.err = err
+		seen.err, seen.answered = err, true
 		return nil, err
 	}
 	seen.status = resp.StatusCode
@@ -115,7 +117,7 @@ func (m *IMDS) get(ctx context.Context, path string) (string, error) {
 	}
 	failed := &IMDSError{Path: path, Status: seen.status, Err: err}
 	if seen.err != nil {
-		failed.Err, failed.unreachable = seen.err, true
+		failed.Err, failed.unreachable = seen.err, !seen.answered
 		var of *url.Error
 		if errors.As(seen.err, &of) {
 			failed.Err = of.Err // the endpoint is named already
@@ -132,6 +134,8 @@ func (m *IMDS) get(ctx context.Context, path string) (string, error) {
 	case errors.Is(failed.Err, io.ErrUnexpectedEOF):
 		failed.unreachable = false
 		failed.Err = fmt.Errorf("the connection ended in the middle of the answer for %s", path)
+	case seen.answered:
+		failed.Err = fmt.Errorf("the answer for %s: %w", path, failed.Err)
 	}
 	return "", failed
 }

@@ -173,7 +173,7 @@ func TestCouldNotAsk(t *testing.T) {
 		{name: "listing not complete", raw: map[string]string{keyID: imds.Removed}, want: "it has no interface-id"},
 		{name: "page as listing", fault: imds.Fault{Path: ":20/$", Body: body("<html>\n<body>hello</body>\n</html>")}, want: "is not complete"},
 		{name: "truncated", fault: imds.Fault{Path: "local-ipv4s$", Body: body("10.0.1.20\n10.0.1.21"), Truncate: 12}, want: "ended in the middle of the answer"},
-		{name: "reset", fault: imds.Fault{Path: "local-ipv4s$", Reset: true}, want: "IMDS at http://127.0.0.1"},
+		{name: "reset", fault: imds.Fault{Path: "local-ipv4s$", Reset: true}, want: "local-ipv4s: "},
 		{name: "redirect", fault: imds.Fault{Path: "local-ipv4s$", Redirect: "http://127.0.0.1:1/"}, want: "answered 30"},
 		{name: "10 MB", fault: imds.Fault{Path: "local-ipv4s$", Body: &big}, want: "the answer is longer than 65536 bytes"},
 		{name: "provisional device number", raw: map[string]string{keyDeviceNumber: "0"}, want: "device-number: 0 is the primary's"},

@@ -168,5 +168,9 @@ func TestSourced(t *testing.T) {
 				t.Errorf("%s: %v", c.name, err)
 			}
 		}
+		// A folder among the files is none of them.
+		check(t, m.Tree.MakeDir("/etc/network/interfaces.d/eth9.cfg"))
+		m.put(t, interfacesFile, cfg)
+		check(t, m.checkSourced("eth1"))
 	})
 }

@@ -61,10 +61,10 @@ func (h *Host) interfacesFiles() ([]stanzas, error) {
 		}
 		seen[next[0]] = true
 		text, err := h.Tree.Read(next[0])
-		if err != nil {
+		if err != nil && next[0] == interfacesFile {
 			return nil, err
-		} else if text == nil {
-			continue
+		} else if err != nil || text == nil {
+			continue // ifupdown does not stop at it either
 		}
 		files = append(files, stanzas{next[0], text})
 		for _, pattern := range sources(text, "source") {

@@ -1,0 +1,250 @@
+package endtoend
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"ec2net/lab"
+	"ec2net/lab/report"
+)
+
+// columns are the ways into ec2net.
+const (
+	addNew   = iota // of an ENI that ec2net has never seen
+	addKnown        // of one that it has configured before
+	remove
+	bound
+	renew
+	release
+	scan
+	renderRoot
+	columns
+)
+
+var columnNames = [columns]string{"hotplug add, new", "hotplug add, known", "hotplug remove", "BOUND", "RENEW", "RELEASE", "scan", "render --root"}
+
+// commands are what a column calls, for eth1; eth2 is the new one.
+var commands = [columns]string{
+	"INTERFACE=eth2 ACTION=add /etc/network/ec2net.hotplug",
+	"INTERFACE=eth1 ACTION=add /etc/network/ec2net.hotplug",
+	"INTERFACE=eth1 ACTION=remove /etc/network/ec2net.hotplug",
+	"interface=eth1 reason=BOUND new_ip_address=10.0.0.20 /usr/sbin/ec2net lease",
+	"interface=eth1 reason=RENEW new_ip_address=10.0.0.20 /usr/sbin/ec2net lease",
+	"interface=eth1 reason=RELEASE old_ip_address=10.0.0.20 /usr/sbin/ec2net lease",
+	"/usr/sbin/ec2net scan",
+	"/usr/sbin/ec2net render eth1 --root /tmp/rendered",
+}
+
+// limits are how long each may take: the waits that hooks/ask.go bounds, and a
+// margin for a machine that is busy.
+var limits = [columns]time.Duration{40 * time.Second, 15 * time.Second, 15 * time.Second, time.Second, 5 * time.Second, time.Second, 5 * time.Second, 10 * time.Second}
+
+const margin = 4 * time.Second
+
+// A fault is a row of the matrix.
+type fault struct {
+	name string
+	// inflict makes it happen, on a machine on which eth1 is up; lift ends it.
+	inflict func(*testing.T, *faulty)
+	lift    string
+	// during happens one second after eth2's hotplug has begun.
+	during func(*testing.T, *faulty)
+	// wrap stands before each command.
+	wrap string
+	// want are the exit statuses; says is what a line says of the fault, for
+	// each status that is not 0.
+	want [columns]int
+	says string
+	// slow is how long more than the limit ifup makes hotplug take.
+	slow time.Duration
+	// left are files that the fault itself leaves.
+	left []string
+	// goneNew: eth2 is not there in the end.
+	goneNew bool
+}
+
+// faulty is a machine on which something goes wrong.
+type faulty struct {
+	vpc        *lab.VPC
+	eth1, eth2 *lab.ENI
+	*lab.Instance
+}
+
+// TestFaults is the matrix of docs/reliability.md: each fault at each way into
+// ec2net. A cell is the exit status; whatever it is, all of this holds: one line
+// says why; every file is the old one or the new one; the rules and addresses
+// that worked are there; it takes no longer than hooks/ask.go bounds; no process
+// and no lock is left; and when the fault is over everything is as it should be.
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	rows := faults()
+	var all sync.WaitGroup
+	// Most of a row is waiting.
+	room := make(chan struct{}, 12)
+	for _, f := range rows {
+		all.Go(func() {
+			room <- struct{}{}
+			defer func() { <-room }()
+			t.Run(f.name, f.test)
+		})
+	}
+	all.Wait()
+	if t.Failed() {
+		return
+	}
+	var table strings.Builder
+	fmt.Fprintf(&table, "| fault | %s |\n|%s\n", strings.Join(columnNames[:], " | "), strings.Repeat(" --- |", columns+1))
+	for _, f := range rows {
+		fmt.Fprintf(&table, "| %s |", f.name)
+		for _, status := range f.want {
+			fmt.Fprintf(&table, " %d |", status)
+		}
+		table.WriteString("\n")
+	}
+	report.Section(t, "../../docs/reliability.md", "matrix", table.String())
+}
+
+func (f fault) test(t *testing.T) {
+	v := lab.NewVPC(t, lab.Plan{})
+	m := &faulty{vpc: v, eth1: v.AddENI(t, "10.0.0.20", "10.0.0.21"), eth2: v.AddENI(t, "10.0.1.30", "10.0.1.31")}
+	m.Instance = boot(t, v, lab.Setup{Prepare: "rm /usr/lib/udev/rules.d/53-ec2-network-interfaces.rules"})
+	m.eth1.Attach(t, "eth1")
+	m.eth2.Attach(t, "eth2")
+	m.Sh(t, commands[addKnown])
+	// Something to write down at the next renewal.
+	m.eth1.Assign(t, "10.0.0.22")
+	before := m.files(t)
+	f.inflict(t, m)
+
+	// What takes longest goes on beside the rest.
+	new := make(chan string)
+	v.IMDS.ResetLog()
+	go func() { new <- f.cell(t, m, addNew) }()
+	if f.during != nil {
+		time.Sleep(time.Second) // into the wait for IMDS; it changes nothing if it came too early
+		f.during(t, m)
+	}
+	var wrong []string
+	at := func(column int) {
+		t.Helper()
+		if w := f.cell(t, m, column); w != "" {
+			wrong = append(wrong, w)
+		}
+	}
+	rules := func(when string, want ...string) {
+		t.Helper()
+		now := m.Sh(t, "ip rule")
+		for _, addr := range []string{"10.0.0.20", "10.0.0.21"} {
+			if strings.Contains(now, "from "+addr+" lookup 1001") != slices.Contains(want, addr) {
+				wrong = append(wrong, fmt.Sprintf("after %s, rules:\n%s", when, now))
+				return
+			}
+		}
+	}
+	m.Sh(t, "ip rule del from 10.0.0.21")
+	at(renew)
+	rules("RENEW", "10.0.0.20", "10.0.0.21")
+	at(scan)
+	rules("scan", "10.0.0.20", "10.0.0.21")
+	at(renderRoot)
+	at(release)
+	rules("RELEASE")
+	at(bound)
+	rules("BOUND", "10.0.0.20", "10.0.0.21")
+	at(remove)
+	rules("remove")
+	at(addKnown)
+	if f.want[addKnown] != 5 { // without ifup there is no lease
+		rules("add", "10.0.0.20", "10.0.0.21")
+	}
+	if w := <-new; w != "" {
+		wrong = append(wrong, w)
+	}
+	during := m.files(t)
+	n := 0
+	for _, r := range v.IMDS.Requests() {
+		if strings.Contains(r.Path, m.eth2.MAC) {
+			n++
+		}
+	}
+	if n > 180 {
+		wrong = append(wrong, fmt.Sprintf("IMDS was asked %d times for eth2", n))
+	}
+
+	v.IMDS.Heal()
+	v.Metadata(t, lab.Up)
+	if f.lift != "" {
+		m.Sh(t, f.lift)
+	}
+	wrong = append(wrong, m.left(t)...)
+	m.Sh(t, commands[addKnown])
+	up := []string{"10.0.0.10", "10.0.0.20", "10.0.0.21", "10.0.0.22"}
+	if !f.goneNew {
+		m.Sh(t, commands[addNew])
+		up = append(up, "10.0.1.30", "10.0.1.31")
+	}
+	m.Sh(t, commands[renew])
+	v.ResetCounters(t) // a RELEASE that leaves by the primary is dropped
+	answers(t, v, []*lab.Place{v.Client}, up...)
+	after := m.files(t)
+	for path, text := range during {
+		if text != before[path] && text != after[path] && !slices.Contains(f.left, path) {
+			wrong = append(wrong, fmt.Sprintf("%s was neither old nor new:\n%s", path, text))
+		}
+	}
+	if len(wrong) > 0 {
+		t.Errorf("%s\nlog:\n%s", strings.Join(wrong, "\n"), m.Log(t))
+	}
+}
+
+// cell calls ec2net once, and says what is wrong about it.
+func (f fault) cell(t *testing.T, m *faulty, column int) string {
+	said := len(m.Log(t))
+	start := time.Now()
+	r := m.Run(t, lab.Cmd{Args: []string{"sh", "-c", f.wrap + " env " + commands[column]}})
+	took := time.Since(start)
+	lines := m.Log(t)[said:] + r.Stderr
+	limit := limits[column] + margin
+	if column == addNew || column == addKnown {
+		limit += f.slow
+	}
+	switch {
+	case r.Status != f.want[column]:
+		return fmt.Sprintf("%s: status %d, want %d\n%s%s", columnNames[column], r.Status, f.want[column], r.Stdout, r.Stderr)
+	case took > limit:
+		return fmt.Sprintf("%s: took %v", columnNames[column], took)
+	case r.Status != 0 && !strings.Contains(lines, f.says):
+		return fmt.Sprintf("%s: nothing says %q:\n%s", columnNames[column], f.says, lines)
+	}
+	return ""
+}
+
+// files are those that ec2net writes.
+func (m *faulty) files(t *testing.T) map[string]string {
+	t.Helper()
+	files := make(map[string]string)
+	for name := range strings.Lines(m.Sh(t, "find /etc/network/interfaces.d /var/lib/ec2net -type f ! -name full")) {
+		name = strings.TrimSpace(name)
+		files[name], _ = m.ReadFile(t, name)
+	}
+	return files
+}
+
+// left finds what ec2net has left running, locked or lying about.
+func (m *faulty) left(t *testing.T) (wrong []string) {
+	t.Helper()
+	script := `
+pgrep -l '^ec2net' || :
+for lock in /run/ec2net/*.lock; do flock -n $lock true || echo $lock is held; done
+mkdir -p /tmp/rendered
+find /etc/network/interfaces.d /var/lib/ec2net /run/ec2net /tmp/rendered -name '.?*' 
+`
+	if out := m.Sh(t, script); out != "" {
+		wrong = append(wrong, "left:\n"+out)
+	}
+	return wrong
+}
