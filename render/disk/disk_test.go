@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -381,5 +382,40 @@ func TestMachine(t *testing.T) {
 	check(t, os.Symlink(dir+"/ring", dir+"/ring"))
 	if _, err := tree.Read(dir + "/ring/f"); !errors.Is(err, unix.ELOOP) {
 		t.Errorf("%v", err)
+	}
+}
+
+// What a writer that was killed has left goes with the next write of that
+// file; nothing else does.
+func TestSweep(t *testing.T) {
+	dir := t.TempDir()
+	tree, err := OpenTree(dir, false)
+	check(t, err)
+	defer tree.Close()
+	old := time.Now().Add(-time.Hour)
+	keep := map[string]time.Time{
+		".f.AAAAAAAA":  time.Now(), // somebody is writing it
+		".f.AAAA":      old,
+		".g.AAAAAAAA":  old,
+		"f.AAAAAAAA":   old,
+		".f.AAAAAAAAA": old,
+	}
+	for name, at := range keep {
+		write(t, dir+"/"+name, "x")
+		check(t, os.Chtimes(dir+"/"+name, at, at))
+	}
+	write(t, dir+"/.f.BBBBBBBB", "half")
+	check(t, os.Chtimes(dir+"/.f.BBBBBBBB", old, old))
+	check(t, os.MkdirAll(dir+"/.f.CCCCCCCC", 0o755))
+	_, err = tree.Write("/f", []byte("whole"))
+	check(t, err)
+	if _, err := os.Lstat(dir + "/.f.BBBBBBBB"); !os.IsNotExist(err) {
+		t.Errorf("the half file: %v", err)
+	}
+	keep[".f.CCCCCCCC"] = old
+	for name := range keep {
+		if _, err := os.Lstat(dir + "/" + name); err != nil {
+			t.Error(err)
+		}
 	}
 }

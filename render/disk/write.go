@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -118,7 +120,8 @@ func (t *Tree) WriteAll(files []Content) (wrote []string, err error) {
 		if err := t.root.MkdirAll(dir, 0o755); err != nil {
 			return nil, err
 		}
-		temps[i] = path.Join(dir, fmt.Sprintf(".%s.%s", path.Base(name), rand.Text()[:8]))
+		t.sweep(dir, path.Base(name))
+		temps[i] = path.Join(dir, fmt.Sprintf(".%s.%s", path.Base(name), rand.Text()[:temporary]))
 		if err := t.writeNew(temps[i], f.Text); err != nil {
 			return nil, err
 		}
@@ -153,6 +156,28 @@ func (t *Tree) has(name string, text []byte) bool {
 }
 
 const fileMode = 0o644
+
+// temporary is how many letters of chance the name of a temporary file ends in,
+// abandoned how old one is that nobody writes any more.
+const (
+	temporary = 8
+	abandoned = time.Minute
+)
+
+// sweep removes the temporary files of writers that were killed. That is for
+// tidiness alone, so no error stops the writer.
+func (t *Tree) sweep(dir, base string) {
+	entries, _ := fs.ReadDir(t.root.FS(), dir)
+	for _, e := range entries {
+		end, ok := strings.CutPrefix(e.Name(), "."+base+".")
+		if !ok || len(end) != temporary || !e.Type().IsRegular() {
+			continue
+		}
+		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > abandoned {
+			t.root.Remove(path.Join(dir, e.Name()))
+		}
+	}
+}
 
 // writeNew writes a file that must not be there: O_EXCL follows no link that
 // somebody has planted at the name.

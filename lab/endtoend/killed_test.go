@@ -1,0 +1,121 @@
+package endtoend
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"ec2net/lab"
+	"ec2net/lab/report"
+)
+
+// killedAt are the ways in. ready is what comes before each run, new whether
+// eth2 is to be as nobody has ever seen it.
+var killedAt = []struct{ name, ready, command string }{
+	{"hotplug add", forget, commands[addNew]},
+	{"hotplug remove", "INTERFACE=eth2 ACTION=add /etc/network/ec2net.hotplug", "INTERFACE=eth2 ACTION=remove /etc/network/ec2net.hotplug"},
+	{"BOUND", "rm -f /var/lib/ec2net/eth1.json /var/lib/ec2net/eth1.rules", commands[bound]},
+	{"RENEW", "rm -f /var/lib/ec2net/eth1.json /var/lib/ec2net/eth1.rules", commands[renew]},
+	{"render --root", "rm -rf /tmp/rendered", commands[renderRoot]},
+	{"docker up", "rm -f /var/lib/ec2net/docker.iptables /run/ec2net/docker.up", "/usr/sbin/ec2net docker up"},
+}
+
+// forget makes eth2 an ENI that was never there.
+const forget = `INTERFACE=eth2 ACTION=remove /etc/network/ec2net.hotplug
+rm -f /etc/network/interfaces.d/*eth2* /var/lib/ec2net/*eth2* /run/ec2net/eth2*; ip link set eth2 group 0`
+
+// TestKilled kills ec2net at every system call that changes a file, in turn.
+// Then each file is the old one or the new one, what worked works, and the same
+// call made again comes to its end and leaves nothing of the one that was killed.
+func TestKilled(t *testing.T) {
+	t.Parallel()
+	killat := filepath.Join(t.TempDir(), "usr/sbin/killat")
+	build := exec.Command("go", "build", "-o", killat, "../cmd/killat")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	times := make([]int, len(killedAt))
+	t.Run("all", func(t *testing.T) {
+		for n, k := range killedAt {
+			t.Run(k.name, func(t *testing.T) {
+				t.Parallel()
+				times[n] = killed(t, filepath.Dir(filepath.Dir(filepath.Dir(killat))), k.ready, k.command)
+			})
+		}
+	})
+	if t.Failed() || slices.Contains(times, 0) {
+		return // or only some were asked for
+	}
+	var table strings.Builder
+	table.WriteString("| | changes of files, and so kills |\n| --- | --- |\n")
+	for n, k := range killedAt {
+		fmt.Fprintf(&table, "| %s | %d |\n", k.name, times[n])
+	}
+	report.Section(t, "../../docs/reliability.md", "killed", table.String())
+}
+
+func killed(t *testing.T, killat, ready, command string) (times int) {
+	v := lab.NewVPC(t, lab.Plan{})
+	m := &faulty{vpc: v, eth1: v.AddENI(t, "10.0.0.20", "10.0.0.21"), eth2: v.AddENI(t, "10.0.1.30", "10.0.1.31")}
+	// What ifup does is not the matter here, only that it is called.
+	m.Instance = boot(t, v, lab.Setup{Prepare: "rm /usr/lib/udev/rules.d/53-ec2-network-interfaces.rules"})
+	m.eth1.Attach(t, "eth1")
+	m.eth2.Attach(t, "eth2")
+	m.Sh(t, commands[addKnown])
+	m.Install(t, killat)
+	m.Sh(t, "ln -sf /bin/true /usr/local/sbin/ifup; ln -sf /bin/true /usr/local/sbin/ifdown")
+	all := func() map[string]string {
+		files := m.files(t)
+		for name := range strings.Lines(m.Sh(t, "find /run/ec2net /tmp/rendered -type f 2>/dev/null || :")) {
+			name = strings.TrimSpace(name)
+			files[name], _ = m.ReadFile(t, name)
+		}
+		maps.DeleteFunc(files, func(name, _ string) bool { return strings.HasSuffix(name, ".lock") })
+		return files
+	}
+	m.Sh(t, ready)
+	before := all()
+	m.Sh(t, "env "+command)
+	after, rules := all(), m.Sh(t, "ip rule")
+
+	const folders = "/etc/network/interfaces.d,/var/lib/ec2net,/run/ec2net,/tmp/rendered"
+	for n := 1; !t.Failed(); n++ {
+		m.Sh(t, ready)
+		r := m.Run(t, lab.Cmd{Args: []string{"sh", "-c", fmt.Sprintf("killat %d %s env %s", n, folders, command)}})
+		if r.Status == 1 {
+			break // there is no such change any more
+		} else if r.Status != 0 {
+			t.Fatalf("killat: status %d\n%s", r.Status, r.Stderr)
+		}
+		times++
+		what := fmt.Sprintf("killed at change %d", n)
+		for name, text := range all() {
+			temporary := strings.HasPrefix(name[strings.LastIndex(name, "/")+1:], ".")
+			if !temporary && !has(before, name, text) && !has(after, name, text) {
+				t.Errorf("%s: %s is neither old nor new:\n%s", what, name, text)
+			}
+		}
+		if now := m.Sh(t, "ip rule"); !strings.Contains(now, "from 10.0.0.20 lookup 1001") || !strings.Contains(now, "from 10.0.0.21 lookup 1001") {
+			t.Errorf("%s: rules:\n%s", what, now)
+		}
+		// A minute later.
+		m.Sh(t, "find /etc/network/interfaces.d /var/lib/ec2net /run/ec2net -name '.?*' -exec touch -d '2 minutes ago' {} +; rm -rf /tmp/rendered")
+		m.Sh(t, "env "+command)
+		if got := all(); !maps.Equal(got, after) {
+			t.Errorf("%s, and called again: files %q, want %q", what, slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(after)))
+		}
+		if now := m.Sh(t, "ip rule"); sorted(now) != sorted(rules) {
+			t.Errorf("%s, and called again: rules:\n%s\nwant:\n%s", what, now, rules)
+		}
+	}
+	if times == 0 {
+		t.Error("no file was changed")
+	}
+	return times
+}
