@@ -125,8 +125,9 @@ func (h *Host) checkWay(seen *Actual) error {
 	return checkWay(h.Kernel, h.IMDS, seen, known)
 }
 
-// CheckWay refuses to ask IMDS at an address to which main leads by a bridge, a
-// tunnel or the like: there a container or a VPN would answer in its place.
+// CheckWay refuses to ask IMDS at an address to which a bridge, a tunnel or the
+// like leads, or which is this machine's own: there a container or a VPN would
+// answer in its place.
 // Elsewhere than at the link-local address it is where somebody says that it is.
 func CheckWay(k Kernel, to netip.Addr) error {
 	if !onTheWay(to) {
@@ -139,23 +140,36 @@ func onTheWay(to netip.Addr) bool { return to.Is4() && to.IsLinkLocalUnicast() }
 
 func checkWay(k Kernel, to netip.Addr, seen *Actual, known Known) error {
 	if seen == nil {
-		seen = new(Actual)
 		var err error
-		if seen.Links, err = k.Links(); err == nil {
-			seen.Routes, err = k.Routes()
-		}
-		if err != nil {
+		if seen, err = waysOf(k); err != nil {
 			return fmt.Errorf("cannot ask the kernel: %w", err)
 		}
 	}
-	if l, ok := wayTo(to, seen.Links, seen.Routes); ok && !known.canBeENI(l, seen.Links) {
-		return &WayError{to, l.Name}
+	for _, way := range []func() (Link, bool){
+		func() (Link, bool) { return wayTo(to, seen.Links, seen.Routes) },
+		func() (Link, bool) { return holder(k.Source(to), seen) },
+	} {
+		if l, ok := way(); ok && (l.Loopback || !known.canBeENI(l, seen.Links)) {
+			return &WayError{to, l.Name}
+		}
 	}
 	return nil
 }
 
+func waysOf(k Kernel) (seen *Actual, err error) {
+	seen = new(Actual)
+	if seen.Links, err = k.Links(); err != nil {
+		return nil, err
+	}
+	if seen.Addrs, err = k.Addrs(); err != nil {
+		return nil, err
+	}
+	seen.Routes, err = k.Routes()
+	return seen, err
+}
+
 // wayTo is the interface by which main leads to an address.
-func wayTo(to netip.Addr, links []Link, routes []Route) (Link, bool) {
+func wayTo(to netip.Addr, seen []Link, routes []Route) (Link, bool) {
 	best := Route{Dst: netip.PrefixFrom(to, -1)}
 	for _, r := range routes {
 		if r.Table != unix.RT_TABLE_MAIN || !r.Dst.Contains(to) {
@@ -165,8 +179,24 @@ func wayTo(to netip.Addr, links []Link, routes []Route) (Link, bool) {
 			best = r
 		}
 	}
+	return indexed(seen, best.LinkIndex)
+}
+
+// holder is the interface that has an address. By the address that the kernel
+// would send from, that tells where other tools' rules lead, and whether an
+// address is this machine's own.
+func holder(from netip.Addr, seen *Actual) (Link, bool) {
+	for _, a := range seen.Addrs {
+		if a.Prefix.Addr() == from {
+			return indexed(seen.Links, a.LinkIndex)
+		}
+	}
+	return Link{}, false
+}
+
+func indexed(links []Link, index int) (Link, bool) {
 	for _, l := range links {
-		if l.Index == best.LinkIndex {
+		if l.Index == index {
 			return l, true
 		}
 	}

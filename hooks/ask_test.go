@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"ec2net/facts"
+	"ec2net/render"
 )
 
 func imdsSays(status int) error {
@@ -144,9 +145,37 @@ func TestWayToIMDS(t *testing.T) {
 		}
 		same(t, "rules", m.rulesNow(t), readyRules)
 
-		// A bridge on top of the primary is the primary.
+		// A VPN's rule goes before main.
 		l, err := m.netns.LinkByName(bridge)
 		check(t, err)
+		check(t, m.netns.AddrDel(l, &netlink.Addr{IPNet: toIPNet(netip.MustParsePrefix("169.254.169.1/24"))}))
+		check(t, CheckWay(m.Kernel, imds))
+		m.address(t, bridge, "192.0.2.1/24")
+		m.foreign(t, render.Rule{Priority: 500, Table: 77, SuppressPrefixLength: -1, SuppressGroup: -1})
+		check(t, m.netns.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: toIPNet(netip.MustParsePrefix("0.0.0.0/0")), Table: 77}))
+		if err := CheckWay(m.Kernel, imds); !errors.As(err, &way) || way.By != bridge {
+			t.Errorf("by a rule: %v", err)
+		}
+		check(t, m.netns.RouteDel(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: toIPNet(netip.MustParsePrefix("0.0.0.0/0")), Table: 77}))
+		check(t, CheckWay(m.Kernel, imds))
+
+		// The address is the machine's own, where a container publishes port 80.
+		m.address(t, bridge, "169.254.169.254/32")
+		if err := CheckWay(m.Kernel, imds); !errors.As(err, &way) || way.By != bridge {
+			t.Errorf("the machine's own: %v", err)
+		}
+		check(t, m.netns.AddrDel(l, &netlink.Addr{IPNet: toIPNet(netip.MustParsePrefix("169.254.169.254/32"))}))
+		lo, err := m.netns.LinkByName("lo")
+		check(t, err)
+		check(t, m.netns.LinkSetUp(lo))
+		m.address(t, "lo", "169.254.169.254/32")
+		if err := CheckWay(m.Kernel, imds); !errors.As(err, &way) || way.By != "lo" {
+			t.Errorf("on lo: %v", err)
+		}
+		check(t, m.netns.AddrDel(lo, &netlink.Addr{IPNet: toIPNet(netip.MustParsePrefix("169.254.169.254/32"))}))
+
+		// A bridge on top of the primary is the primary.
+		m.address(t, bridge, "169.254.169.1/24")
 		check(t, m.netns.LinkSetHardwareAddr(l, primaryMAC[:]))
 		check(t, CheckWay(m.Kernel, imds))
 	})

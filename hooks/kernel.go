@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -22,6 +23,8 @@ type Link struct {
 	// Device is true for a card's own interface, and for a veth that is in no
 	// bridge; false for bridges, tunnels and what else the kernel makes.
 	Device bool
+	// Loopback is true for lo.
+	Loopback bool
 }
 
 // Addr is an IPv4 address of an interface.
@@ -56,6 +59,9 @@ type Kernel interface {
 	Rules() ([]KernelRule, error)
 	Routes() ([]Route, error)
 	Apply(Change) error
+	// Source is the address that would be sent from to another one; not valid if
+	// there is no way.
+	Source(to netip.Addr) netip.Addr
 }
 
 // Netlink is the kernel of the network namespace that it was opened in.
@@ -113,7 +119,8 @@ func (n *Netlink) Links() ([]Link, error) {
 	links := make([]Link, len(all))
 	for i, l := range all {
 		a := l.Attrs()
-		links[i] = Link{Name: a.Name, Index: a.Index, Group: int(a.Group), Up: a.RawFlags&unix.IFF_UP != 0}
+		links[i] = Link{Name: a.Name, Index: a.Index, Group: int(a.Group), Up: a.RawFlags&unix.IFF_UP != 0,
+			Loopback: a.RawFlags&unix.IFF_LOOPBACK != 0}
 		kind := l.Type()
 		links[i].Device = kind == "device" || (kind == "veth" && a.MasterIndex == 0)
 		if len(a.HardwareAddr) == len(facts.MAC{}) {
@@ -173,6 +180,17 @@ func (n *Netlink) Routes() ([]Route, error) {
 		routes = append(routes, Route{Table: r.Table, LinkIndex: r.LinkIndex, Dst: dst, Metric: r.Priority, raw: r})
 	}
 	return routes, nil
+}
+
+// Source has the kernel look for the way by all rules and tables; a UDP socket
+// that is connected has sent nothing.
+func (n *Netlink) Source(to netip.Addr) netip.Addr {
+	conn, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, 80)))
+	if err != nil {
+		return netip.Addr{}
+	}
+	defer conn.Close()
+	return conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
 }
 
 // Apply makes one change. What is there already, or is gone already, is no
