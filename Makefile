@@ -74,4 +74,4 @@ soak: ## a thousand random sequences of what can happen; needs root
 update: ## write the golden files and the tables of docs/reliability.md anew
 	$(GO) test ./render -update
 	$(GO) test ./hooks -run '^TestNetlinkFails$$' -update
-	$(GO) test ./lab/endtoend -run '^Test(Faults|Killed)$$' -update
+	$(GO) test ./lab/endtoend -run '^Test(Faults|Killed|Attackers)$$' -update

@@ -46,8 +46,8 @@ func (h *Host) OnLease(ctx context.Context, l Lease) error {
 	if event == leaseNothing {
 		return nil
 	}
-	if err := facts.CheckName(l.Interface); err != nil {
-		return err
+	if facts.CheckName(l.Interface) != nil {
+		return nil // such as the VLAN eth0.5, which is somebody else's
 	}
 	var left *UnmanagedError
 	if err := h.managed(l.Interface); errors.As(err, &left) {
