@@ -42,7 +42,16 @@ echo '{{define "cfg-post-up"}}
 chown -R 1000:1000 /home/mallory
 echo secret >/etc/secret
 chmod 600 /etc/secret
+printf '#!/bin/dash\n/usr/bin/env >/tmp/env\nexec /usr/sbin/ifup "$@"\n' >/usr/local/sbin/ifup
+chmod 755 /usr/local/sbin/ifup
 `
+
+// gotIn prints what an attacker has come to; nothing if to nothing.
+const gotIn = `
+cat /tmp/owned 2>/dev/null || :
+test secret = "$(cat /etc/secret)" || echo another secret
+grep -rl -e secret -e /tmp/owned /etc/network /var/lib/ec2net /run/ec2net 2>/dev/null | xargs -r ls -l | grep -v -e '->' || :
+grep -v -e '^PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin$' -e ^PWD= /tmp/env 2>/dev/null || :`
 
 const (
 	addThird = "INTERFACE=eth2 ACTION=add /etc/network/ec2net.hotplug"
@@ -132,8 +141,7 @@ func (a attack) test(t *testing.T) {
 			t.Errorf("there is %q in:\n%s", word, all)
 		}
 	}
-	if out := i.Sh(t, `cat /tmp/owned 2>/dev/null || :; test secret = "$(cat /etc/secret)" || echo another secret
-grep -rl -e secret -e /tmp/owned /etc/network /var/lib/ec2net /run/ec2net 2>/dev/null | xargs -r ls -l | grep -v -e '->' || :`); out != "" {
+	if out := i.Sh(t, gotIn); out != "" {
 		t.Errorf("they got in:\n%s", out)
 	}
 	v.ResetCounters(t)
