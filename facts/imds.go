@@ -53,11 +53,15 @@ func NewIMDS(at Endpoint) (*IMDS, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newIMDS(endpoint, newTransport()), nil
+}
+
+func newIMDS(endpoint string, by *transport) *IMDS {
 	client := imds.New(imds.Options{
 		Endpoint:              endpoint,
 		ClientEnableState:     imds.ClientEnabled,
 		EnableFallback:        aws.FalseTernary,
-		HTTPClient:            newTransport(),
+		HTTPClient:            by,
 		DisableDefaultTimeout: true, // the caller's context has the deadline
 		// The SDK's own waits of up to a second are long for a service that is
 		// on the same host.
@@ -67,7 +71,7 @@ func NewIMDS(at Endpoint) (*IMDS, error) {
 			o.MaxBackoff = 200 * time.Millisecond
 		}),
 	})
-	return &IMDS{client: client, endpoint: endpoint}, nil
+	return &IMDS{client: client, endpoint: endpoint}
 }
 
 // resolve gives the URL of the service. It leaves nothing to the SDK, which

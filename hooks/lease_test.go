@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -466,7 +467,14 @@ func FuzzLeaseEnvironment(f *testing.F) {
 	f.Fuzz(func(t *testing.T, iface, reason, address string) {
 		env := map[string]string{"interface": iface, "reason": reason, "new_ip_address": address}
 		l, err := LeaseFromEnvironment(func(name string) string { return env[name] })
-		if err == nil && l.Address.IsValid() && !l.Address.Is4() {
+		if err != nil {
+			return
+		}
+		if l.Address.IsValid() && !l.Address.Is4() {
+			t.Errorf("%+v", l)
+		}
+		// OnLease goes no further with a name that does not pass.
+		if facts.CheckName(l.Interface) == nil && (path.Dir(factsPath(l.Interface)) != stateDir || strings.ContainsAny(l.Interface, " .;$\n")) {
 			t.Errorf("%+v", l)
 		}
 	})

@@ -18,12 +18,13 @@ func TestUnquote(t *testing.T) {
 	}
 }
 
-// Whatever stands in the file: no panic, and only values that a shell would
-// read the same way.
+// Whatever stands in the file: no panic, only values that a shell would read the
+// same way, and of those only such as can be in what is rendered.
 func FuzzSettings(f *testing.F) {
 	f.Add("# comment\nEC2NET_BASE=\"2000\"\n\nEC2NET_MARK_MASK=0x3fff\n")
 	f.Add("export EC2NET_BASE=1\n")
 	f.Add("EC2NET_BASE=$(id)\r\n")
+	f.Add("EC2NET_UNMANAGED='eth[1 ens?'\nEC2NET_TIMEOUT=1h\nEC2NET_PRIMARY_TABLE=yes\nEC2NET_TEMPLATES=/etc/x")
 	f.Fuzz(func(t *testing.T, text string) {
 		found, err := parseSettings("file", text)
 		if err != nil {
@@ -33,6 +34,23 @@ func FuzzSettings(f *testing.F) {
 			if strings.ContainsAny(s.value, "\"'$`\\\n\r") {
 				t.Errorf("%s=%q", name, s.value)
 			}
+			mustBeUsable(t, name, s.value)
 		}
 	})
+}
+
+func mustBeUsable(t *testing.T, name, value string) {
+	t.Helper()
+	for _, row := range settingsTable {
+		var s settings
+		if row.name != name || row.set(&s, value) != nil {
+			continue
+		}
+		if strings.ContainsFunc(s.templates, func(r rune) bool { return r < ' ' || r > '~' }) || s.timeout < 0 {
+			t.Errorf("%s=%q", name, value)
+		}
+		if s.numbers.Check() == nil && s.numbers.Base < 256 {
+			t.Errorf("%s=%q is one of the kernel's tables", name, value)
+		}
+	}
 }
