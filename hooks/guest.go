@@ -123,7 +123,7 @@ func (h *Host) otherRules(link Link, _ []Link) (owner, hint string, err error) {
 		has := func(a Addr) bool {
 			return a.LinkIndex == link.Index && k.From == netip.PrefixFrom(a.Prefix.Addr(), a.Prefix.Addr().BitLen())
 		}
-		if !kernels(k.Table) && !h.ownTable(link.Name, k.Table) && slices.ContainsFunc(addrs, has) {
+		if !kernels(k.Table) && k.Protocol != render.RuleProtocol && !h.ownTable(link.Name, k.Table) && slices.ContainsFunc(addrs, has) {
 			return fmt.Sprintf("another tool has sent its address to a route table, %q", k.Rule.String()), "remove that tool, or its rule, to have ec2net do so", nil
 		}
 	}

@@ -42,6 +42,8 @@ func TestGuest(t *testing.T) {
 				rule: render.Rule{Priority: 32765, From: netip.MustParsePrefix("10.0.1.20/32"), Table: 10001}},
 			{name: "an older tool's table, which is ec2net's",
 				rule: render.Rule{Priority: 32765, From: netip.MustParsePrefix("10.0.1.20/32"), Table: 1001}},
+			{name: "a rule of ec2net's, from when it was eth3", rule: render.Rule{Priority: 1003,
+				From: netip.MustParsePrefix("10.0.1.20/32"), Table: 1003, Protocol: render.RuleProtocol}},
 			{name: "another address's rule", rule: render.Rule{Priority: 100, From: netip.MustParsePrefix("10.7.0.1/32"), Table: 77}},
 		} {
 			_, err := m.Tree.Write(interfacesFile, []byte("source /run/network/interfaces.d/*\nsource /etc/network/interfaces.d/*.cfg\n"))

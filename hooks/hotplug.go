@@ -227,7 +227,8 @@ func (h *Host) joinGroup(ctx context.Context, e facts.ENI) error {
 }
 
 // ifup brings the ENI up, or leaves nothing of it. ifup that failed has started
-// a DHCP client and keeps no state; only ifdown --force takes that away.
+// a DHCP client and keeps no state; only ifdown --force takes that away. An ENI
+// that was up stays up.
 func (h *Host) ifup(ctx context.Context, link Link, e facts.ENI, was bool) error {
 	ctx, cancel := context.WithTimeout(ctx, ifupLimit)
 	defer cancel()
@@ -238,7 +239,9 @@ func (h *Host) ifup(ctx context.Context, link Link, e facts.ENI, was bool) error
 			return err
 		}
 	}
-	if err := h.Run(ctx, "ifup", link.Name); err != nil {
+	if err := h.Run(ctx, "ifup", link.Name); err != nil && was {
+		return fmt.Errorf("ifup %s: %w", link.Name, err)
+	} else if err != nil {
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), ifupLimit)
 		defer cancel()
 		return errors.Join(fmt.Errorf("ifup %s: %w", link.Name, err), h.takeDown(undo, link.Name))

@@ -148,6 +148,23 @@ func TestIfupFails(t *testing.T) {
 	})
 }
 
+// ifup that fails for an ENI that is up, since it is missing or hangs, takes
+// nothing away.
+func TestIfupFailsAgain(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		m.fails["ifup"], m.ran = errors.New("there is no ifup"), nil
+		if err := m.Add(t.Context(), "eth1"); err == nil || !strings.Contains(err.Error(), "ifup eth1: there is no ifup") {
+			t.Errorf("%v", err)
+		}
+		same(t, "programs", m.ran, []string{"ifup eth1"})
+		same(t, "rules", m.rulesNow(t), readyRules)
+		if m.file(t, "/run/ec2net/eth1.up") == "" {
+			t.Error("does not count as configured")
+		}
+	})
+}
+
 // Plugged and unplugged five times: the same state each time, files kept.
 func TestPlugAndUnplug(t *testing.T) {
 	onMachine(t, func(m *machine) {
