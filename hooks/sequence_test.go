@@ -44,7 +44,7 @@ func TestSequences(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					runtime.LockOSThread() // and never unlocked: the thread and its namespace end here
 					(&sequence{world: newWorld(t), rng: rand.New(rand.NewPCG(s, 0)), t: t, happened: &happened,
-						seen: map[string][]facts.ENI{}}).run()
+						seen: map[string][]facts.ENI{}, holds: map[string]string{}}).run()
 				})
 			})
 		}
@@ -86,6 +86,9 @@ type sequence struct {
 	// seen is what IMDS said last under a name; several if ec2net was struck, and
 	// may have noted it or not.
 	seen map[string][]facts.ENI
+	// holds are the rules of the leased addresses, by interface: those that were
+	// seen to be there, and that nothing was done to take away since.
+	holds map[string]string
 	// slack are addresses that ec2net may have given an interface without
 	// having noted it.
 	slack []string
@@ -133,6 +136,7 @@ func (s *sequence) step() {
 	case p < 32 && there:
 		s.note("unplug %s", name)
 		s.unplug(s.t, name)
+		delete(s.holds, name)
 		s.remove(name)
 	case p < 36 && there:
 		// udev's events come late: remove after the next device is there, or
@@ -144,6 +148,7 @@ func (s *sequence) step() {
 		first := s.rng.IntN(3)
 		s.note("unplug %s and plug in %s: %v, events %d", name, mac, ips, first)
 		s.unplug(s.t, name)
+		delete(s.holds, name)
 		s.plug(s.t, name, mac, ips)
 		if first == 0 {
 			s.remove(name)
@@ -152,6 +157,8 @@ func (s *sequence) step() {
 		if first == 1 {
 			s.remove(name)
 		}
+	case p < 39 && there:
+		s.rename(name)
 	case p < 65 && s.up[name].IsValid():
 		s.leaseEvent(name, []string{"RENEW", "RENEW", "REBIND", "BOUND"}[s.rng.IntN(4)])
 	case p < 69 && s.up[name].IsValid():
@@ -184,11 +191,18 @@ func (s *sequence) step() {
 		s.note("reboot")
 		s.powerOn(s.t)
 		s.slack = nil
+		clear(s.holds)
 		for _, name := range s.shuffled() {
 			s.add(name)
 		}
 	}
-	if wrong := s.always(s.t); len(wrong) > 0 {
+	wrong := s.always(s.t)
+	for name, rule := range s.holds {
+		if !slices.Contains(s.kernelRules(s.t), rule) {
+			wrong = append(wrong, fmt.Sprintf("%s, which works, has lost %q", name, rule))
+		}
+	}
+	if len(wrong) > 0 {
 		s.fail("%s", strings.Join(wrong, "\n"))
 	}
 }
@@ -243,6 +257,23 @@ func (s *sequence) shuffled() []string {
 	return all
 }
 
+// rename is what an administrator does: an interface gets another name, and
+// ec2net hears of it by hand.
+func (s *sequence) rename(name string) {
+	other := names[s.rng.IntN(len(names))]
+	if _, taken := s.attached[other]; taken {
+		return
+	}
+	s.note("%s is now %s", name, other)
+	delete(s.holds, name)
+	for _, a := range s.addrsNow(s.t, name) { // under the new name they are nobody's
+		s.slack = append(s.slack, strings.TrimSuffix(a, "/32"))
+	}
+	s.world.rename(s.t, name, other)
+	s.remove(name)
+	s.add(other)
+}
+
 // ran1 runs ec2net once, checks how long it took, and says whether it came to
 // its end unstruck. An error without a cause is one of the test's findings.
 func (s *sequence) ran1(name string, run func() error) (well bool) {
@@ -283,6 +314,9 @@ func (s *sequence) ran1(name string, run func() error) (well bool) {
 func (s *sequence) told(name string) {
 	if s.vpc.err == nil {
 		s.seen[name] = []facts.ENI{s.vpc.enis[s.attached[name]]}
+		if e, ok, err := s.state().facts(name); err != nil || !ok || e.MAC != s.attached[name] {
+			s.fail("the facts on disk are those of %v: %v", e.MAC, err)
+		}
 	}
 }
 
@@ -322,6 +356,7 @@ func (s *sequence) remove(name string) {
 }
 
 func (s *sequence) down(name string) {
+	delete(s.holds, name)
 	s.happened.unplugs.Add(1)
 	if s.ran1(name, func() error { return s.Remove(s.t.Context(), name) }) {
 		s.none(name)
@@ -334,6 +369,7 @@ func (s *sequence) leaseEvent(name, reason string) {
 	before, lease := s.kernelRules(s.t), s.up[name]
 	well := s.ran1(name, func() error { return s.OnLease(s.t.Context(), Lease{name, reason, lease}) })
 	if leaseEvents[reason] == leaseGone {
+		delete(s.holds, name)
 		if well {
 			s.none(name)
 		}
@@ -372,10 +408,14 @@ func (s *sequence) rulesOf(name string) (rules []string) {
 
 // kept holds that the leased address of what is up has the rule that it had.
 func (s *sequence) kept(name string, lease netip.Addr, before []string) {
-	rule := fmt.Sprintf("pref %d from %s lookup %d protocol 236", number(name), lease, number(name))
+	rule := leasedRule(name, lease)
 	if s.up[name] == lease && slices.Contains(before, rule) && !slices.Contains(s.rulesOf(name), rule) {
 		s.fail("%s has lost the rule of its leased address", name)
 	}
+}
+
+func leasedRule(name string, lease netip.Addr) string {
+	return fmt.Sprintf("pref %d from %s lookup %d protocol 236", number(name), lease, number(name))
 }
 
 // none holds that nothing is left of an interface.
@@ -407,6 +447,7 @@ func (s *sequence) whole(name string) {
 			return !slices.Contains(ips, a) && slices.Contains(s.slack, strings.TrimSuffix(a, "/32"))
 		})
 		if slices.Equal(got, rules) && slices.Equal(there, ips) {
+			s.holds[name] = leasedRule(name, lease)
 			if e.IPv4 != nil && !slices.Contains(s.kernelRules(s.t), group999) {
 				s.fail("no group rule")
 			}

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"net/netip"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -103,7 +104,30 @@ func (r recording) Render(ctx context.Context, e facts.ENI, only ...string) ([]r
 	for _, f := range files {
 		r.rendered[string(f.Content)] = true
 	}
-	return files, err
+	if err != nil || len(only) > 0 {
+		return files, err
+	}
+	// All are about to be written.
+	defer func() {
+		if p := recover(); p != nil {
+			r.writeSome(Contents(files))
+			panic(p)
+		}
+	}()
+	return files, r.strike.next("files")
+}
+
+// writeSome leaves what ec2net leaves that is killed while it writes: some files
+// are new, and there is half of the next one under its temporary name.
+func (w *world) writeSome(files []disk.Content) {
+	n := w.strike.at % (len(files) + 1)
+	if n < len(files) {
+		temp := path.Join(path.Dir(files[n].Path), "."+path.Base(files[n].Path)+".HALF")
+		files = append(slices.Clone(files[:n]), disk.Content{Path: temp, Text: files[n].Text[:len(files[n].Text)/2]})
+	}
+	if _, err := w.Tree.WriteAll(files); err != nil {
+		panic(err)
+	}
 }
 
 // newWorld makes a machine in a network namespace of its own, booted. The
@@ -309,6 +333,21 @@ func (w *world) unplug(t *testing.T, name string) {
 	delete(w.up, name)
 }
 
+// rename gives an interface another name; udev says so, but not to ec2net.
+func (w *world) rename(t *testing.T, name, other string) {
+	t.Helper()
+	l, err := w.netns.LinkByName(name)
+	check(t, err)
+	check(t, w.netns.LinkSetDown(l))
+	check(t, w.netns.LinkSetName(l, other))
+	peer, err := w.netns.LinkByName("p-" + name)
+	check(t, err)
+	check(t, w.netns.LinkSetName(peer, "p-"+other))
+	w.attached[other] = w.attached[name]
+	delete(w.attached, name)
+	delete(w.up, name)
+}
+
 // kernelRules are ec2net's rules, and the administrator's.
 func (w *world) kernelRules(t *testing.T) []string {
 	t.Helper()
@@ -324,7 +363,7 @@ func (w *world) kernelRules(t *testing.T) []string {
 	return texts
 }
 
-// files are those that ec2net keeps, but for the locks.
+// files are those that ec2net keeps, but for the locks and what a kill has left.
 func (w *world) files(t *testing.T) map[string]string {
 	t.Helper()
 	files := make(map[string]string)
@@ -332,7 +371,7 @@ func (w *world) files(t *testing.T) map[string]string {
 		names, err := w.Tree.List(dir)
 		check(t, err)
 		for _, name := range names {
-			if !strings.HasSuffix(name, ".lock") {
+			if !strings.HasSuffix(name, ".lock") && name[0] != '.' {
 				files[dir+"/"+name] = w.file(t, dir+"/"+name)
 			}
 		}
