@@ -65,8 +65,7 @@ bench: ## time and allocations of rendering; as root, what ec2net costs in the l
 
 FUZZTIME ?= 30s
 fuzz: ## fuzz everything that is parsed, FUZZTIME each
-	@for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
-	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x $$p || exit 1; done; done
+	$(GO) run ./lab/cmd/fuzz -time $(FUZZTIME) $(if $(UPDATE),-update)
 
 soak: ## a thousand random sequences of what can happen; needs root
 	$(GO) test ./hooks -run '^TestSequences$$' -sequences 1000 -timeout 60m $(if $(UPDATE),-update)

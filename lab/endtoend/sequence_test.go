@@ -206,14 +206,14 @@ func (s *sequence) readdress(e *lab.ENI) {
 	}
 }
 
-var faults = []imds.Fault{hang, {Status: 401}, {Status: 403}, {Status: 404}, {Status: 429}, {Status: 503}, {Reset: true}, {Truncate: 3}}
+var illnesses = []imds.Fault{hang, {Status: 401}, {Status: 403}, {Status: 404}, {Status: 429}, {Status: 503}, {Reset: true}, {Truncate: 3}}
 
 func (s *sequence) imds() {
 	if s.ill {
 		s.heal()
 		return
 	}
-	f := faults[s.rng.IntN(len(faults))]
+	f := illnesses[s.rng.IntN(len(illnesses))]
 	s.note("IMDS is ill: %+v", f)
 	s.v.IMDS.Fault(f)
 	s.ill = true

@@ -39,6 +39,19 @@ func Section(t testing.TB, doc, name, found string) {
 	}
 }
 
+// Write writes a section anew: what a long run found, with which no test can
+// compare.
+func Write(doc, name, found string) error {
+	text, err := os.ReadFile(doc)
+	if err != nil {
+		return err
+	}
+	if text, err = replace(text, name, found); err != nil {
+		return fmt.Errorf("%s: %w", doc, err)
+	}
+	return os.WriteFile(doc, text, 0o644)
+}
+
 func replace(text []byte, name, found string) ([]byte, error) {
 	begin, end := []byte("<!-- begin "+name+" -->\n"), []byte("<!-- end "+name+" -->\n")
 	before, rest, ok := bytes.Cut(text, begin)
