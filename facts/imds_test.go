@@ -175,7 +175,7 @@ func TestCouldNotAsk(t *testing.T) {
 		{name: "truncated", fault: imds.Fault{Path: "local-ipv4s$", Body: body("10.0.1.20\n10.0.1.21"), Truncate: 12}, want: "ended in the middle of the answer"},
 		{name: "reset", fault: imds.Fault{Path: "local-ipv4s$", Reset: true}, want: "local-ipv4s: "},
 		{name: "redirect", fault: imds.Fault{Path: "local-ipv4s$", Redirect: "http://127.0.0.1:1/"}, want: "answered 30"},
-		{name: "10 MB", fault: imds.Fault{Path: "local-ipv4s$", Body: &big}, want: "the answer is longer than 65536 bytes"},
+		{name: "10 MB", fault: imds.Fault{Path: "local-ipv4s$", Body: &big}, want: "longer than 65536 bytes"},
 		{name: "provisional device number", raw: map[string]string{keyDeviceNumber: "0"}, want: "device-number: 0 is the primary's"},
 		{name: "device number is a word", raw: map[string]string{keyDeviceNumber: "one"}, want: `device-number: "one" is not a number`},
 		{name: "command", raw: map[string]string{keyIPv4: "10.0.1.20; reboot"}, want: `local-ipv4s: "10.0.1.20; reboot" is not an address`},

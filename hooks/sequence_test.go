@@ -21,7 +21,7 @@ import (
 )
 
 var (
-	sequences = flag.Int("sequences", 60, "how many random sequences TestSequences runs")
+	sequences = flag.Int("sequences", 30, "how many random sequences TestSequences runs")
 	seed      = flag.Uint64("seed", 1, "the seed of the first one; the others follow")
 )
 
