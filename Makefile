@@ -38,7 +38,7 @@ debian:
 	    echo "make test: not root: what Debian's own tools check, and whatever needs a network namespace, is not run"; \
 	else \
 	    command -v debootstrap >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends debootstrap; } && \
-	    $(GO) run ./lab/cmd/tree bookworm trixie bookworm-docker; \
+	    $(GO) run ./lab/cmd/tree bookworm trixie bookworm-docker bookworm-shells; \
 	fi
 
 install: build ## install below DESTDIR, under the documented names
@@ -51,6 +51,13 @@ install: build ## install below DESTDIR, under the documented names
 	install -D -m 644 -t $(DESTDIR)/usr/lib/udev/rules.d udev/53-ec2-network-interfaces.rules
 	install -D -m 644 -t $(DESTDIR)/usr/lib/systemd/system systemd/*.service
 	install -D -m 644 -t $(DESTDIR)/etc/init upstart/*.conf
+	install -D -m 644 completion/ec2net.bash $(DESTDIR)/usr/share/bash-completion/completions/ec2net
+	install -D -m 644 -t $(DESTDIR)/usr/share/zsh/vendor-completions completion/_ec2net
+	install -D -m 644 -t $(DESTDIR)/usr/share/fish/vendor_completions.d completion/ec2net.fish
+	for name in ec2ifup ec2ifdown; do \
+	    ln -sf ec2net $(DESTDIR)/usr/share/bash-completion/completions/$$name; \
+	    ln -sf ec2net.fish $(DESTDIR)/usr/share/fish/vendor_completions.d/$$name.fish; \
+	done
 	test -e $(DESTDIR)/etc/default/ec2net || install -m 644 hooks/default $(DESTDIR)/etc/default/ec2net
 	@test -n "$(DESTDIR)" || grep -qs '^ *source .*interfaces\.d/\*' /etc/network/interfaces || \
 	    echo "ifupdown will not read what ec2net writes: add to /etc/network/interfaces the line: source /etc/network/interfaces.d/*.cfg"

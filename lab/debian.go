@@ -56,6 +56,8 @@ var packages = map[string][]string{
 	"trixie":   userland,
 	// Without what docker.io recommends: git, AppArmor, certificates.
 	"bookworm-docker": slices.Concat(userland, []string{"busybox-static", "docker.io"}),
+	// What administrators read and type in, without what they configure.
+	"bookworm-shells": {"fish", "man-db", "mandoc", "zsh"},
 }
 
 // Debian returns the tree of a release, "bookworm" or "trixie", or that of

@@ -6,8 +6,6 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"github.com/spf13/pflag"
-
 	"ec2net/render"
 )
 
@@ -42,7 +40,7 @@ func runHelp(inv *invocation) error {
 	case 1:
 		name, found := inv.args[0], false
 		if c, ok := commandNamed(name); ok {
-			inv.commandHelp(&out, c)
+			commandHelp(&out, c)
 			found = true
 		}
 		for _, t := range topics {
@@ -87,18 +85,15 @@ Commands:
 
 func (inv *invocation) printCommandHelp(c command) error {
 	var out strings.Builder
-	inv.commandHelp(&out, c)
+	commandHelp(&out, c)
 	_, err := io.WriteString(inv.stdout, out.String())
 	return system(err)
 }
 
-func (inv *invocation) commandHelp(w io.Writer, c command) {
+func commandHelp(w io.Writer, c command) {
 	fmt.Fprintf(w, "ec2net %s: %s\n\nUsage: ec2net %s [FLAGS] %s\n\n%s\n", c.name, c.short, c.name, c.args, c.long)
 	if c.flags != nil {
-		described := &invocation{flags: pflag.NewFlagSet(c.name, pflag.ContinueOnError)}
-		described.flags.SortFlags = false
-		c.flags(described)
-		fmt.Fprintf(w, "\nFlags:\n%s", described.flags.FlagUsages())
+		fmt.Fprintf(w, "\nFlags:\n%s", c.flagSet().FlagUsages())
 	}
 	fmt.Fprintf(w, "\nExamples:\n  %s\n", strings.ReplaceAll(c.examples, "\n", "\n  "))
 }

@@ -47,7 +47,7 @@ type command struct {
 // commands is the command table. It is a function since help reads it.
 func commands() []command {
 	return []command{renderCommand, factsCommand, templatesCommand,
-		hotplugCommand, leaseCommand, scanCommand, upCommand, downCommand, dockerCommand, watchCommand, helpCommand()}
+		hotplugCommand, leaseCommand, scanCommand, upCommand, downCommand, dockerCommand, watchCommand, completeCommand(), helpCommand()}
 }
 
 // invocation is one run of one command.

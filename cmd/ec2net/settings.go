@@ -66,7 +66,7 @@ var settingsTable = []setting{
 			return nil
 		}},
 	{"EC2NET_UNMANAGED", "unmanaged", "",
-		"interfaces to leave alone: names, or patterns such as eth*, with blanks between",
+		"interfaces to leave alone, by name or pattern; more than one in quotes: \"eth2 cali*\"",
 		func(s *settings, v string) (err error) {
 			s.unmanaged, err = hooks.ParsePatterns(v)
 			return err
@@ -89,7 +89,7 @@ var settingsTable = []setting{
 			return nil
 		}},
 	{"EC2NET_TIMEOUT", "timeout", "10s",
-		"when to give up; half of it is for IMDS",
+		"when render, facts and templates check give up; half of it is for IMDS",
 		func(s *settings, v string) (err error) {
 			if s.timeout, err = time.ParseDuration(v); err != nil || s.timeout <= 0 {
 				err = fmt.Errorf("%.40q is not a duration such as 10s", v)

@@ -1,0 +1,200 @@
+package main
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"ec2net/facts"
+	"ec2net/render"
+)
+
+func completeCommand() command {
+	return command{
+		name:  "complete",
+		args:  "[WORD...]",
+		short: "what may come next on a command line: what shells call",
+		long: `Prints what the last word may become, one a line, with a description behind a
+tab. The words are a command line as far as it is typed, the program's name
+first, after "--". A line :files or :folders has the shell complete the name of
+a file or folder itself.`,
+		examples: `ec2net complete -- ec2net ren
+ec2net complete -- ec2net render --only ""`,
+		run: runComplete,
+	}
+}
+
+func runComplete(inv *invocation) error {
+	if len(inv.args) == 0 {
+		return nil
+	}
+	words := append(namedCommand(inv.args[0]), inv.args[1:]...)
+	if len(words) == 0 {
+		return nil
+	}
+	before, last := words[:len(words)-1], words[len(words)-1]
+	var out strings.Builder
+	for _, c := range candidates(before, strings.HasPrefix(last, "-")) {
+		if word, _, _ := strings.Cut(c, "\t"); strings.HasPrefix(word, last) || word[0] == ':' {
+			out.WriteString(c + "\n")
+		}
+	}
+	_, err := io.WriteString(inv.stdout, out.String())
+	return system(err)
+}
+
+// candidates are what may come after the words of a command line.
+func candidates(before []string, dash bool) []string {
+	if len(before) == 0 {
+		if dash {
+			return []string{"--help", "--version"}
+		}
+		return commandNames()
+	}
+	c, ok := commandNamed(before[0])
+	if !ok {
+		return nil
+	}
+	flags := c.flagSet()
+	var args []string
+	for i := 1; i < len(before); i++ {
+		name, isFlag := strings.CutPrefix(before[i], "--")
+		if !isFlag {
+			args = append(args, before[i])
+			continue
+		}
+		if f := flags.Lookup(name); f != nil && f.NoOptDefVal == "" {
+			if i++; i == len(before) {
+				return valuesOf(name)
+			}
+		}
+	}
+	if !dash {
+		return nextArgument(c.args, args)
+	}
+	var found []string
+	flags.VisitAll(func(f *pflag.Flag) {
+		if !slices.Contains(before, "--"+f.Name) {
+			found = append(found, "--"+f.Name+"\t"+f.Usage)
+		}
+	})
+	return found
+}
+
+// valuesOf are what a flag takes, where that can be said.
+func valuesOf(flag string) []string {
+	switch flag {
+	case "only":
+		return render.Kinds()
+	case "facts", "settings":
+		return []string{":files"}
+	case "root", "templates":
+		return []string{":folders"}
+	case "primary-table":
+		return []string{"yes", "no"}
+	case "imds-endpoint-mode":
+		return []string{"IPv4", "IPv6"}
+	}
+	return nil
+}
+
+// nextArgument is what comes after some arguments by the usage line, such as
+// "up | down | wait IFACE".
+func nextArgument(usage string, args []string) []string {
+	var found []string
+	for form := range strings.SplitSeq(strings.Trim(usage, "[]"), "|") {
+		words := strings.Fields(form)
+		if len(words) > 0 && strings.HasSuffix(words[0], "...") {
+			words = slices.Repeat(words, len(args)+1)
+		}
+		if len(words) <= len(args) {
+			continue
+		}
+		fits := true
+		for i, arg := range args {
+			fits = fits && (arg == words[i] || isPlaceholder(words[i]))
+		}
+		if fits {
+			found = append(found, meant(words[len(args)])...)
+		}
+	}
+	return slices.DeleteFunc(found, func(word string) bool { return slices.Contains(args, word) })
+}
+
+func isPlaceholder(word string) bool {
+	return word == strings.ToUpper(word) || strings.HasSuffix(word, "...")
+}
+
+// meant are the words that a word of a usage line stands for.
+func meant(word string) []string {
+	switch strings.TrimSuffix(word, "...") {
+	case "IFACE":
+		return interfaces("/sys/class/net")
+	case "NAME":
+		return templateNames()
+	case "COMMAND":
+		return commandNames()
+	case "TOPIC":
+		var names []string
+		for _, t := range topics {
+			if _, both := commandNamed(t.name); !both {
+				names = append(names, t.name+"\t"+t.short)
+			}
+		}
+		return names
+	}
+	if isPlaceholder(word) {
+		return nil
+	}
+	return []string{word}
+}
+
+func commandNames() []string {
+	var names []string
+	for _, c := range commands() {
+		names = append(names, c.name+"\t"+c.short)
+	}
+	return names
+}
+
+// interfaces are those that can be ENIs: not bridges, tunnels, containers'.
+func interfaces(dir string) []string {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil // nothing to offer
+	}
+	var names []string
+	for _, e := range entries {
+		_, err := os.Stat(filepath.Join(dir, e.Name(), "device"))
+		if err == nil || facts.NumberedByName(e.Name()) {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
+
+func templateNames() []string {
+	names := render.Kinds()
+	t, err := render.Load(nil)
+	if err != nil {
+		return names
+	}
+	for _, row := range t.List() {
+		names = append(names, row.Name)
+	}
+	return append(names, render.BlocksFile)
+}
+
+// flagSet is the flags of a command, to be read about rather than set.
+func (c command) flagSet() *pflag.FlagSet {
+	described := &invocation{flags: pflag.NewFlagSet(c.name, pflag.ContinueOnError)}
+	described.flags.SortFlags = false
+	if c.flags != nil {
+		c.flags(described)
+	}
+	return described.flags
+}
