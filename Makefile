@@ -51,6 +51,9 @@ install: build ## install below DESTDIR, under the documented names
 	install -D -m 644 -t $(DESTDIR)/usr/lib/udev/rules.d udev/53-ec2-network-interfaces.rules
 	install -D -m 644 -t $(DESTDIR)/usr/lib/systemd/system systemd/*.service
 	install -D -m 644 -t $(DESTDIR)/etc/init upstart/*.conf
+	install -D -m 644 -t $(DESTDIR)/usr/share/man/man8 man/ec2net.8
+	install -D -m 644 -t $(DESTDIR)/usr/share/man/man5 man/ec2net-templates.5
+	for name in ec2ifup ec2ifdown ec2ifscan ec2ifupscan; do ln -sf ec2net.8 $(DESTDIR)/usr/share/man/man8/$$name.8; done
 	install -D -m 644 completion/ec2net.bash $(DESTDIR)/usr/share/bash-completion/completions/ec2net
 	install -D -m 644 -t $(DESTDIR)/usr/share/zsh/vendor-completions completion/_ec2net
 	install -D -m 644 -t $(DESTDIR)/usr/share/fish/vendor_completions.d completion/ec2net.fish

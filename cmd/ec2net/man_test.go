@@ -1,0 +1,202 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+
+	"ec2net/lab"
+	"ec2net/lab/manpage"
+	"ec2net/render"
+)
+
+// same holds a list of a manual page against the code's.
+func same(t *testing.T, what string, page, code []string) {
+	t.Helper()
+	if !slices.Equal(page, code) {
+		t.Errorf("%s: the manual page has\n%s\nthe code\n%s", what, strings.Join(page, "\n"), strings.Join(code, "\n"))
+	}
+}
+
+// ec2net(8) has every command, argument, flag, topic, setting and exit status,
+// in the order of the code, and no other.
+func TestManual(t *testing.T) {
+	page := manpage.Read(t, "../../man/ec2net.8")
+	var headings, inCode []string
+	for _, s := range page {
+		if s.Name == "COMMANDS" && s.Sub != "" {
+			headings = append(headings, s.Sub)
+		}
+	}
+	for _, c := range commands() {
+		heading := strings.TrimSpace(c.name + " " + c.args)
+		inCode = append(inCode, heading)
+		var tags []string
+		for _, tag := range manpage.Find(t, page, "COMMANDS", heading).Tags() {
+			tags = append(tags, strings.Fields(tag)[0])
+		}
+		same(t, c.name, tags, described(c))
+	}
+	same(t, "commands", headings, inCode)
+
+	var settings []string
+	for _, row := range settingsTable {
+		initial := row.initial
+		if initial == "" {
+			initial = "none"
+		}
+		settings = append(settings, fmt.Sprintf("%s, --%s (%s)", row.name, row.flag, initial))
+	}
+	same(t, "settings", manpage.Find(t, page, "SETTINGS", "").Tags(), append(settings, "--settings FILE"))
+
+	var statuses []string
+	for _, item := range manpage.Find(t, page, "EXIT STATUS", "").Items() {
+		statuses = append(statuses, item.Tag+"  "+item.Text)
+	}
+	_, help, _ := strings.Cut(statusesHelp, "\n\n")
+	same(t, "statuses", statuses, strings.Split(strings.TrimSpace(help), "\n"))
+	if len(statuses) != statusNoRetry+1 {
+		t.Errorf("%d statuses, where the last is %d", len(statuses), statusNoRetry)
+	}
+}
+
+// described is what the page has to say of a command: the words that it takes
+// (all of them lower case), the flags that are its own, the topics of help.
+func described(c command) []string {
+	var tags []string
+	for form := range strings.SplitSeq(strings.Trim(c.args, "[]"), "|") {
+		if words := strings.Fields(form); len(words) > 0 && !isPlaceholder(words[0]) {
+			tags = append(tags, words[0])
+		}
+	}
+	c.flagSet().VisitAll(func(f *pflag.Flag) {
+		ofAll := func(row setting) bool { return row.flag == f.Name }
+		if f.Name != "settings" && !slices.ContainsFunc(settingsTable, ofAll) {
+			tags = append(tags, "--"+f.Name)
+		}
+	})
+	if c.name == "help" {
+		for _, topic := range topics {
+			tags = append(tags, topic.name)
+		}
+	}
+	return tags
+}
+
+// Every command but two takes the flags of the settings, as the page says.
+func TestManualSettingsFlags(t *testing.T) {
+	for _, c := range commands() {
+		takes := c.flagSet().Lookup("settings") != nil
+		if takes == (c.name == "complete" || c.name == "help") {
+			t.Errorf("%s: takes the flags: %t", c.name, takes)
+		}
+	}
+}
+
+// notTold are what a template can reach of a View, but has no use for.
+var notTold = []string{
+	".ENI",     // the facts as a whole
+	".Clone",   // a copy of them
+	".Routed",  // true, or there would be nothing to render
+	".HasIPv4", // the same
+}
+
+// ec2net-templates(5) has every template, block and field, and no other.
+func TestTemplatesManual(t *testing.T) {
+	page := manpage.Read(t, "../../man/ec2net-templates.5")
+	tags := func(section, sub string) []string {
+		tags := manpage.Find(t, page, section, sub).Tags()
+		slices.Sort(tags)
+		return tags
+	}
+	var files []string
+	templates, err := render.Load(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range templates.List() {
+		files = append(files, row.Name)
+	}
+	same(t, "files", manpage.Find(t, page, "FILES", "").Tags(), append(files, render.BlocksFile))
+	same(t, "blocks", tags("BLOCKS", ""), slices.Sorted(slices.Values(render.DefaultBlocks())))
+	same(t, "fields", tags("FIELDS", ""), fields(reflect.TypeFor[render.View]()))
+	same(t, "fields of docker", tags("FIELDS", "docker.iptables.tmpl"), fields(reflect.TypeFor[render.DockerView]()))
+}
+
+// fields are what a template sees of a type, with their names in JSON.
+func fields(of reflect.Type) []string {
+	var found []string
+	for _, f := range reflect.VisibleFields(of) {
+		field := "." + f.Name
+		if slices.Contains(notTold, field) {
+			continue
+		}
+		if json, _, _ := strings.Cut(f.Tag.Get("json"), ","); json != "" {
+			field += " (" + json + ")"
+			if strings.Contains(factsFormat, "\n"+json+" * ") {
+				field += " *"
+			} else if !strings.Contains(factsFormat, "\n"+json+"  ") {
+				field += " (not in help facts-format)"
+			}
+		}
+		found = append(found, field)
+	}
+	for i := range of.NumMethod() {
+		m := of.Method(i)
+		if slices.Contains(notTold, "."+m.Name) {
+			continue
+		}
+		found = append(found, strings.TrimSpace("."+m.Name+" "+strings.Repeat("KIND ", m.Type.NumIn()-1)))
+	}
+	slices.Sort(found)
+	return found
+}
+
+// The examples of ec2net-templates(5) are blocks.tmpl files that work.
+func TestTemplatesManualExamples(t *testing.T) {
+	examples := manpage.Find(t, manpage.Read(t, "../../man/ec2net-templates.5"), "EXAMPLES", "").Examples()
+	if len(examples) != 3 {
+		t.Fatalf("%d examples", len(examples))
+	}
+	for _, text := range examples {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "blocks.tmpl"), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		var out, problems strings.Builder
+		if s := Run([]string{"ec2net", "templates", "check", "--settings=", "--templates", dir}, nil, &out, &problems, nil); s != 0 {
+			t.Errorf("status %d: %s\n%s", s, problems.String(), text)
+		}
+	}
+}
+
+// Debian's man, and mandoc, have nothing to say about the pages.
+func TestManualFormat(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("not root: man and mandoc are in a Debian tree")
+	}
+	t.Parallel()
+	files := make(map[string]string)
+	for _, name := range []string{"ec2net.8", "ec2net-templates.5"} {
+		text, err := os.ReadFile("../../man/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files["/man/"+name] = string(text)
+	}
+	r := lab.Debian(t, "bookworm-shells").Run(t, lab.Cmd{Files: files, Env: []string{"LC_ALL=C.UTF-8", "MANWIDTH=80"}, Args: []string{"sh", "-euc", `
+for page in /man/*; do
+	man --warnings -E UTF-8 -l -Tutf8 -Z "$page" >/dev/null
+	man -l "$page" | grep -q '^EXAMPLES'
+	mandoc -T lint -W style "$page" >&2
+done`}})
+	if r.Status != 0 || r.Stderr != "" {
+		t.Errorf("status %d: %s", r.Status, r.Stderr)
+	}
+}
