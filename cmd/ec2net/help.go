@@ -80,7 +80,7 @@ Commands:
 		fmt.Fprintf(t, "  %s\t%s\n", topic.name, topic.short)
 	}
 	t.Flush()
-	fmt.Fprint(w, "\nExample: ec2net render eth1\n")
+	fmt.Fprint(w, "\nExample: ec2net render eth1\n\nThe manual pages ec2net(8) and ec2net-templates(5) say more.\n")
 }
 
 func (inv *invocation) printCommandHelp(c command) error {
