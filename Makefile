@@ -5,14 +5,16 @@ GO ?= go
 RACE := $(if $(shell command -v gcc 2>/dev/null),-race)
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 TOOL := $(GO) tool -modfile=lab/tools/go.mod
+BINARY ?= ec2net
+UPSTART ?= /etc/init
 
-.PHONY: help build run demo test lint install bench fuzz soak update debian
+.PHONY: help build run demo test lint install deb bench fuzz soak update debian
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 build: ## build ./ec2net
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o ec2net ./cmd/ec2net
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BINARY) ./cmd/ec2net
 
 run: build ## render the example ENI to stdout: no root, no EC2
 	@./ec2net render eth1 --facts facts/examples/eth1.json --settings= --templates=
@@ -38,19 +40,19 @@ debian:
 	    echo "make test: not root: what Debian's own tools check, and whatever needs a network namespace, is not run"; \
 	else \
 	    command -v debootstrap >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends debootstrap; } && \
-	    $(GO) run ./lab/cmd/tree bookworm trixie bookworm-docker bookworm-shells; \
+	    $(GO) run ./lab/cmd/tree bookworm trixie bookworm-docker bookworm-shells bookworm-packaging; \
 	fi
 
 install: build ## install below DESTDIR, under the documented names
 	install -d $(addprefix $(DESTDIR),/etc/network /etc/default /etc/ec2net/templates /var/lib/ec2net)
-	install -D -m 755 ec2net $(DESTDIR)/usr/sbin/ec2net
+	install -D -m 755 $(BINARY) $(DESTDIR)/usr/sbin/ec2net
 	ln -sf /usr/sbin/ec2net $(DESTDIR)/etc/network/ec2net.hotplug
 	for name in ec2ifup ec2ifdown ec2ifscan ec2ifupscan; do ln -sf ec2net $(DESTDIR)/usr/sbin/$$name; done
 	install -D -m 644 hooks/dhcp-hook $(DESTDIR)/etc/dhcp/dhclient-exit-hooks.d/ec2net
 	install -D -m 644 hooks/dhcp-hook $(DESTDIR)/usr/lib/dhcpcd/dhcpcd-hooks/90-ec2net
 	install -D -m 644 -t $(DESTDIR)/usr/lib/udev/rules.d udev/53-ec2-network-interfaces.rules
 	install -D -m 644 -t $(DESTDIR)/usr/lib/systemd/system systemd/*.service
-	install -D -m 644 -t $(DESTDIR)/etc/init upstart/*.conf
+	install -D -m 644 -t $(DESTDIR)$(UPSTART) upstart/*.conf
 	install -D -m 644 -t $(DESTDIR)/usr/share/man/man8 man/ec2net.8
 	install -D -m 644 -t $(DESTDIR)/usr/share/man/man5 man/ec2net-templates.5
 	for name in ec2ifup ec2ifdown ec2ifscan ec2ifupscan; do ln -sf ec2net.8 $(DESTDIR)/usr/share/man/man8/$$name.8; done
@@ -64,6 +66,19 @@ install: build ## install below DESTDIR, under the documented names
 	test -e $(DESTDIR)/etc/default/ec2net || install -m 644 hooks/default $(DESTDIR)/etc/default/ec2net
 	@test -n "$(DESTDIR)" || grep -qs '^ *source .*interfaces\.d/\*' /etc/network/interfaces || \
 	    echo "ifupdown will not read what ec2net writes: add to /etc/network/interfaces the line: source /etc/network/interfaces.d/*.cfg"
+
+# A version that Debian can order: the tag's, or the time of the commit.
+DEB_VERSION ?= $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed -e 's/^v//' -e 's/-/+/' -e 's/-/./g' | grep . || \
+    TZ=UTC0 git log -1 --abbrev=12 --date=format-local:%Y%m%d%H%M%S --format=0~git%cd.%h)
+DEB_ARCHS ?= amd64 arm64
+DIST ?= dist
+MAINTAINER ?= $(shell git log -1 --format='%an <%ae>')
+
+deb: ## build the Debian packages, and an SBOM beside each, in dist
+	@command -v dpkg-deb >/dev/null || { echo "make deb: there is no dpkg-deb" >&2; exit 1; }
+	@for arch in $(DEB_ARCHS); do \
+	    MAKE='$(MAKE)' TOOL='$(TOOL)' VERSION='$(DEB_VERSION)' MAINTAINER='$(MAINTAINER)' DIST='$(abspath $(DIST))' hooks/deb/build $$arch || exit 1; \
+	done
 
 bench: ## time and allocations of rendering; as root, what ec2net costs in the lab
 	$(GO) test -run '^$$' -bench . -benchmem ./...

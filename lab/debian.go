@@ -58,10 +58,14 @@ var packages = map[string][]string{
 	"bookworm-docker": slices.Concat(userland, []string{"busybox-static", "docker.io"}),
 	// What administrators read and type in, without what they configure.
 	"bookworm-shells": {"fish", "man-db", "mandoc", "zsh"},
+	// What judges the package, not what it is installed on. debootstrap does not
+	// find what only another package's Provides field names.
+	"bookworm-packaging": {"lintian", "perl-openssl-defaults"},
 }
 
 // Debian returns the tree of a release, "bookworm" or "trixie", or that of
-// Debian 12 with docker, "bookworm-docker". The first call on a machine builds
+// Debian 12 with docker, "bookworm-docker", or with lintian,
+// "bookworm-packaging". The first call on a machine builds
 // it, which takes a minute or two of the test's time; lab/cmd/tree does it
 // beforehand.
 func Debian(tb TB, release string) *Tree {

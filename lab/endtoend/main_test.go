@@ -17,8 +17,9 @@ import (
 	"ec2net/lab/imds"
 )
 
-// installed is a folder that "make install DESTDIR=" has filled.
-var installed string
+// installed is a folder that "make install DESTDIR=" has filled, packagesDir one
+// for what "make deb" makes, if anybody asks for it.
+var installed, packagesDir string
 
 func TestMain(m *testing.M) {
 	os.Exit(run(m))
@@ -39,6 +40,11 @@ func run(m *testing.M) int {
 		return 1
 	}
 	installed = dir
+	if packagesDir, err = os.MkdirTemp("", "ec2net-packages-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(packagesDir)
 	return m.Run()
 }
 

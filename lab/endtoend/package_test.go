@@ -1,0 +1,195 @@
+package endtoend
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"ec2net/lab"
+)
+
+// makeDeb has "make deb" build a package in a folder.
+func makeDeb(version, dir string) error {
+	cmd := exec.Command("make", "-C", "../..", "deb", "DIST="+dir, "DEB_VERSION="+version, "DEB_ARCHS=amd64")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("make deb: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// builtPackages has the package and the next one in its /root, to be installed
+// from there.
+var builtPackages = sync.OnceValues(func() (string, error) {
+	dir := packagesDir
+	return dir, errors.Join(makeDeb("1.0", dir+"/root"), makeDeb("1.1", dir+"/root"))
+})
+
+func packages(t *testing.T) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("the lab needs root")
+	}
+	dir, err := builtPackages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// Two builds give the same bytes, and lintian finds no fault with them.
+func TestPackage(t *testing.T) {
+	t.Parallel()
+	first, second := packages(t)+"/root", t.TempDir()
+	if err := makeDeb("1.0", second); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"ec2net_1.0_amd64.deb", "ec2net_1.0_amd64.cdx.json"} {
+		if !bytes.Equal(read(t, first, name), read(t, second, name)) {
+			t.Errorf("two builds of %s differ", name)
+		}
+	}
+	r := lab.Debian(t, "bookworm-packaging").Run(t, lab.Cmd{
+		Files: map[string]string{"/root/ec2net.deb": string(read(t, first, "ec2net_1.0_amd64.deb"))},
+		Args:  []string{"lintian", "--allow-root", "--tag-display-limit=0", "--fail-on=error", "/root/ec2net.deb"},
+	})
+	t.Logf("lintian:\n%s%s", r.Stdout, r.Stderr)
+	if r.Status != 0 {
+		t.Errorf("lintian: status %d", r.Status)
+	}
+
+	scripts := make(map[string]string)
+	for _, name := range []string{"build", "preinst", "postinst", "prerm", "postrm"} {
+		scripts["/root/"+name] = string(read(t, "../../hooks/deb", name))
+	}
+	r = lab.Debian(t, "bookworm").Run(t, lab.Cmd{Files: scripts, Args: []string{"sh", "-c", "shellcheck /root/*"}})
+	if r.Status != 0 {
+		t.Errorf("shellcheck:\n%s%s", r.Stdout, r.Stderr)
+	}
+}
+
+func read(t *testing.T, dir, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// listing is what is on the disk, with the sums of what is in /etc, but for what
+// a running system writes: logs, leases, and dpkg's own copies of its list.
+const listing = `
+find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /root -o -path /var/log -o -path /var/tmp \
+	-o -path /var/cache -o -path '/var/lib/dhcp/*' -o -path /var/lib/systemd/timers -o -path '/run/systemd/*' -o -path '/run/udev/*' \
+	-o -path '/run/log/*' -o -path '/var/lib/dpkg/*-old' \) -prune -o -printf '%p %y %m %u\n' | LC_ALL=C sort
+find /etc -type f -exec md5sum {} + | LC_ALL=C sort -k2
+ls -d /run/ec2net 2>/dev/null || :
+`
+
+// Installed, used, upgraded, removed and purged: what is up is never touched,
+// what an administrator has written stays as long as it should, and in the end
+// all is as it was.
+func TestPackageLife(t *testing.T) {
+	t.Parallel()
+	debs := packages(t)
+	for _, release := range []string{"bookworm", "trixie"} {
+		t.Run(release, func(t *testing.T) {
+			t.Parallel()
+			v := lab.NewVPC(t, lab.Plan{})
+			eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
+			i := v.Boot(t, lab.Setup{Release: release, Systemd: true, Install: debs, Files: files})
+			places := []*lab.Place{v.Client, v.Host(t, "10.0.0.99")}
+			i.WaitRunning(t)
+			before := i.Sh(t, listing)
+			t.Logf("without ec2net:\n%s", i.Sh(t, boottime))
+
+			i.Sh(t, "dpkg -i /root/ec2net_1.0_amd64.deb")
+			noneFailed(t, i)
+			i.Echo(t, 7)
+			eth1.Attach(t, "eth1")
+			waitUp(t, i, "eth1")
+			answers(t, v, places, "10.0.0.10", "10.0.0.20", "10.0.0.21")
+			noneFailed(t, i)
+
+			i.Reboot(t)
+			i.Echo(t, 7)
+			i.WaitRunning(t)
+			waitUp(t, i, "eth1")
+			v.ResetCounters(t)
+			answers(t, v, places, "10.0.0.10", "10.0.0.20", "10.0.0.21")
+
+			// Upgraded: what is edited stays, what is disabled stays so, what
+			// is up is not touched.
+			i.Sh(t, `
+echo EC2NET_MARK_MASK=0x3fff >>/etc/default/ec2net
+echo '# mine' >>/etc/dhcp/dhclient-exit-hooks.d/ec2net
+echo '{{define "cfg-post-up"}}{{end}}' >/etc/ec2net/templates/blocks.tmpl
+systemctl -q disable ec2net-docker.service`)
+			edited := `cat /etc/default/ec2net /etc/dhcp/dhclient-exit-hooks.d/ec2net /etc/ec2net/templates/blocks.tmpl
+systemctl is-enabled ec2net-scan.service ec2net-docker.service ec2net-primary.service || :`
+			mine, up := i.Sh(t, edited), running(t, i)
+			i.Sh(t, "dpkg -i /root/ec2net_1.1_amd64.deb")
+			if version := i.Sh(t, "ec2net --version"); !strings.Contains(version, "1.1") {
+				t.Errorf("after the upgrade: %s", version)
+			}
+			sameState(t, "what was edited, upgraded", mine, i.Sh(t, edited))
+			sameState(t, "upgraded", up, running(t, i))
+			noneFailed(t, i)
+
+			// Installed again over itself.
+			i.Sh(t, "dpkg -i /root/ec2net_1.1_amd64.deb")
+			sameState(t, "installed again", up, running(t, i))
+
+			// Removed and there again: the configuration is as it was.
+			i.Sh(t, "dpkg -r ec2net")
+			sameState(t, "removed", up, running(t, i))
+			i.Sh(t, "test -e /etc/network/interfaces.d/eth1.cfg && test ! -e /usr/sbin/ec2net")
+			i.Sh(t, "dpkg -i /root/ec2net_1.1_amd64.deb")
+			sameState(t, "what was edited, removed and installed", mine, i.Sh(t, edited))
+			sameState(t, "removed and installed", up, running(t, i))
+			answers(t, v, places, "10.0.0.10", "10.0.0.20", "10.0.0.21")
+			noneFailed(t, i)
+
+			i.Shutdown(t)
+			eth1.Detach(t)
+			i.On(t)
+			i.Echo(t, 7)
+			i.WaitRunning(t)
+			lacks(t, i.State(t), "1001", "10.0.0.20")
+			critical(t, i)
+
+			i.Sh(t, "dpkg -P ec2net")
+			noneFailed(t, i)
+			sameState(t, "purged", before, i.Sh(t, listing))
+			i.Reboot(t)
+			i.WaitRunning(t)
+			sameState(t, "purged and booted", before, i.Sh(t, listing))
+		})
+	}
+}
+
+// running is the state with the DHCP clients, by their process IDs.
+func running(t *testing.T, i *lab.Instance) string {
+	t.Helper()
+	return i.State(t) + i.Sh(t, "pgrep -a -x 'dhclient|dhcpcd'")
+}
+
+const boottime = "systemd-analyze --no-pager time; systemd-analyze --no-pager critical-chain multi-user.target network-online.target"
+
+// critical wants nothing of the boot to have waited for ec2net.
+func critical(t *testing.T, i *lab.Instance) {
+	t.Helper()
+	chain := i.Sh(t, boottime)
+	t.Logf("with ec2net:\n%s", chain)
+	lacks(t, chain, "ec2net")
+	// Nor would anything have waited, had it been slower.
+	for _, target := range []string{"multi-user.target", "network-online.target", "network-pre.target", "sysinit.target"} {
+		lacks(t, i.Sh(t, "systemctl list-dependencies --after --plain --no-pager "+target), "ec2net")
+	}
+}
