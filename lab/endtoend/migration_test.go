@@ -1,0 +1,156 @@
+package endtoend
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"ec2net/lab"
+)
+
+// old is a program or a job of an older tool, which says that it was run.
+const old = "#!/bin/sh\necho \"$0 $*\" >>/var/local/old-tool-ran\n"
+
+// oldRule is the udev rule of the older tools, which call their own hotplug.
+const oldRule = `ACTION=="add|remove", SUBSYSTEM=="net", KERNEL=="eth*", RUN+="%s"` + "\n"
+
+const oldGenerator = `# default comment
+SUBSYSTEM=="net", ACTION=="add", ENV{COMMENT}="elastic network interface"
+`
+
+// oldUnit is the job that looks for ENIs at boot.
+const oldUnit = `[Unit]
+After=networking.service
+[Service]
+Type=oneshot
+ExecStart=/usr/sbin/ec2ifscan
+[Install]
+WantedBy=multi-user.target
+`
+
+// ubuntuEC2Net is what the forks of ubuntu-ec2net are installed as.
+var ubuntuEC2Net = map[string]string{
+	"/etc/udev/rules.d/53-ec2-network-interfaces.rules":      strings.ReplaceAll(oldRule, "%s", "/etc/network/ec2net.hotplug"),
+	"/etc/udev/rules.d/75-persistent-net-generator.rules":    oldGenerator,
+	"/etc/network/ec2net.hotplug":                            old,
+	"/etc/network/ec2net-functions":                          old,
+	"/etc/dhcp/dhclient-exit-hooks.d/ec2dhcp":                "echo ec2dhcp >>/var/local/old-tool-ran\n",
+	"/etc/init/elastic-network-interfaces.conf":              "start on net-device-up\n",
+	"/etc/init/docker-finish.conf":                           "start on started docker\n",
+	"/usr/sbin/ec2ifup":                                      old,
+	"/usr/sbin/ec2ifdown":                                    old,
+	"/usr/sbin/ec2ifscan":                                    old,
+	"/usr/sbin/ec2ifupscan":                                  old,
+	"/etc/systemd/system/elastic-network-interfaces.service": oldUnit,
+	"/etc/dhcp/dhclient-eth1.conf":                           "\tsupersede dhcp-server-identifier 255.255.255.255;\n",
+	"/etc/network/interfaces.d/eth1.cfg": `# This file is generated
+# See ubuntu-ec2net for source
+auto eth1
+iface eth1 inet dhcp
+    metric 10001
+    post-up ip route add 10.0.0.0/24 dev eth1 table 10001
+    post-up ip route add default via 10.0.0.1 dev eth1 table 10001
+    post-up ip rule add from 10.0.0.20 lookup 10001
+    post-up ip rule add fwmark 0x10001 lookup 10001
+    post-up iptables -t mangle -A PREROUTING -i eth1 -j MARK --set-xmark 0x10001
+    post-up iptables -t mangle -A PREROUTING -i eth1 -j CONNMARK --save-mark
+    post-up echo 2 >/proc/sys/net/ipv4/conf/eth1/rp_filter
+`,
+}
+
+// netUtils1 is what ec2-net-utils 1.x is, on Debian.
+var netUtils1 = map[string]string{
+	"/etc/udev/rules.d/53-ec2-network-interfaces.rules":   strings.ReplaceAll(oldRule, "%s", "/etc/sysconfig/network-scripts/ec2net.hotplug"),
+	"/etc/udev/rules.d/75-persistent-net-generator.rules": oldGenerator,
+	"/etc/sysconfig/network-scripts/ec2net.hotplug":       old,
+	"/etc/sysconfig/network-scripts/ec2net-functions":     old,
+	"/etc/dhcp/dhclient.d/ec2dhcp.sh":                     old,
+	"/etc/dhcp/dhclient-exit-hooks.d/ec2dhcp.sh":          old,
+	"/usr/sbin/ec2ifup":                                   old,
+	"/usr/sbin/ec2ifdown":                                 old,
+	"/usr/sbin/ec2ifscan":                                 old,
+	"/usr/lib/systemd/system/ec2net-scan.service":         oldUnit,
+	"/usr/lib/systemd/system/ec2net-ifup@.service":        oldUnit,
+}
+
+// kept are files beside those of the older tools, which have to stay.
+var kept = map[string]string{
+	"/etc/udev/rules.d/70-persistent-net.rules":        "# names of interfaces\n",
+	"/etc/dhcp/dhclient-eth5.conf":                     "send host-name \"five\";\nsupersede dhcp-server-identifier 255.255.255.255;\n",
+	"/etc/network/interfaces.d/eth7.cfg":               "# by ubuntu-ec2net, now mine\n# EC2SYNC=no\niface eth7 inet manual\n",
+	"/etc/network/interfaces.d/eth8.cfg":               "iface eth8 inet manual\n",
+	"/etc/sysconfig/network-scripts/route-eth1":        "default via 10.0.0.1\n",
+	"/etc/dhcp/dhclient-exit-hooks.d/zz-administrator": ":\n",
+}
+
+// The package takes over from an older tool: what is up stays up, from the next
+// boot on it is ec2net's, and nothing of the older tool runs again. What was
+// moved aside can be put back.
+func TestMigration(t *testing.T) {
+	t.Parallel()
+	debs := packages(t)
+	for _, c := range []struct {
+		name, release string
+		files         map[string]string
+		enable        string
+	}{
+		{"ubuntu-ec2net", "bookworm", ubuntuEC2Net, "elastic-network-interfaces.service"},
+		{"ec2-net-utils", "trixie", netUtils1, "ec2net-scan.service"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			all := maps.Clone(files)
+			maps.Copy(all, c.files)
+			maps.Copy(all, kept)
+			v := lab.NewVPC(t, lab.Plan{})
+			eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
+			eth1.Attach(t, "eth1")
+			i := v.Boot(t, lab.Setup{Release: c.release, Systemd: true, Install: debs, Files: all,
+				Prepare: "systemctl -q enable " + c.enable})
+			i.WaitRunning(t)
+			if _, ran := i.ReadFile(t, "/var/local/old-tool-ran"); !ran {
+				t.Fatal("the older tool does not run")
+			}
+			before := i.Sh(t, listing)
+			up := running(t, i)
+			_, configured := c.files["/etc/network/interfaces.d/eth1.cfg"]
+			if configured && !strings.Contains(up, "lookup 10001") {
+				t.Fatalf("the older tool's rules are not there:\n%s", up)
+			}
+
+			i.Sh(t, "dpkg -i /root/ec2net_1.0_amd64.deb; rm /var/local/old-tool-ran")
+			sameState(t, "installed", up, running(t, i))
+			noneFailed(t, i)
+			i.Echo(t, 7)
+			if configured {
+				// Its DHCP client goes on, with ec2net's hook.
+				i.Sh(t, `interface=eth1 reason=RENEW new_ip_address=10.0.0.20 sh -c 'for hook in $(run-parts --list /etc/dhcp/dhclient-exit-hooks.d); do . $hook; done'`)
+				answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.0.20")
+			}
+
+			i.Reboot(t)
+			i.Echo(t, 7)
+			i.WaitRunning(t)
+			waitUp(t, i, "eth1")
+			v.ResetCounters(t)
+			answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.0.20", "10.0.0.21")
+			lacks(t, i.State(t), "10001", "0x10001")
+			oneClient(t, i, "eth1")
+			noneFailed(t, i)
+			i.Sh(t, "ec2ifdown eth1; ec2ifup eth1; ec2ifupscan")
+			if ran, ok := i.ReadFile(t, "/var/local/old-tool-ran"); ok {
+				t.Errorf("the older tool still runs: %s", ran)
+			}
+			for _, name := range slices.Sorted(maps.Keys(kept)) {
+				if text, _ := i.ReadFile(t, name); text != kept[name] {
+					t.Errorf("%s is now %q", name, text)
+				}
+			}
+
+			// Purged, and all put back.
+			i.Sh(t, "dpkg -P ec2net; cp -a /var/backups/ec2net/. /; rm -r /var/backups/ec2net; echo >/var/local/old-tool-ran")
+			sameState(t, "put back", before, i.Sh(t, listing))
+		})
+	}
+}
