@@ -148,9 +148,17 @@ func TestMigration(t *testing.T) {
 				}
 			}
 
-			// Purged, and all put back.
+			// Purged while the ENI is up, and all put back.
+			up = running(t, i)
 			i.Sh(t, "dpkg -P ec2net; cp -a /var/backups/ec2net/. /; rm -r /var/backups/ec2net; echo >/var/local/old-tool-ran")
+			sameState(t, "purged", up, running(t, i))
 			sameState(t, "put back", before, i.Sh(t, listing))
+			i.Sh(t, "rm /var/local/old-tool-ran")
+			i.Reboot(t)
+			i.WaitRunning(t)
+			if _, ran := i.ReadFile(t, "/var/local/old-tool-ran"); !ran {
+				t.Error("put back, the older tool does not run")
+			}
 		})
 	}
 }
