@@ -151,7 +151,7 @@ func netlinkFails(t *testing.T, e entry, failure error) string {
 	told, mended := 0, 0
 	want := [2]outcome{unstruck(t, e, 1), unstruck(t, e, 2)} // by the times that it was called
 	for n := 0; ; n++ {
-		var got outcome
+		var first, got outcome
 		var hit string
 		var err error
 		synctest.Test(t, func(t *testing.T) {
@@ -175,6 +175,7 @@ func netlinkFails(t *testing.T, e entry, failure error) string {
 					t.Errorf("%s failed: eth2 lost %s", hit, rule)
 				}
 			}
+			first = w.outcome(t)
 			if hit != "" {
 				w.added = nil
 				check(t, e.call(t, w))
@@ -197,6 +198,9 @@ func netlinkFails(t *testing.T, e entry, failure error) string {
 			}
 			return fmt.Sprintf("%d told, %d made again", told, mended)
 		case err == nil:
+			if first.String() != want[0].String() {
+				t.Errorf("%q failed, and nobody was told:\n%v\nwant:\n%v", hit, first, want[0])
+			}
 			mended++
 		case !errors.Is(err, failure) || strings.Contains(err.Error(), "\n\n"):
 			t.Errorf("%q failed: %v", hit, err)
