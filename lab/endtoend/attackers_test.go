@@ -120,12 +120,8 @@ func TestAttackers(t *testing.T) {
 }
 
 func (a attack) test(t *testing.T) {
-	v := lab.NewVPC(t, lab.Plan{})
-	eth1, eth2 := v.AddENI(t, "10.0.0.20", "10.0.0.21"), v.AddENI(t, "10.0.1.30")
-	i := boot(t, v, lab.Setup{Prepare: "rm /usr/lib/udev/rules.d/53-ec2-network-interfaces.rules"})
-	eth1.Attach(t, "eth1")
-	eth2.Attach(t, "eth2")
-	i.Sh(t, commands[addKnown]+"; ec2net facts eth1 >/tmp/facts.json")
+	i := newFaulty(t)
+	i.Sh(t, "ec2net facts eth1 >/tmp/facts.json")
 	i.Sh(t, evil)
 	if a.prepare != "" {
 		i.Sh(t, a.prepare)
@@ -144,21 +140,16 @@ func (a attack) test(t *testing.T) {
 	if out := i.Sh(t, gotIn); out != "" {
 		t.Errorf("they got in:\n%s", out)
 	}
-	v.ResetCounters(t)
-	answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.0.20", "10.0.0.21")
+	i.vpc.ResetCounters(t)
+	answers(t, i.vpc, []*lab.Place{i.vpc.Client}, "10.0.0.10", "10.0.0.20", "10.0.0.21")
 }
 
 // A container that answers in the place of IMDS, well-formed and with what it
 // would like root to write, can at most make ec2net refuse.
 func TestFalseIMDS(t *testing.T) {
 	t.Parallel()
-	v := lab.NewVPC(t, lab.Plan{})
-	eth1, eth2 := v.AddENI(t, "10.0.0.20", "10.0.0.21"), v.AddENI(t, "10.0.1.30")
-	i := boot(t, v, lab.Setup{Prepare: "rm /usr/lib/udev/rules.d/53-ec2-network-interfaces.rules"})
-	eth1.Attach(t, "eth1")
-	eth2.Attach(t, "eth2")
-	i.Sh(t, commands[addKnown])
-	touchTables(t, i)
+	i := newFaulty(t)
+	touchTables(t, i.Instance)
 
 	container := i.Beyond(t, "c9", "169.254.169.1/24", "169.254.169.254/24")
 	i.Sh(t, `ip addr flush dev c9; ip link add br9 type bridge; ip link set br9 up

@@ -74,6 +74,29 @@ type faulty struct {
 	*lab.Instance
 }
 
+// newFaulty makes a machine on which nothing goes wrong yet, and eth1 is up; of
+// eth2 ec2net has not been told.
+func newFaulty(t *testing.T) *faulty {
+	t.Helper()
+	v := lab.NewVPC(t, lab.Plan{})
+	m := &faulty{vpc: v, eth1: v.AddENI(t, "10.0.0.20", "10.0.0.21"), eth2: v.AddENI(t, "10.0.1.30", "10.0.1.31")}
+	m.Instance = boot(t, v, lab.Setup{Prepare: "rm /usr/lib/udev/rules.d/53-ec2-network-interfaces.rules"})
+	m.eth1.Attach(t, "eth1")
+	m.eth2.Attach(t, "eth2")
+	m.Sh(t, commands[addKnown])
+	return m
+}
+
+// asked is how many requests IMDS has had for an ENI.
+func (m *faulty) asked(e *lab.ENI) (n int) {
+	for _, r := range m.vpc.IMDS.Requests() {
+		if strings.Contains(r.Path, e.MAC) {
+			n++
+		}
+	}
+	return n
+}
+
 // TestFaults is the matrix of docs/reliability.md: each fault at each way into
 // ec2net. A cell is the exit status; whatever it is, all of this holds: one line
 // says why; every file is the old one or the new one; the rules and addresses
@@ -109,12 +132,8 @@ func TestFaults(t *testing.T) {
 }
 
 func (f fault) test(t *testing.T) {
-	v := lab.NewVPC(t, lab.Plan{})
-	m := &faulty{vpc: v, eth1: v.AddENI(t, "10.0.0.20", "10.0.0.21"), eth2: v.AddENI(t, "10.0.1.30", "10.0.1.31")}
-	m.Instance = boot(t, v, lab.Setup{Prepare: "rm /usr/lib/udev/rules.d/53-ec2-network-interfaces.rules"})
-	m.eth1.Attach(t, "eth1")
-	m.eth2.Attach(t, "eth2")
-	m.Sh(t, commands[addKnown])
+	m := newFaulty(t)
+	v := m.vpc
 	// Something to write down at the next renewal.
 	m.eth1.Assign(t, "10.0.0.22")
 	before := m.files(t)
@@ -125,7 +144,7 @@ func (f fault) test(t *testing.T) {
 	v.IMDS.ResetLog()
 	go func() { new <- f.cell(t, m, addNew) }()
 	if f.during != nil {
-		time.Sleep(time.Second) // into the wait for IMDS; it changes nothing if it came too early
+		m.WaitFor(t, "IMDS to be asked for eth2", func() bool { return m.asked(m.eth2) > 0 })
 		f.during(t, m)
 	}
 	var wrong []string
@@ -165,13 +184,7 @@ func (f fault) test(t *testing.T) {
 		wrong = append(wrong, w)
 	}
 	during := m.files(t)
-	n := 0
-	for _, r := range v.IMDS.Requests() {
-		if strings.Contains(r.Path, m.eth2.MAC) {
-			n++
-		}
-	}
-	if n > 180 {
+	if n := m.asked(m.eth2); n > 180 {
 		wrong = append(wrong, fmt.Sprintf("IMDS was asked %d times for eth2", n))
 	}
 

@@ -61,14 +61,9 @@ func TestKilled(t *testing.T) {
 }
 
 func killed(t *testing.T, killat, ready, command string) (times int) {
-	v := lab.NewVPC(t, lab.Plan{})
-	m := &faulty{vpc: v, eth1: v.AddENI(t, "10.0.0.20", "10.0.0.21"), eth2: v.AddENI(t, "10.0.1.30", "10.0.1.31")}
-	// What ifup does is not the matter here, only that it is called.
-	m.Instance = boot(t, v, lab.Setup{Prepare: "rm /usr/lib/udev/rules.d/53-ec2-network-interfaces.rules"})
-	m.eth1.Attach(t, "eth1")
-	m.eth2.Attach(t, "eth2")
-	m.Sh(t, commands[addKnown])
+	m := newFaulty(t)
 	m.Install(t, killat)
+	// What ifup does is not the matter here, only that it is called.
 	m.Sh(t, "ln -sf /bin/true /usr/local/sbin/ifup; ln -sf /bin/true /usr/local/sbin/ifdown")
 	all := func() map[string]string {
 		files := m.files(t)
