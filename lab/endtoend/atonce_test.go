@@ -1,0 +1,50 @@
+package endtoend
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Two hundred hooks and hotplugs of two ENIs at once, each a process of its own,
+// after somebody took half of the rules: all come to their end in time, and the
+// end is what one comes to.
+func TestAtOnce(t *testing.T) {
+	t.Parallel()
+	m := newFaulty(t)
+	m.Sh(t, commands[addNew])
+	before, files := m.State(t), m.files(t)
+	var script strings.Builder
+	script.WriteString("ip rule del from 10.0.0.21; ip rule del from 10.0.1.31; ip rule del fwmark 0x3e9/0x3fff\n")
+	for n := range 200 {
+		command := commands[renew]
+		switch n % 8 {
+		case 0:
+			command = commands[addKnown]
+		case 1:
+			command = commands[addNew]
+		case 2, 4, 6:
+			command = "interface=eth2 reason=REBIND new_ip_address=10.0.1.30 /usr/sbin/ec2net lease"
+		}
+		fmt.Fprintf(&script, "(env %s || echo %d) &\n", command, n)
+	}
+	script.WriteString("wait\n")
+	start := time.Now()
+	if out := m.Sh(t, script.String()); out != "" {
+		t.Errorf("failed: %s", out)
+	}
+	t.Logf("took %v", time.Since(start))
+	// Rules that came back stand behind the others of their priority.
+	if now := m.State(t); sorted(now) != sorted(before) {
+		sameState(t, "two hundred at once", before, now)
+	}
+	for path, text := range m.files(t) {
+		if !has(files, path, text) {
+			t.Errorf("%s is another:\n%s", path, text)
+		}
+	}
+	if wrong := m.left(t); wrong != nil {
+		t.Error(wrong)
+	}
+}
