@@ -132,9 +132,10 @@ func TestUnmanaged(t *testing.T) {
 			}
 		}
 		m.log = nil
+		before := m.rulesNow(t)
 		m.address(t, "eth2", "10.0.1.30/24")
 		m.lease(t, "eth2", "BOUND", "10.0.1.30")
-		same(t, "rules", m.rulesNow(t), nil)
+		same(t, "rules", m.rulesNow(t), before)
 		same(t, "log", m.log, nil)
 	})
 	for text, ok := range map[string]bool{"eth1 ens*": true, "": true, "eth[": false, "a/b": false} {

@@ -114,11 +114,35 @@ func (h *Host) addDevice(ctx context.Context, link Link, links []Link) error {
 	}
 	// Before the first packet that comes in is marked.
 	trouble = errors.Join(trouble, h.dockerAgain(ctx, e))
-	if err := h.ifup(ctx, link, e, was); err != nil || !was {
+	if err := h.ifup(ctx, link, e, was); err != nil {
 		return errors.Join(err, trouble)
 	}
-	// ifup had nothing to do, so no lease has the hook look after the rules.
+	// The DHCP client's hook looks after the rules, if ifup had a client to start,
+	// the client has the hook, and nothing has ended it.
+	if !was {
+		lacking, err := h.lacksRules(link)
+		if err != nil || !lacking {
+			return errors.Join(err, trouble)
+		}
+		h.logf(name, "ifup has not led to all ip rules: making them now")
+	}
 	return errors.Join(trouble, h.makeCurrent(ctx, Lease{Interface: name, Reason: "hotplug", Address: e.IPv4[0]}))
+}
+
+// lacksRules says whether an ENI that was brought up has not all the rules that
+// were rendered for it last.
+func (h *Host) lacksRules(link Link) (bool, error) {
+	e, ok, err := h.lastFacts(link)
+	if up, isUp := h.state().broughtUp(link.Name); err != nil || !ok || !e.Routed || !e.HasIPv4() || !isUp || up.table != e.Table {
+		return false, err
+	}
+	have, err := h.Kernel.Rules()
+	if err != nil {
+		return false, fmt.Errorf("cannot ask the kernel: %w", err)
+	}
+	return slices.ContainsFunc(withLease(h.lastRules(e), e, e.IPv4[0]), func(r render.Rule) bool {
+		return !slices.ContainsFunc(have, func(k KernelRule) bool { return !k.Odd && k.Rule == r })
+	}), nil
 }
 
 // placeNow asks IMDS whether an ENI has kept its place, on which the numbers of

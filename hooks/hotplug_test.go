@@ -1,6 +1,7 @@
 package hooks
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -38,6 +39,36 @@ func TestAdd(t *testing.T) {
 		same(t, "programs", m.ran, []string{"ifup eth1"})
 		if strings.Contains(strings.Join(m.log, " "), "wrote") || time.Since(start) > 5*time.Second {
 			t.Errorf("wrote again, or waited %v:\n%s", time.Since(start), strings.Join(m.log, "\n"))
+		}
+	})
+}
+
+// With a static address there is no DHCP client, and with another client perhaps
+// no hook; and one that there is may have been killed.
+func TestNoHook(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		m.Run = func(context.Context, string, ...string) error {
+			m.address(t, "eth1", "10.0.1.20/24")
+			return nil
+		}
+		check(t, m.Add(t.Context(), "eth1"))
+		same(t, "rules", m.rulesNow(t), readyRules)
+		same(t, "addresses", m.addrsNow(t, "eth1"), []string{"10.0.1.20/24", "10.0.1.21/32"})
+		if !strings.Contains(strings.Join(m.log, "\n"), "eth1: ifup has not led to all ip rules: making them now") {
+			t.Errorf("log:\n%s", strings.Join(m.log, "\n"))
+		}
+		check(t, m.Remove(t.Context(), "eth1"))
+		same(t, "rules", m.rulesNow(t), nil)
+
+		m.log = nil
+		m.Run = func(context.Context, string, ...string) error {
+			m.address(t, "eth1", "10.0.1.20/24")
+			m.lease(t, "eth1", "BOUND", "10.0.1.20")
+			return nil
+		}
+		check(t, m.Add(t.Context(), "eth1"))
+		if strings.Contains(strings.Join(m.log, "\n"), "making them now") {
+			t.Errorf("log:\n%s", strings.Join(m.log, "\n"))
 		}
 	})
 }

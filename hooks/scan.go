@@ -10,7 +10,8 @@ import (
 )
 
 // Scan sends udev "add" again for every ENI that is attached but not
-// configured, or configured for another device than the one that is there.
+// configured, configured for another device than the one that is there, or
+// without all of its ip rules.
 func (h *Host) Scan(ctx context.Context) error {
 	asking, cancel := context.WithTimeout(ctx, leaseIMDS)
 	defer cancel()
@@ -59,14 +60,23 @@ func (h *Host) scan(macs []facts.MAC) error {
 	for _, l := range (Known{MACs: macs}).links(links) {
 		// ifdown, also that of a networking.service that restarts, leaves the
 		// note that the interface was brought up.
-		if l.MAC == known.Primary || (l.Up && h.state().configured(l)) || h.managed(l.Name) != nil {
+		if l.MAC == known.Primary || h.managed(l.Name) != nil {
 			continue
+		}
+		what := "not configured"
+		if l.Up && h.state().configured(l) {
+			lacking, err := h.lacksRules(l)
+			failed = errors.Join(failed, err)
+			if !lacking {
+				continue
+			}
+			what = "lacks ip rules"
 		}
 		if err := h.Replay(l.Name); err != nil {
 			failed = errors.Join(failed, fmt.Errorf("cannot have udev add %s: %w", l.Name, err))
 			continue
 		}
-		h.logf(l.Name, "is attached and not configured: asked udev to add it")
+		h.logf(l.Name, "is attached and %s: asked udev to add it", what)
 	}
 	return failed
 }

@@ -25,6 +25,16 @@ func TestScan(t *testing.T) {
 		scan("taken down by somebody else", "eth1")
 		m.address(t, "eth1", "10.0.1.20/24")
 		scan("up again")
+		rules, err := m.Kernel.Rules()
+		check(t, err)
+		for _, k := range rules {
+			if k.Priority == 1001 && k.Mark != 0 {
+				check(t, m.Kernel.Apply(deleteRule{k}))
+			}
+		}
+		scan("without one of its rules", "eth1")
+		check(t, m.Add(t.Context(), "eth1"))
+		scan("with all of them")
 		check(t, m.state().clearConfigured("eth1"))
 		scan("after a boot", "eth1")
 

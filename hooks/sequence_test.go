@@ -89,6 +89,8 @@ type sequence struct {
 	// holds are the rules of the leased addresses, by interface: those that were
 	// seen to be there, and that nothing was done to take away since.
 	holds map[string]string
+	// said is what the last run of ec2net ended with.
+	said error
 	// slack are addresses that ec2net may have given an interface without
 	// having noted it.
 	slack []string
@@ -175,8 +177,13 @@ func (s *sequence) step() {
 		s.replayed()
 	case p < 82:
 		s.note("scan")
-		s.ran1("scan", func() error { return s.Scan(s.t.Context()) })
+		well := s.ran1("scan", func() error { return s.Scan(s.t.Context()) })
 		s.replayed()
+		if well && s.strike.hit == "" && s.vpc.err == nil {
+			for name := range s.attached {
+				s.answer(name)
+			}
+		}
 	case p < 90 && there:
 		s.changeAddresses(name)
 	case p < 97:
@@ -280,6 +287,7 @@ func (s *sequence) ran1(name string, run func() error) (well bool) {
 	s.t.Helper()
 	start, hit := time.Now(), s.strike.hit
 	err := survive(run)
+	s.said = err
 	// 40 s for IMDS and, at most, what a hook waits for it in ifup and ifdown.
 	if took := time.Since(start); took > hotplugIMDS+oneIMDS+3*leaseIMDS {
 		s.fail("took %v", took)
@@ -334,6 +342,9 @@ func (s *sequence) add(name string) {
 	if !s.ran1(name, func() error { return s.Add(s.t.Context(), name) }) {
 		if was {
 			s.kept(name, lease, before)
+		}
+		if s.said == nil { // the hook was struck, and what called it has made up for that
+			s.answer(name)
 		}
 		return
 	}
@@ -391,6 +402,13 @@ func (s *sequence) replayed() {
 		if name != "eth0" {
 			s.add(name)
 		}
+	}
+}
+
+// answer holds that the leased address of an interface has its rule.
+func (s *sequence) answer(name string) {
+	if rule := leasedRule(name, s.up[name]); !slices.Contains(s.kernelRules(s.t), rule) {
+		s.fail("%s lacks %q", name, rule)
 	}
 }
 

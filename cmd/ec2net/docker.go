@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"os"
 	"os/exec"
 	"syscall"
 	"time"
@@ -92,8 +93,12 @@ func (inv *invocation) dockerWait(ctx context.Context, h *hooks.Host, sub, name 
 // background goes on in a process of its own, which holds nothing of the
 // caller's: ifup's caller waits for whoever has its output.
 func (inv *invocation) background(args ...string) error {
+	own, err := os.Executable() // and not /proc/self/exe, which ps would name it after
+	if err != nil {
+		return system(err)
+	}
 	cmd := &exec.Cmd{
-		Path:        "/proc/self/exe",
+		Path:        own,
 		Args:        append([]string{"ec2net"}, args...),
 		Env:         []string{"PATH=" + programPath, "INTERFACE=" + inv.env["INTERFACE"]},
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},

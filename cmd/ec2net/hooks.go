@@ -100,8 +100,8 @@ var scanCommand = command{
 	args:  "",
 	short: "have udev add every ENI that is attached and not configured",
 	long: `The boot job's work, also under the names ec2ifupscan and ec2ifscan: udev gets
-"add" again for every ENI that is attached but not configured, or configured
-for another ENI than the one that now has its name.`,
+"add" again for every ENI that is attached but not configured, configured for
+another ENI than the one that now has its name, or without all of its ip rules.`,
 	examples: `ec2ifupscan`,
 	flags:    func(inv *invocation) { inv.settingsFlags() },
 	run: func(inv *invocation) error {

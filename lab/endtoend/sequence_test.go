@@ -239,6 +239,7 @@ func (s *sequence) recover() {
 		}
 	}
 	s.i.Sh(s.t, "ec2ifupscan; udevadm settle --timeout=30")
+	s.i.WaitSh(s.t, quiet)
 	for _, name := range slices.Sorted(maps.Keys(s.at)) {
 		s.up(name)
 		s.renew(name, -1)
