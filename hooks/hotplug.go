@@ -117,30 +117,37 @@ func (h *Host) addDevice(ctx context.Context, link Link, links []Link) error {
 	if err := h.ifup(ctx, link, e, was); err != nil {
 		return errors.Join(err, trouble)
 	}
-	// The DHCP client's hook looks after the rules, if ifup had a client to start,
-	// the client has the hook, and nothing has ended it.
-	if !was {
-		lacking, err := h.lacksRules(link)
-		if err != nil || !lacking {
-			return errors.Join(err, trouble)
-		}
-		h.logf(name, "ifup has not led to all ip rules: making them now")
+	lease := Lease{Interface: name, Reason: "hotplug", Address: e.IPv4[0]}
+	if was { // then ifup had nothing to do, and no hook was called
+		return errors.Join(trouble, h.makeCurrent(ctx, lease))
 	}
-	return errors.Join(trouble, h.makeCurrent(ctx, Lease{Interface: name, Reason: "hotplug", Address: e.IPv4[0]}))
+	return errors.Join(trouble, h.withoutHook(ctx, link, lease))
+}
+
+// withoutHook makes the rules if ifup has not led to all of them: its
+// configuration has no DHCP client, the client has no hook, or that was killed.
+func (h *Host) withoutHook(ctx context.Context, link Link, l Lease) error {
+	e, lacking, err := h.lacksRules(link)
+	if err != nil || !lacking {
+		return err
+	}
+	h.logf(link.Name, "ifup has not led to all ip rules: making them now")
+	_, err = h.apply(ctx, l, nil, e, e.IPv4)
+	return err
 }
 
 // lacksRules says whether an ENI that was brought up has not all the rules that
 // were rendered for it last.
-func (h *Host) lacksRules(link Link) (bool, error) {
+func (h *Host) lacksRules(link Link) (e facts.ENI, lacking bool, err error) {
 	e, ok, err := h.lastFacts(link)
 	if up, isUp := h.state().broughtUp(link.Name); err != nil || !ok || !e.Routed || !e.HasIPv4() || !isUp || up.table != e.Table {
-		return false, err
+		return e, false, err
 	}
 	have, err := h.Kernel.Rules()
 	if err != nil {
-		return false, fmt.Errorf("cannot ask the kernel: %w", err)
+		return e, false, fmt.Errorf("cannot ask the kernel: %w", err)
 	}
-	return slices.ContainsFunc(withLease(h.lastRules(e), e, e.IPv4[0]), func(r render.Rule) bool {
+	return e, slices.ContainsFunc(withLease(h.lastRules(e), e, e.IPv4[0]), func(r render.Rule) bool {
 		return !slices.ContainsFunc(have, func(k KernelRule) bool { return !k.Odd && k.Rule == r })
 	}), nil
 }

@@ -65,7 +65,7 @@ func (h *Host) scan(macs []facts.MAC) error {
 		}
 		what := "not configured"
 		if l.Up && h.state().configured(l) {
-			lacking, err := h.lacksRules(l)
+			_, lacking, err := h.lacksRules(l)
 			failed = errors.Join(failed, err)
 			if !lacking {
 				continue

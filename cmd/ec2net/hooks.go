@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -216,7 +217,14 @@ func (inv *invocation) leaveUdev(name, action string) error {
 		if action == "remove" {
 			unit = "ec2net-unplug@" + name + ".service"
 		}
-		return system(exec.Command("/bin/systemctl", "--no-block", "start", unit).Run())
+		verb := "start"
+		// A unit that waits to be tried again would wait on: the ENI may be another
+		// one, or somebody has mended what was wrong.
+		state, _ := exec.Command("/bin/systemctl", "show", "--property=SubState", "--value", unit).Output()
+		if strings.TrimSpace(string(state)) == "auto-restart" {
+			verb = "restart"
+		}
+		return system(exec.Command("/bin/systemctl", "--no-block", verb, unit).Run())
 	}
 	if action == "remove" {
 		return inv.background("hotplug", action, "--if-gone")

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"ec2net/lab"
+	"ec2net/lab/imds"
 )
 
 // Under systemd udev only asks for a unit. The DHCP client outlives the unit,
@@ -54,6 +55,29 @@ func TestSystemd(t *testing.T) {
 			noneFailed(t, i)
 		})
 	}
+}
+
+// While the unit waits to try again, an "add" has it try at once.
+func TestTriedAtOnce(t *testing.T) {
+	t.Parallel()
+	v := lab.NewVPC(t, lab.Plan{})
+	i := boot(t, v, lab.Setup{Systemd: true})
+	i.WaitRunning(t)
+	v.IMDS.Fault(imds.Fault{Status: 403})
+	first, second := v.AddENI(t, "10.0.0.20"), v.AddENI(t, "10.0.1.20")
+	first.Attach(t, "eth1")
+	const state = "$(systemctl show --property=SubState --value ec2net-hotplug@eth1.service)"
+	i.WaitSh(t, "test auto-restart = "+state)
+	v.IMDS.Heal()
+	first.Detach(t)
+	second.Attach(t, "eth1")
+	waitUp(t, i, "eth1")
+	i.WaitSh(t, "test dead = "+state)
+	if n := i.Sh(t, "systemctl show --property=NRestarts --value ec2net-hotplug@eth1.service"); n != "0\n" {
+		t.Errorf("it was waited for, and tried again %s times", n)
+	}
+	answers(t, v, []*lab.Place{v.Client}, "10.0.1.20")
+	noneFailed(t, i)
 }
 
 // What the docker unit is confined to is enough for either iptables.
