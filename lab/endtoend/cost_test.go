@@ -147,8 +147,9 @@ func TestCost(t *testing.T) {
 	})
 
 	t.Run("ifup", func(t *testing.T) {
-		// The client would outlive the script, and strace wait for it.
-		const ifup = "ifup eth1; read -r pid </run/dhclient.eth1.pid; kill -KILL $pid"
+		// The client would outlive the script, and strace wait for it. It writes
+		// its number when it is in the background already, after ifup has ended.
+		const ifup = "ifup eth1; until test -s /run/dhclient.eth1.pid; do :; done; read -r pid </run/dhclient.eth1.pid; kill -KILL $pid"
 		cfg, _ := i.ReadFile(t, "/etc/network/interfaces.d/eth1.cfg")
 		lines := strings.Count(cfg, "\n    post-up ")
 		i.Sh(t, "ifdown eth1")

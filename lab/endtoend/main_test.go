@@ -88,7 +88,9 @@ func answers(t *testing.T, v *lab.VPC, places []*lab.Place, addrs ...string) {
 // the interface until it has.
 func waitUp(t *testing.T, i *lab.Instance, name string) {
 	t.Helper()
-	i.WaitSh(t, "test -e /run/ec2net/"+name+".up && flock -n /run/ec2net/"+name+".lock true")
+	i.WaitSh(t, strings.ReplaceAll(`
+cd /sys/class/net/eth1
+grep -q "^$(cat address) $(cat ifindex) " /run/ec2net/eth1.up && flock -n /run/ec2net/eth1.lock true`, "eth1", name))
 }
 
 // lacks wants none of the words in the state.
