@@ -27,6 +27,12 @@ dhcp-option=option:mtu,%d
 	for _, s := range v.subnets {
 		mask := netmask(s.prefix)
 		fmt.Fprintf(&conf, "dhcp-range=set:%s,%s,static,%s,%d\n", s.bridge, s.prefix.Addr(), mask, int(lease.Seconds()))
+		if lease < time.Hour {
+			// dhclient waits up to 21 s between two requests, whichever way they
+			// go: the usual last eighth of a short lease may pass without one.
+			fmt.Fprintf(&conf, "dhcp-option=tag:%s,option:T1,%d\n", s.bridge, int(lease.Seconds())/4)
+			fmt.Fprintf(&conf, "dhcp-option=tag:%s,option:T2,%d\n", s.bridge, int(lease.Seconds())/2)
+		}
 		fmt.Fprintf(&conf, "dhcp-option=tag:%s,option:router,%s\n", s.bridge, s.router())
 		fmt.Fprintf(&conf, "dhcp-option=tag:%s,option:dns-server,%s\n", s.bridge, s.dns())
 	}

@@ -14,8 +14,8 @@ var leaseTime = flag.Duration("lease", 125*time.Second, "how long to look at lea
 
 // Leases of two minutes on two ENIs of one subnet, under a DHCP server that
 // hears no ENI through another's port. The renewal of eth1 is unicast, and
-// leaves by eth0: it is dropped. Bound again it is, by the broadcast on eth1
-// itself that follows at 105 of the 120 seconds: no lease runs out.
+// leaves by eth0: it is dropped. Bound again it is, by the broadcasts on eth1
+// itself that follow after half of the time: no lease runs out.
 func TestLeases(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVPC(t, lab.Plan{Lease: 2 * time.Minute})
