@@ -21,10 +21,13 @@ func emptySet(withFunctions bool) (*template.Template, error) {
 	return functionSet().Clone()
 }
 
-// functionSet is made once, when it is needed.
-var functionSet = sync.OnceValue(func() *template.Template {
-	return template.New("").Option("missingkey=error").Funcs(functionMap())
-})
+// functions and functionSet are made once, when they are needed.
+var (
+	functions   = sync.OnceValue(functionMap)
+	functionSet = sync.OnceValue(func() *template.Template {
+		return template.New("").Option("missingkey=error").Funcs(functions())
+	})
+)
 
 // notRepeatable are functions that sprig counts as hermetic although their
 // result hangs on the clock, the time zone or chance.
@@ -52,6 +55,9 @@ func functionMap() template.FuncMap {
 	m["until"] = until(m["until"].(func(int) []int))
 	m["untilStep"] = untilStep(m["untilStep"].(func(int, int, int) []int))
 	m["printf"] = printf
+	// text/template's own, so that they are bounded like the others.
+	m["print"], m["println"] = fmt.Sprint, fmt.Sprintln
+	m["html"], m["js"], m["urlquery"] = template.HTMLEscaper, template.JSEscaper, template.URLQueryEscaper
 
 	m["hex"] = hex
 	m["netmask"] = netmask

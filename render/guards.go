@@ -1,11 +1,13 @@
 package render
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"reflect"
 	"slices"
 	"strings"
+	"text/template"
 )
 
 // These stand in for functions of sprig and of text/template whose results
@@ -71,9 +73,66 @@ func inWords(args []any) []any {
 	return words
 }
 
+// maxMade bounds what the functions of one rendering may make in all, in bytes:
+// some fifty files of the greatest length.
+const maxMade = 64 << 20
+
+// bounded wraps functions so that a template comes to its end: text/template
+// cannot be stopped from outside, but stops at a function that returns an
+// error. They do when ctx ends, and when they have made too much, which is
+// counted, not measured: the same template always stops at the same place.
+func bounded(ctx context.Context, functions template.FuncMap) template.FuncMap {
+	left := maxMade
+	wrapped := make(template.FuncMap, len(functions))
+	for name, f := range functions {
+		wrapped[name] = checked(f, func(_, results []reflect.Value) error {
+			if left -= size(results[0], left); left < 0 {
+				return fmt.Errorf("the functions of the template have made more than %d MiB", maxMade>>20)
+			}
+			return ctx.Err()
+		})
+	}
+	return wrapped
+}
+
+// size is about how many bytes a value takes when it is spelled out: what a dict
+// holds twice counts twice. It stops counting at most.
+func size(v reflect.Value, most int) int {
+	const each = 16
+	if v.Kind() == reflect.Interface {
+		v = v.Elem()
+	}
+	n := each
+	switch v.Kind() {
+	case reflect.String:
+		n += v.Len()
+	case reflect.Slice, reflect.Array:
+		for i := 0; i < v.Len() && n <= most; i++ {
+			n += size(v.Index(i), most-n)
+		}
+	case reflect.Map:
+		for of := v.MapRange(); n <= most && of.Next(); {
+			n += size(of.Key(), most-n)
+			n += size(of.Value(), most-n)
+		}
+	}
+	return n
+}
+
 // withoutCycles wraps a function that changes a dict: one that holds itself
 // could not be printed, and trying to would end the process.
 func withoutCycles(f any) any {
+	return checked(f, func(args, _ []reflect.Value) error {
+		if holdsItself(args[0], nil) {
+			return errors.New("a dict cannot hold itself")
+		}
+		return nil
+	})
+}
+
+// checked wraps a function of a template so that it fails if check finds
+// something wrong with what it was given and gives.
+func checked(f any, check func(args, results []reflect.Value) error) any {
 	fn := reflect.ValueOf(f)
 	wrapped := func(args []reflect.Value) []reflect.Value {
 		call := fn.Call
@@ -81,14 +140,10 @@ func withoutCycles(f any) any {
 			call = fn.CallSlice
 		}
 		results := call(args)
-		var err error
-		if holdsItself(args[0], nil) {
-			err = errors.New("a dict cannot hold itself")
-		}
 		if len(results) == 1 {
 			results = append(results, reflect.Zero(reflect.TypeFor[error]()))
 		}
-		if err != nil {
+		if err := check(args, results); err != nil && results[1].IsNil() {
 			results[1] = reflect.ValueOf(&err).Elem()
 		}
 		return results

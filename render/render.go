@@ -76,9 +76,9 @@ func Nothing(e facts.ENI) string {
 // named. It gives all of them or, with an *Error, none. There are no files for
 // an ENI that Nothing has a reason for.
 //
-// A template can run for ever, and text/template cannot be stopped from
-// outside. When ctx ends, Render returns, with context.Cause if ctx has one,
-// and leaves the template running: the caller is expected to end the process.
+// When ctx ends, Render returns. A template ends by itself at the next function
+// that it calls; one that calls none (an empty loop) goes on as long as the
+// process does.
 func (t *Templates) Render(ctx context.Context, e facts.ENI, only ...string) ([]File, error) {
 	if Nothing(e) != "" {
 		return nil, nil
@@ -89,7 +89,7 @@ func (t *Templates) Render(ctx context.Context, e facts.ENI, only ...string) ([]
 			if (len(only) > 0 && !slices.Contains(only, k.name)) || (k.stanza && e.Primary) {
 				continue
 			}
-			f, err := t.file(k, e, now, func(template string) any {
+			f, err := t.file(ctx, k, e, now, func(template string) any {
 				return View{ENI: e.Clone(), Template: template, Protocol: RuleProtocol}
 			})
 			if err != nil {
@@ -120,7 +120,7 @@ type DockerView struct {
 // Docker renders the fragment for the answers of containers.
 func (t *Templates) Docker(ctx context.Context, enis []facts.ENI, group int) (File, error) {
 	files, err := inTime(ctx, func(now *atomic.Pointer[Error]) ([]File, error) {
-		f, err := t.file(docker, facts.ENI{}, now, func(template string) any {
+		f, err := t.file(ctx, docker, facts.ENI{}, now, func(template string) any {
 			return DockerView{ENIs: enis, Group: group, Chain: DockerChain, Path: docker.path(""), Template: template}
 		})
 		return []File{f}, err
@@ -145,29 +145,32 @@ func inTime(ctx context.Context, render func(now *atomic.Pointer[Error]) ([]File
 	}()
 	select {
 	case r := <-done:
-		return r.files, r.err
+		if r.err == nil || ctx.Err() == nil {
+			return r.files, r.err
+		}
 	case <-ctx.Done():
-		late := Error{File: "the files"}
-		if at := now.Load(); at != nil {
-			late = *at
-		}
-		late.Err = errors.New("the template did not come to its end in time")
-		if cause := context.Cause(ctx); !errors.Is(cause, context.DeadlineExceeded) {
-			late.Err = cause
-		}
-		return nil, &late
 	}
+	late := Error{File: "the files"}
+	if at := now.Load(); at != nil {
+		late = *at
+	}
+	late.Err = errors.New("the template did not come to its end in time")
+	return nil, &late
 }
 
 // file renders one file. view makes the dot of its template.
-func (t *Templates) file(k kind, e facts.ENI, now *atomic.Pointer[Error], view func(template string) any) (File, error) {
-	tmpl, from, err := t.lookup(k, e.Name)
+func (t *Templates) file(ctx context.Context, k kind, e facts.ENI, now *atomic.Pointer[Error], view func(template string) any) (File, error) {
+	p, err := t.lookup(k, e.Name)
 	if err != nil {
 		return File{}, err
 	}
+	from := p.from
 	now.Store(&Error{File: k.file(e.Name), Template: from})
 	var out capped
-	err = tmpl.Execute(&out, view(from.shown()))
+	tmpl, err := p.ready(ctx)
+	if err == nil {
+		err = tmpl.Execute(&out, view(from.shown()))
+	}
 	if err == nil && k.check != nil {
 		err = k.check(out.content, e)
 	}

@@ -1,6 +1,7 @@
 package render
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -64,6 +65,20 @@ type Templates struct {
 type parsed struct {
 	tmpl *template.Template
 	from Source
+	// functions says that it may call more than text/template's own.
+	functions bool
+}
+
+// ready gives the template as it is to be executed, once, until ctx ends.
+func (p parsed) ready(ctx context.Context) (*template.Template, error) {
+	if !p.functions {
+		return p.tmpl, nil
+	}
+	tmpl, err := p.tmpl.Clone()
+	if err != nil {
+		return nil, err
+	}
+	return tmpl.Funcs(bounded(ctx, functions())), nil
 }
 
 // Load finds which templates there are. o may be nil: only the built-in ones.
@@ -111,15 +126,15 @@ func (t *Templates) text(from Source) ([]byte, error) {
 }
 
 // lookup gives the parsed template of a kind for an interface.
-func (t *Templates) lookup(k kind, iface string) (*template.Template, Source, error) {
+func (t *Templates) lookup(k kind, iface string) (parsed, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	from := t.resolve(k, iface)
 	if p, ok := t.parsed[from.Name]; ok {
-		return p.tmpl, p.from, nil
+		return p, nil
 	}
-	fail := func(err error) (*template.Template, Source, error) {
-		return nil, from, &Error{File: k.file(iface), Template: from, Err: err}
+	fail := func(err error) (parsed, error) {
+		return parsed{}, &Error{File: k.file(iface), Template: from, Err: err}
 	}
 	text, err := t.text(from)
 	if err != nil {
@@ -130,7 +145,8 @@ func (t *Templates) lookup(k kind, iface string) (*template.Template, Source, er
 	if name == "" {
 		name = from.Name
 	}
-	set, err := emptySet(from.Path != "" || t.blocks != nil)
+	functions := from.Path != "" || t.blocks != nil
+	set, err := emptySet(functions)
 	if err != nil {
 		return fail(err)
 	}
@@ -147,8 +163,9 @@ func (t *Templates) lookup(k kind, iface string) (*template.Template, Source, er
 			from.Blocks = t.overrides.Path(BlocksFile)
 		}
 	}
-	t.parsed[from.Name] = parsed{tmpl, from}
-	return tmpl, from, nil
+	p := parsed{tmpl, from, functions}
+	t.parsed[from.Name] = p
+	return p, nil
 }
 
 // Blocks are the names that blocks.tmpl defines.

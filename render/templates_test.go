@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"ec2net/facts"
@@ -153,6 +154,9 @@ func TestTemplateErrors(t *testing.T) {
 		{"endless", memory{"ethN.cfg.tmpl": `{{range 9000000000000000000}}{{end}}`}, "cfg", "/dir/ethN.cfg.tmpl: the template did not come to its end in time", ""},
 		{"100 MB", memory{"ethN.cfg.tmpl": `{{range 100}}{{repeat 1000000 "x"}}{{end}}`}, "cfg", "the output is longer than 1048576 bytes", ""},
 		{"100 MB in lines", memory{"ethN.cfg.tmpl": "{{range 100000000}}x\n{{end}}"}, "cfg", "the output is longer than", ""},
+		{"text that doubles", memory{"ethN.cfg.tmpl": `{{$x := repeat 1000 "x"}}{{range 100}}{{$x = print $x $x}}{{end}}`}, "cfg", "made more than 64 MiB", ""},
+		{"dict that doubles", memory{"ethN.cfg.tmpl": `{{$d := dict}}{{range 100}}{{$d = dict "a" $d "b" $d}}{{end}}{{toJson $d}}`}, "cfg", "made more than 64 MiB", ""},
+		{"function in an endless loop", memory{"ethN.cfg.tmpl": `{{range 9000000000000000000}}{{$x := hex 1}}{{end}}`}, "cfg", "made more than 64 MiB", ""},
 		{"unreadable", memory{"ethN.cfg.tmpl": "refuse: not to be trusted"}, "cfg", "cannot render eth1.cfg: /dir/ethN.cfg.tmpl: not to be trusted", ""},
 		{"blocks unreadable", memory{"blocks.tmpl": "refuse: not to be trusted"}, "cfg", "cannot use /dir/blocks.tmpl: not to be trusted", ""},
 		{"blocks syntax", memory{"blocks.tmpl": "\n{{define}}"}, "cfg", "/dir/blocks.tmpl:2: ", ""},
@@ -195,6 +199,19 @@ func TestTemplateErrors(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A template that is given up ends at the next function that it calls.
+func TestGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		m := memory{"ethN.cfg.tmpl": `{{range 9000000000000000000}}{{list}}{{end}}`}
+		cancel()
+		if _, err := renderWith(ctx, t, m, "eth1", "cfg"); err == nil || !strings.Contains(err.Error(), "in time") {
+			t.Error(err)
+		}
+		// The bubble waits for what is left in it, and for ever if that never ends.
+	})
 }
 
 // All of an ENI's files render, or none is given.

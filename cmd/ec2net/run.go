@@ -7,7 +7,6 @@ import (
 	"io"
 	"path/filepath"
 	"runtime/debug"
-	"runtime/metrics"
 	"strings"
 	"time"
 
@@ -120,6 +119,9 @@ func (inv *invocation) dispatch(args []string) error {
 		return usageError(err.Error(), "ec2net help "+cmd.name)
 	}
 	inv.args = inv.flags.Args()
+	if cmd.args == "" && len(inv.args) > 0 {
+		return usageError(cmd.name+" takes no argument", "ec2net help "+cmd.name)
+	}
 	return cmd.run(inv)
 }
 
@@ -147,33 +149,9 @@ func commandNamed(name string) (command, bool) {
 	return command{}, false
 }
 
-// maxMemory is what a process may use; rendering takes some megabytes.
-const maxMemory = 256 << 20
-
-// deadline is the one of the whole process, from the settings. It comes early
-// for a process that takes all the memory, which a template can make it do.
+// deadline is the one of the whole process, from the settings.
 func (inv *invocation) deadline() (context.Context, context.CancelFunc) {
-	ctx, tooMuch := context.WithCancelCause(context.Background())
-	ctx, cancel := context.WithTimeout(ctx, inv.settings.timeout)
-	go func() {
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(10 * time.Millisecond):
-				if memoryUsed() > maxMemory {
-					tooMuch(fmt.Errorf("the template uses more than %d MiB of memory", maxMemory>>20))
-				}
-			}
-		}
-	}()
-	return ctx, cancel
-}
-
-func memoryUsed() uint64 {
-	used := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/stacks:bytes"}}
-	metrics.Read(used)
-	return used[0].Value.Uint64() + used[1].Value.Uint64()
+	return context.WithTimeout(context.Background(), inv.settings.timeout)
 }
 
 // imdsShare is how much of the deadline the facts may take.

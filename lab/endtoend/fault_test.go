@@ -27,6 +27,11 @@ const (
 
 var columnNames = [columns]string{"hotplug add, new", "hotplug add, known", "hotplug remove", "BOUND", "RENEW", "RELEASE", "scan", "render --root"}
 
+// statuses are the exit statuses of a row; -1 is one that is not known.
+type statuses [columns]int
+
+var unknown = statuses{-1, -1, -1, -1, -1, -1, -1, -1}
+
 // commands are what a column calls, for eth1; eth2 is the new one.
 var commands = [columns]string{
 	"INTERFACE=eth2 ACTION=add /etc/network/ec2net.hotplug",
@@ -51,7 +56,7 @@ type fault struct {
 	// inflict makes it happen, on a machine on which eth1 is up; lift ends it.
 	inflict func(*testing.T, *faulty)
 	lift    string
-	// during happens one second after eth2's hotplug has begun.
+	// during happens when IMDS is first asked for eth2.
 	during func(*testing.T, *faulty)
 	// wrap stands before each command.
 	wrap string
@@ -108,22 +113,24 @@ func TestFaults(t *testing.T) {
 	var all sync.WaitGroup
 	// Most of a row is waiting.
 	room := make(chan struct{}, 12)
-	for _, f := range rows {
+	found := make([]statuses, len(rows))
+	for n, f := range rows {
+		found[n] = unknown
 		all.Go(func() {
 			room <- struct{}{}
 			defer func() { <-room }()
-			t.Run(f.name, f.test)
+			t.Run(f.name, func(t *testing.T) { f.test(t, &found[n]) })
 		})
 	}
 	all.Wait()
-	if t.Failed() {
-		return
+	if t.Failed() || slices.ContainsFunc(found, func(row statuses) bool { return slices.Contains(row[:], -1) }) {
+		return // or only some were asked for
 	}
 	var table strings.Builder
 	fmt.Fprintf(&table, "| fault | %s |\n|%s\n", strings.Join(columnNames[:], " | "), strings.Repeat(" --- |", columns+1))
-	for _, f := range rows {
+	for n, f := range rows {
 		fmt.Fprintf(&table, "| %s |", f.name)
-		for _, status := range f.want {
+		for _, status := range found[n] {
 			fmt.Fprintf(&table, " %d |", status)
 		}
 		table.WriteString("\n")
@@ -131,7 +138,7 @@ func TestFaults(t *testing.T) {
 	report.Section(t, "../../docs/reliability.md", "matrix", table.String())
 }
 
-func (f fault) test(t *testing.T) {
+func (f fault) test(t *testing.T, found *statuses) {
 	m := newFaulty(t)
 	v := m.vpc
 	// Something to write down at the next renewal.
@@ -142,7 +149,7 @@ func (f fault) test(t *testing.T) {
 	// What takes longest goes on beside the rest.
 	new := make(chan string)
 	v.IMDS.ResetLog()
-	go func() { new <- f.cell(t, m, addNew) }()
+	go func() { new <- f.cell(t, m, addNew, found) }()
 	if f.during != nil {
 		m.WaitFor(t, "IMDS to be asked for eth2", func() bool { return m.asked(m.eth2) > 0 })
 		f.during(t, m)
@@ -150,7 +157,7 @@ func (f fault) test(t *testing.T) {
 	var wrong []string
 	at := func(column int) {
 		t.Helper()
-		if w := f.cell(t, m, column); w != "" {
+		if w := f.cell(t, m, column, found); w != "" {
 			wrong = append(wrong, w)
 		}
 	}
@@ -214,12 +221,13 @@ func (f fault) test(t *testing.T) {
 	}
 }
 
-// cell calls ec2net once, and says what is wrong about it.
-func (f fault) cell(t *testing.T, m *faulty, column int) string {
+// cell calls ec2net once, notes what it found, and says what is wrong about it.
+func (f fault) cell(t *testing.T, m *faulty, column int, found *statuses) string {
 	said := len(m.Log(t))
 	start := time.Now()
 	r := m.Run(t, lab.Cmd{Args: []string{"sh", "-c", f.wrap + " env " + commands[column]}})
 	took := time.Since(start)
+	found[column] = r.Status
 	lines := m.Log(t)[said:] + r.Stderr
 	limit := limits[column] + margin
 	if column == addNew || column == addKnown {

@@ -117,9 +117,9 @@ func faults() []fault {
 		{name: "clocks 11 days ahead (time namespace)", inflict: shell(":"), wrap: "unshare --time --monotonic 1000000 --boottime 1000000"},
 
 		ofTemplates("a template that does not parse", "blocks.tmpl", `{{define "rules"}}{{if}}{{end}}`),
-		ofTemplates("a template that does not end", "blocks.tmpl", `{{define "rules"}}{{range until 1000000}}{{range until 1000000}}{{end}}{{end}}{{end}}`),
-		ofTemplates("a template that writes without end", "blocks.tmpl", `{{define "rules"}}{{range until 1000000}}# {{repeat 1000 "x"}}
-{{end}}{{end}}`),
+		ofTemplates("a template that does not end", "did not come to its end in time", `{{define "rules"}}{{range 9000000000000000000}}{{end}}{{end}}`),
+		ofTemplates("a template that writes without end", "the output is longer than", "{{define \"rules\"}}{{range 9000000000000000000}}# x\n{{end}}{{end}}"),
+		ofTemplates("a template that takes all the memory", "have made more than 64 MiB", `{{define "rules"}}{{$x := repeat 1000 "x"}}{{range 100}}{{$x = print $x $x}}{{end}}{{end}}`),
 
 		ofIfup("`ifup` fails", "ifup eth", `printf '#!/bin/sh\necho broken >&2; exit 1\n' >/usr/sbin/ifup; chmod 755 /usr/sbin/ifup`),
 		ofIfup("`ifup` is missing", "there is no ifup: is ifupdown installed?", ":"),
