@@ -47,6 +47,12 @@ func (at Endpoint) Address() netip.Addr {
 	return a.Unmap()
 }
 
+// Check says whether it can be one.
+func (at Endpoint) Check() error {
+	_, err := at.resolve()
+	return err
+}
+
 // NewIMDS returns a client. Nothing is asked before ENI is called.
 func NewIMDS(at Endpoint) (*IMDS, error) {
 	endpoint, err := at.resolve()

@@ -83,7 +83,7 @@ func (h *Host) askUntilComplete(ctx context.Context, link Link) (facts.ENI, erro
 	defer cancel()
 	for wait := pause; ; wait = min(2*wait, longestPause) {
 		e, err := h.ask(ctx, link, oneIMDS, nil)
-		if err == nil || after(err, false, true) == giveUp {
+		if err == nil || after(err, false, true) != askAgain {
 			return e, err
 		}
 		select {
@@ -111,7 +111,7 @@ func (e *WayError) Error() string {
 
 // Hint says where to look.
 func (e *WayError) Hint() string {
-	return fmt.Sprintf("ip route get %s shows the way; no container network or VPN may have it", e.To)
+	return fmt.Sprintf("ip route get %s shows the way: take it from the container network or VPN that has it", e.To)
 }
 
 func (h *Host) checkWay(seen *Actual) error {

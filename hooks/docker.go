@@ -54,9 +54,11 @@ func (h *Host) dockerUp(ctx context.Context, soon ...facts.ENI) error {
 	if err := h.Run(ctx, "iptables-restore", "-w", "--noflush", f.Path); err != nil {
 		return fmt.Errorf("iptables-restore %s: %w", f.Path, err)
 	}
-	if h.Run(ctx, "iptables", jump("-C")...) != nil {
-		if err := h.Run(ctx, "iptables", jump("-A")...); err != nil {
-			return fmt.Errorf("iptables: %w", err)
+	if has, err := h.iptables(ctx, jump("-C")...); err != nil {
+		return err
+	} else if !has {
+		if _, err := h.iptables(ctx, jump("-A")...); err != nil {
+			return err
 		}
 		h.logf(bridge, "answers of containers get the marks of the ENIs")
 	}
@@ -84,19 +86,7 @@ func (h *Host) DockerDown(ctx context.Context) error {
 	}
 	defer unlock()
 	err = h.Tree.Remove(dockerMark)
-	for h.Run(ctx, "iptables", jump("-C")...) == nil {
-		if e := h.Run(ctx, "iptables", jump("-D")...); e != nil {
-			err = errors.Join(err, fmt.Errorf("iptables: %w", e))
-			break
-		}
-	}
-	// A chain that is not there is what is wanted.
-	if h.Run(ctx, "iptables", "-w", "-t", "mangle", "-F", render.DockerChain) == nil {
-		if e := h.Run(ctx, "iptables", "-w", "-t", "mangle", "-X", render.DockerChain); e != nil {
-			err = errors.Join(err, fmt.Errorf("iptables: %w", e))
-		}
-		h.logf(bridge, "answers of containers get no marks any more")
-	}
+	err = errors.Join(err, h.dropChain(ctx))
 	enis, e := h.up()
 	err = errors.Join(err, e)
 	for _, e := range enis {
@@ -107,6 +97,42 @@ func (h *Host) DockerDown(ctx context.Context) error {
 		err = errors.Join(err, h.bridgeRoutes(e, false))
 	}
 	return err
+}
+
+// dropChain takes the jumps into docker's chain away, and then the chain.
+func (h *Host) dropChain(ctx context.Context) error {
+	for {
+		has, err := h.iptables(ctx, jump("-C")...)
+		if err != nil {
+			return err
+		} else if !has {
+			break
+		}
+		if _, err := h.iptables(ctx, jump("-D")...); err != nil {
+			return err
+		}
+	}
+	has, err := h.iptables(ctx, "-w", "-t", "mangle", "-F", render.DockerChain)
+	if err != nil || !has {
+		return err
+	}
+	h.logf(bridge, "answers of containers get no marks any more")
+	_, err = h.iptables(ctx, "-w", "-t", "mangle", "-X", render.DockerChain)
+	return err
+}
+
+// iptables runs iptables(8). It is false if there is no such rule or chain; an
+// error means that iptables could not say.
+func (h *Host) iptables(ctx context.Context, args ...string) (bool, error) {
+	err := h.Run(ctx, "iptables", args...)
+	var ended interface{ ExitCode() int }
+	// 1: no such rule, no such chain; 2: nor the chain that the rule jumps to.
+	if errors.As(err, &ended) && (ended.ExitCode() == 1 || ended.ExitCode() == 2) {
+		return false, nil
+	} else if err != nil {
+		return false, fmt.Errorf("iptables: %w", err)
+	}
+	return true, nil
 }
 
 // markPrimary has what comes in by the primary marked, as the stanzas of the
@@ -126,11 +152,11 @@ func (h *Host) markPrimary(ctx context.Context, e facts.ENI) error {
 	if err := h.Run(ctx, "iptables-restore", "-w", "--noflush", path); err != nil {
 		return fmt.Errorf("iptables-restore %s: %w", path, err)
 	}
-	if h.Run(ctx, "iptables", jumpOf(e, "-C")...) == nil {
-		return nil
+	if has, err := h.iptables(ctx, jumpOf(e, "-C")...); err != nil || has {
+		return err
 	}
-	if err := h.Run(ctx, "iptables", jumpOf(e, "-A")...); err != nil {
-		return fmt.Errorf("iptables: %w", err)
+	if _, err := h.iptables(ctx, jumpOf(e, "-A")...); err != nil {
+		return err
 	}
 	h.logf(e.Name, "what comes in is marked %v", e.Mark)
 	return nil
@@ -141,11 +167,11 @@ func (h *Host) unmarkPrimary(ctx context.Context, e facts.ENI) error {
 	if err != nil {
 		return err
 	}
-	if h.Run(ctx, "iptables", jumpOf(e, "-C")...) != nil {
-		return nil
+	if has, err := h.iptables(ctx, jumpOf(e, "-C")...); err != nil || !has {
+		return err
 	}
-	if err := h.Run(ctx, "iptables", jumpOf(e, "-D")...); err != nil {
-		return fmt.Errorf("iptables: %w", err)
+	if _, err := h.iptables(ctx, jumpOf(e, "-D")...); err != nil {
+		return err
 	}
 	return h.Run(ctx, "iptables-restore", "-w", "--noflush", path)
 }

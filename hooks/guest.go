@@ -1,6 +1,7 @@
 package hooks
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"path"
@@ -28,11 +29,11 @@ func (e *GuestError) Hint() string { return e.hint }
 
 // checkGuest looks for whoever else configures an interface that ec2net has not
 // brought up.
-func (h *Host) checkGuest(link Link, links []Link) error {
-	for _, look := range []func(Link, []Link) (owner, hint string, err error){
+func (h *Host) checkGuest(ctx context.Context, link Link) error {
+	for _, look := range []func(context.Context, Link) (owner, hint string, err error){
 		h.networkd, h.networkManager, h.otherStanza, h.otherRules,
 	} {
-		owner, hint, err := look(link, links)
+		owner, hint, err := look(ctx, link)
 		if err != nil {
 			return err
 		}
@@ -49,16 +50,22 @@ const undecided = 2 * time.Second
 // networkd reads what systemd-networkd says of a link: the file that
 // sd_network_link_get_setup_state(3) reads. netplan has it configured by
 // networkd too.
-func (h *Host) networkd(link Link, _ []Link) (owner, hint string, err error) {
+func (h *Host) networkd(ctx context.Context, link Link) (owner, hint string, err error) {
 	file := fmt.Sprintf("/run/systemd/netif/links/%d", link.Index)
-	for end := time.Now().Add(undecided); ; time.Sleep(50 * time.Millisecond) {
+	ctx, cancel := context.WithTimeout(ctx, undecided)
+	defer cancel()
+	for {
 		text, err := h.Tree.Read(file)
 		if err != nil || text == nil {
 			return "", "", err
 		}
 		state, by := value(text, "ADMIN_STATE"), value(text, "NETWORK_FILE")
 		switch {
-		case (state == "pending" || state == "initialized") && by == "" && time.Now().Before(end):
+		case (state == "pending" || state == "initialized") && by == "" && ctx.Err() == nil:
+			select {
+			case <-ctx.Done():
+			case <-time.After(50 * time.Millisecond):
+			}
 			continue
 		case by == "" && state != "configuring" && state != "configured":
 			return "", "", nil
@@ -70,7 +77,7 @@ func (h *Host) networkd(link Link, _ []Link) (owner, hint string, err error) {
 }
 
 // networkManager reads NetworkManager's state of a device.
-func (h *Host) networkManager(link Link, _ []Link) (owner, hint string, err error) {
+func (h *Host) networkManager(_ context.Context, link Link) (owner, hint string, err error) {
 	text, err := h.Tree.Read(fmt.Sprintf("/run/NetworkManager/devices/%d", link.Index))
 	if err != nil || value(text, "managed") != "true" {
 		return "", "", err
@@ -80,7 +87,7 @@ func (h *Host) networkManager(link Link, _ []Link) (owner, hint string, err erro
 
 // otherStanza finds a stanza for the interface that is not ec2net's:
 // cloud-ifupdown-helper's, or an administrator's.
-func (h *Host) otherStanza(link Link, _ []Link) (owner, hint string, err error) {
+func (h *Host) otherStanza(_ context.Context, link Link) (owner, hint string, err error) {
 	own, err := cfgPath(link.Name)
 	if err != nil {
 		return "", "", err
@@ -107,7 +114,7 @@ var vpcCNI = render.Rule{Priority: 1024, Mark: 0x80, MarkMask: 0x80, Table: unix
 
 // otherRules finds who routes by policy already: the VPC CNI plugin, and tools
 // that have sent an address of the interface to a table of their own.
-func (h *Host) otherRules(link Link, _ []Link) (owner, hint string, err error) {
+func (h *Host) otherRules(_ context.Context, link Link) (owner, hint string, err error) {
 	rules, err := h.Kernel.Rules()
 	if err != nil {
 		return "", "", fmt.Errorf("cannot ask the kernel: %w", err)
@@ -118,7 +125,7 @@ func (h *Host) otherRules(link Link, _ []Link) (owner, hint string, err error) {
 	}
 	for _, k := range rules {
 		if k.Priority == vpcCNI.Priority && k.Mark == vpcCNI.Mark && k.MarkMask == vpcCNI.MarkMask && k.Table == vpcCNI.Table {
-			return "the VPC CNI plugin of this Kubernetes node gives ENIs to pods", "EC2NET_UNMANAGED=* says so without a line here", nil
+			return "the VPC CNI plugin of this Kubernetes node gives ENIs to pods", `EC2NET_UNMANAGED="*" in /etc/default/ec2net keeps ec2net from all of them, without this line`, nil
 		}
 		has := func(a Addr) bool {
 			return a.LinkIndex == link.Index && k.From == netip.PrefixFrom(a.Prefix.Addr(), a.Prefix.Addr().BitLen())

@@ -48,7 +48,8 @@ type Host struct {
 	Log func(line string)
 	// Replay has udev see "add" again for an interface.
 	Replay func(iface string) error
-	// Run runs ifup or ifdown and waits for it.
+	// Run runs a program and waits for it: ifup, ifdown, iptables. A status other
+	// than 0 is an error with the method ExitCode, as exec.ExitError has it.
 	Run func(ctx context.Context, program string, args ...string) error
 }
 
@@ -123,7 +124,7 @@ func (h *Host) lock(ctx context.Context, name string) (func(), error) {
 		select {
 		case <-ctx.Done():
 			f.Close()
-			return nil, fmt.Errorf("another ec2net has held %s for too long", f.Name())
+			return nil, fmt.Errorf("another ec2net has held %s for too long; fuser(1) shows which", f.Name())
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
@@ -134,7 +135,7 @@ func (h *Host) lock(ctx context.Context, name string) (func(), error) {
 	return func() { f.Close() }, nil
 }
 
-// rounds is how often make tries: a rule that is deleted by its looser
+// rounds is how often makeSo tries: a rule that is deleted by its looser
 // spelling may take another with it, and others may change things meanwhile.
 const rounds = 4
 

@@ -72,7 +72,7 @@ func (h *Host) addDevice(ctx context.Context, link Link, links []Link) error {
 	}
 	was := link.Up && h.state().configured(link)
 	if !was {
-		if err := h.checkGuest(link, links); err != nil {
+		if err := h.checkGuest(ctx, link); err != nil {
 			return err
 		}
 	}

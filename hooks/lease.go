@@ -163,7 +163,7 @@ func (h *Host) apply(ctx context.Context, l Lease, links []Link, e facts.ENI, ow
 	want := Wanted{ENI: e, Lease: l.Address, Own: own, KeepRules: e.ID == ""}
 	var broken error
 	if want.Rules, broken = h.rules(ctx, e, l.Address); broken != nil {
-		h.logf(e.Name, "%v; the rules are those that were rendered last (%s)", broken, l.Reason)
+		h.logf(e.Name, "the rules are those that were rendered last (%s)", l.Reason)
 		want.Rules = withLease(h.lastRules(e), e, l.Address)
 	}
 	if e.HasIPv4() {

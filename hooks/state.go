@@ -94,7 +94,7 @@ func (s state) known(e facts.ENI) (Known, error) {
 	return k, nil
 }
 
-// Unmanaged says whether an administrator keeps ec2net from an interface.
+// unmanaged says whether an administrator keeps ec2net from an interface.
 func (s state) unmanaged(name string) (bool, error) {
 	cfg, err := s.cfg(name)
 	return render.Unmanaged(cfg), err

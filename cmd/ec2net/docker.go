@@ -20,11 +20,8 @@ the routes that main has through it. This keeps the one like the other, until
 it is ended; without the setting it ends at once. What ec2net-primary.service
 runs.`,
 	examples: "ec2net watch --primary-table yes",
-	flags:    func(inv *invocation) { inv.settingsFlags() },
+	flags:    (*invocation).settingsFlags,
 	run: func(inv *invocation) error {
-		if len(inv.args) > 0 {
-			return usageError("watch takes no argument", "ec2net help watch")
-		}
 		return inv.onHost(forever, "primary", func(ctx context.Context, h *hooks.Host) error { return h.WatchPrimary(ctx) })
 	},
 }
@@ -50,7 +47,7 @@ wait  what an ENI's cfg file calls: puts docker0's subnet into its table, now or
 The docker-finish job of upstart and ec2net-docker.service call up and down.`,
 	examples: `ec2net docker up
 ec2net docker wait eth1`,
-	flags: func(inv *invocation) { inv.settingsFlags() },
+	flags: (*invocation).settingsFlags,
 	run: func(inv *invocation) error {
 		sub := ""
 		if len(inv.args) > 0 {

@@ -88,21 +88,29 @@ func (inv *invocation) factsFromFile(ctx context.Context) ([]facts.ENI, error) {
 	case r := <-done:
 		return r.enis, r.err
 	case <-ctx.Done():
-		return nil, withStatus(statusFacts, fmt.Errorf("facts in %s: not there in time", inv.factsFile))
+		return nil, withStatus(statusFacts, fmt.Errorf("facts in %s: not there in time", inv.factsFrom()))
 	}
 }
 
+// factsFrom is --facts for people.
+func (inv *invocation) factsFrom() string {
+	if inv.factsFile == "-" {
+		return "standard input"
+	}
+	return inv.factsFile
+}
+
 func (inv *invocation) readFacts() ([]facts.ENI, error) {
-	r, where := inv.stdin, "standard input"
+	r := inv.stdin
 	if inv.factsFile != "-" {
 		f, err := os.Open(inv.factsFile)
 		if err != nil {
 			return nil, withStatus(statusFacts, fmt.Errorf("cannot read the facts: %w", err))
 		}
 		defer f.Close()
-		r, where = f, inv.factsFile
+		r = f
 	}
-	return pick(r, where, inv.args, inv.settings.numbers)
+	return pick(r, inv.factsFrom(), inv.args, inv.settings.numbers)
 }
 
 // pick reads facts and takes those of the wanted names, in that order.

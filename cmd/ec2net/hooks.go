@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -62,12 +63,11 @@ env INTERFACE=eth1 ec2net hotplug remove`,
 		return inv.onHost(hotplugLimit, name, func(ctx context.Context, h *hooks.Host) error {
 			switch {
 			case action == "add":
+				return h.Add(ctx, name)
 			case inv.ifGone:
 				return h.RemoveIfGone(ctx, name)
-			default:
-				return h.Remove(ctx, name)
 			}
-			return h.Add(ctx, name)
+			return h.Remove(ctx, name)
 		})
 	},
 }
@@ -81,11 +81,8 @@ reason and new_ip_address in the environment (dhclient-script(8),
 dhcpcd-run-hooks(8)). A lease makes the ip rules and the secondary addresses
 current; its end takes the rules away; other reasons do nothing.`,
 	examples: `interface=eth1 reason=RENEW new_ip_address=10.0.1.20 ec2net lease`,
-	flags:    func(inv *invocation) { inv.settingsFlags() },
+	flags:    (*invocation).settingsFlags,
 	run: func(inv *invocation) error {
-		if len(inv.args) > 0 {
-			return usageError("lease takes no argument", "ec2net help lease")
-		}
 		l, err := hooks.LeaseFromEnvironment(func(name string) string { return inv.env[name] })
 		if err != nil {
 			return usage(err)
@@ -104,11 +101,8 @@ var scanCommand = command{
 "add" again for every ENI that is attached but not configured, configured for
 another ENI than the one that now has its name, or without all of its ip rules.`,
 	examples: `ec2ifupscan`,
-	flags:    func(inv *invocation) { inv.settingsFlags() },
+	flags:    (*invocation).settingsFlags,
 	run: func(inv *invocation) error {
-		if len(inv.args) > 0 {
-			return usageError("scan takes no argument", "ec2net help scan")
-		}
 		return inv.onHost(leaseLimit, "scan", func(ctx context.Context, h *hooks.Host) error { return h.Scan(ctx) })
 	},
 }
@@ -126,7 +120,7 @@ func upOrDown(name, older, short, long string, do func(context.Context, *hooks.H
 		name: name, args: "IFACE...", short: short,
 		long:     long + "\nAlso under the name " + older + ".",
 		examples: "ec2net " + name + " eth1\n" + older + " eth1",
-		flags:    func(inv *invocation) { inv.settingsFlags() },
+		flags:    (*invocation).settingsFlags,
 		run: func(inv *invocation) error {
 			if len(inv.args) == 0 {
 				return usageError("which interface?", "ec2net help "+name)
@@ -224,7 +218,13 @@ func (inv *invocation) leaveUdev(name, action string) error {
 		if strings.TrimSpace(string(state)) == "auto-restart" {
 			verb = "restart"
 		}
-		return system(exec.Command("/bin/systemctl", "--no-block", verb, unit).Run())
+		if out, err := exec.Command("/bin/systemctl", "--no-block", verb, unit).CombinedOutput(); err != nil {
+			// Nobody reads what a program of udev's says.
+			err = fmt.Errorf("%s: systemctl %s %s: %w: %s", name, verb, unit, err, bytes.TrimSpace(out))
+			inv.systemLog()(oneLine(err.Error()))
+			return system(err)
+		}
+		return nil
 	}
 	if action == "remove" {
 		return inv.background("hotplug", action, "--if-gone")

@@ -77,7 +77,7 @@ var settingsTable = []setting{
 			// The path stands in what is rendered, so it is the same from
 			// wherever it is called, and fits on a line.
 			if strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r > '~' }) {
-				return fmt.Errorf("%.80q has characters that do not belong in a file", v)
+				return fmt.Errorf("%.80q has characters other than printable ASCII", v)
 			}
 			if v != "" {
 				var err error
@@ -147,7 +147,10 @@ func (inv *invocation) loadSettings() error {
 		}
 	}
 	if err := inv.settings.numbers.Check(); err != nil {
-		return usage(err)
+		return usage(inv.settings.at(err, "EC2NET_BASE", "EC2NET_MARK_MASK"))
+	}
+	if err := inv.settings.imds.Check(); err != nil {
+		return usage(inv.settings.at(err, "AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE"))
 	}
 	if place, given := inv.settings.named["EC2NET_TEMPLATES"]; given && inv.settings.templates != "" {
 		if info, err := os.Stat(inv.settings.templates); err != nil {
@@ -157,6 +160,21 @@ func (inv *invocation) loadSettings() error {
 		}
 	}
 	return nil
+}
+
+// at names the places of the settings that an error is about, as far as anybody
+// gave them.
+func (s settings) at(err error, names ...string) error {
+	var places []string
+	for _, name := range names {
+		if place, given := s.named[name]; given {
+			places = append(places, place)
+		}
+	}
+	if places == nil {
+		return err
+	}
+	return fmt.Errorf("%s: %w", strings.Join(places, ", "), err)
 }
 
 type fileSetting struct{ value, place string }
@@ -192,9 +210,9 @@ func parseSettings(path, text string) (map[string]fileSetting, error) {
 		if !slices.ContainsFunc(settingsTable, func(row setting) bool { return row.name == name }) {
 			return nil, &failure{statusUsage, fmt.Errorf("%s: there is no setting %.40q", place, name), `"ec2net help settings" lists them`}
 		}
-		value, ok = unquote(value)
-		if !ok {
-			return nil, fmt.Errorf("%s: a shell would not read %.80q as the value", place, value)
+		value, why := unquote(value)
+		if why != "" {
+			return nil, fmt.Errorf("%s: %.80q %s", place, value, why)
 		}
 		if value != "" {
 			found[name] = fileSetting{value, "in " + place}
@@ -203,13 +221,17 @@ func parseSettings(path, text string) (map[string]fileSetting, error) {
 	return found, nil
 }
 
-// unquote takes the quotes off a value. It refuses what a shell would expand.
-func unquote(v string) (string, bool) {
-	bare := v
+// unquote takes the quotes off a value. It says why not if a shell would read
+// something else.
+func unquote(v string) (bare, why string) {
+	bare = v
 	if len(v) >= 2 && (v[0] == '"' || v[0] == '\'') && v[len(v)-1] == v[0] {
 		bare = v[1 : len(v)-1]
-	} else if strings.ContainsAny(v, " \t\r;&|<>()*?[]#~") {
-		return v, false
+	} else if strings.ContainsAny(v, " \t;&|<>()*?[]#~") {
+		return v, "has to be in quotes"
 	}
-	return bare, !strings.ContainsAny(bare, "\"'$`\\")
+	if strings.ContainsAny(bare, "\"'$`\\") {
+		return v, "has a character that a shell would not leave as it is: a quote, a dollar, a backquote or a backslash"
+	}
+	return bare, ""
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -11,9 +13,26 @@ func TestUnquote(t *testing.T) {
 		"http://[fd00:ec2::254]": "!", "a b": "!", "a;b": "!", "$(id)": "!", "`id`": "!", `"$HOME"`: "!", `'it's'`: "!",
 		`"open`: "!", `a\b`: "!", "~/x": "!", "a#b": "!", "*": "!",
 	} {
-		got, ok := unquote(in)
-		if ok != (want != "!") || (ok && got != want) {
-			t.Errorf("%q: %q, %v; want %q", in, got, ok, want)
+		got, why := unquote(in)
+		if (why == "") != (want != "!") || (why == "" && got != want) {
+			t.Errorf("%q: %q, %q; want %q", in, got, why, want)
+		}
+	}
+}
+
+// What hints say to write into the file of settings can be read from there.
+func TestHintsOfSettings(t *testing.T) {
+	guest, err := os.ReadFile("../../hooks/guest.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := regexp.MustCompile(`EC2NET_[A-Z]+=\S+`).FindAllString(string(guest), -1)
+	if len(lines) == 0 {
+		t.Error("no hint names a setting")
+	}
+	for _, line := range lines {
+		if _, err := parseSettings("hint", line); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -26,7 +26,7 @@ func (inv *invocation) systemLog() func(string) {
 // programPath is what ifup and what it runs need. Under udev there is none.
 const programPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// runProgram runs ifup or ifdown with an environment of its own. What it starts
+// runProgram runs a program of the system with an environment of its own. What it starts
 // in the background keeps running, with /dev/null as its output.
 func runProgram(ctx context.Context, program string, args ...string) error {
 	path, err := lookProgram(program)
@@ -46,7 +46,7 @@ func runProgram(ctx context.Context, program string, args ...string) error {
 	cmd.Stdout, cmd.Stderr = output, output
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
-			err = errors.New("was ended before its end, as it took too long or somebody wanted it")
+			err = errors.New("stopped: it took too long, or ec2net was told to end")
 		}
 		return fmt.Errorf("%w%s", err, lastLines(output))
 	}
@@ -60,7 +60,10 @@ func lookProgram(program string) (string, error) {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("there is no %s: is ifupdown installed?", program)
+	if strings.HasPrefix(program, "if") {
+		return "", fmt.Errorf("there is no %s: is ifupdown installed?", program)
+	}
+	return "", fmt.Errorf("there is no %s in %s", program, programPath)
 }
 
 // lastLines is what a program said at its end, for one line of a message.
