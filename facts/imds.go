@@ -105,9 +105,10 @@ func (at Endpoint) resolve() (string, error) {
 // It takes one token, one listing of the MAC's keys, the instance's own MAC,
 // and then those keys that the listing has and that are used: at most 2
 // requests more than keys. A key that the listing lacks means "there is none",
-// provided that the listing is complete, that is, has interface-id. Anything
-// else (no answer, a 404 for the MAC or for a listed key, an empty or an odd
-// body) means that IMDS could not be asked, and is an *IMDSError. Whatever it
+// provided that the listing is complete, that is, has interface-id and an
+// address. Anything else (no answer, a 404 for the MAC or for a listed key, an
+// empty or an odd body) means that IMDS could not be asked, and is an
+// *IMDSError. Whatever it
 // answers, it gets 20 requests at most.
 func (m *IMDS) ENI(ctx context.Context, name string, mac MAC, n Numbers) (ENI, error) {
 	ctx, cancel := context.WithCancel(withBudget(ctx))

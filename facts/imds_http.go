@@ -107,7 +107,7 @@ func (m *IMDS) get(ctx context.Context, path string) (string, error) {
 	out, err := m.client.GetMetadata(context.WithValue(ctx, outcomeKey{}, seen), &imds.GetMetadataInput{Path: path})
 	if err == nil {
 		var body []byte
-		if body, err = io.ReadAll(out.Content); err == nil && len(body) == 0 {
+		if body, err = io.ReadAll(out.Content); err == nil && len(bytes.TrimSpace(body)) == 0 {
 			err = fmt.Errorf("empty answer for %s", path)
 			seen = new(outcome)
 		}

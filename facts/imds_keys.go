@@ -36,12 +36,12 @@ func parse(name string, mac MAC, primaryMAC string, answers map[string]string) (
 	if answers[keyID] == "" {
 		return e, fmt.Errorf("the listing of %s is not complete: it has no %s", mac, keyID)
 	}
-	primary, err := ParseMAC(strings.TrimSuffix(primaryMAC, "\n"))
+	primary, err := ParseMAC(strings.TrimSpace(primaryMAC))
 	if err != nil {
 		return e, fmt.Errorf("mac: %w", err)
 	}
 	e.Primary, e.PrimaryMAC = primary == mac, primary
-	e.ID = strings.TrimSuffix(answers[keyID], "\n")
+	e.ID = strings.TrimSpace(answers[keyID])
 
 	card := answers[keyCard]
 	if card == "" {
@@ -64,6 +64,9 @@ func parse(name string, mac MAC, primaryMAC string, answers map[string]string) (
 	} else if len(subnets) > 1 {
 		p.err = fieldErrorf(keySubnet, "%d blocks, where one is expected", len(subnets))
 	}
+	if len(e.IPv4) == 0 && len(e.IPv6) == 0 && p.err == nil {
+		p.err = fieldErrorf(keyIPv4, "not there, and no %s: an ENI has an address", keyIPv6)
+	}
 	return e, p.err
 }
 
@@ -74,7 +77,7 @@ type parser struct {
 }
 
 func (p *parser) number(key, value string) int {
-	n, err := strconv.ParseUint(strings.TrimSuffix(value, "\n"), 10, 16)
+	n, err := strconv.ParseUint(strings.TrimSpace(value), 10, 16)
 	if err != nil && p.err == nil {
 		p.err = fieldErrorf(key, "%s is not a number", quoted(value))
 	}
@@ -97,11 +100,15 @@ func each[T any](p *parser, key string, read func(string) (T, error)) []T {
 	return list
 }
 
+// lines are those of a value, however they end. An empty one says nothing.
 func lines(value string) []string {
-	if value == "" {
-		return nil
+	var found []string
+	for line := range strings.SplitSeq(value, "\n") {
+		if line = strings.TrimRight(line, " \t\r"); line != "" {
+			found = append(found, line)
+		}
 	}
-	return strings.Split(strings.TrimSuffix(value, "\n"), "\n")
+	return found
 }
 
 // imdsTerms gives the field of a FieldError the name that it has in IMDS,

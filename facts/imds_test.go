@@ -151,6 +151,16 @@ func TestIPv6Only(t *testing.T) {
 	}
 }
 
+// How lines end makes no difference.
+func TestLineEnds(t *testing.T) {
+	fake := imds.Secondary()
+	fake.Raw = map[string]string{keyIPv4: "10.0.1.20\r\n10.0.1.21 \r\n\r\n", keyID: "eni-1\r\n", keyDeviceNumber: " 1\n"}
+	e, err := ask(t, imds.New(imds.Primary(), fake), fake, "eth1", ample)
+	if err != nil || fmt.Sprint(e.IPv4) != "[10.0.1.20 10.0.1.21]" || e.ID != "eni-1" {
+		t.Errorf("%+v, %v", e, err)
+	}
+}
+
 // Each of these is "could not ask", never "there is none".
 func TestCouldNotAsk(t *testing.T) {
 	body := func(s string) *string { return &s }
@@ -170,6 +180,8 @@ func TestCouldNotAsk(t *testing.T) {
 		{name: "500", fault: imds.Fault{Path: "device-number", Status: 500}, want: "500 Internal Server Error"},
 		{name: "empty", fault: imds.Fault{Path: "device-number", Body: body("")}, want: "empty answer for network/interfaces/macs/02:00:00:00:01:20/device-number"},
 		{name: "empty listing", fault: imds.Fault{Path: ":20/$", Body: body("")}, want: "empty answer"},
+		{name: "an empty line for prefixes", fault: imds.Fault{Path: "ipv4-prefix$", Body: body("\n")}, want: "empty answer"},
+		{name: "listing cut", fault: imds.Fault{Path: ":20/$", Body: body("device-number\ninterface-id\n")}, want: "local-ipv4s: not there"},
 		{name: "listing not complete", raw: map[string]string{keyID: imds.Removed}, want: "it has no interface-id"},
 		{name: "page as listing", fault: imds.Fault{Path: ":20/$", Body: body("<html>\n<body>hello</body>\n</html>")}, want: "is not complete"},
 		{name: "truncated", fault: imds.Fault{Path: "local-ipv4s$", Body: body("10.0.1.20\n10.0.1.21"), Truncate: 12}, want: "ended in the middle of the answer"},
