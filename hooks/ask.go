@@ -63,10 +63,13 @@ func after(failure error, known, patient bool) consequence {
 // machine has other MACs, and so does not inherit them.
 func (h *Host) lastFacts(l Link) (facts.ENI, bool, error) {
 	e, ok, err := h.state().facts(l.Name)
-	return e, ok && e.MAC == l.MAC, err
+	if !ok || e.MAC != l.MAC {
+		return facts.ENI{}, false, err
+	}
+	return e, true, nil
 }
 
-// ask asks IMDS once, if the way there is IMDS's.
+// ask asks IMDS once, if the way there is IMDS's, and if it is believed.
 // seen is what the kernel said a moment ago, if it was asked.
 func (h *Host) ask(ctx context.Context, link Link, patience time.Duration, seen *Actual) (facts.ENI, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -74,7 +77,45 @@ func (h *Host) ask(ctx context.Context, link Link, patience time.Duration, seen 
 	if err := h.checkWay(seen); err != nil {
 		return facts.ENI{}, err
 	}
-	return h.Source.ENI(ctx, link.Name, link.MAC, h.Numbers)
+	e, err := h.Source.ENI(ctx, link.Name, link.MAC, h.Numbers)
+	if err != nil {
+		return facts.ENI{}, err
+	}
+	return e, h.believe(link, e)
+}
+
+// AnswerError says that an answer of IMDS's cannot be about the device that it
+// was asked for: it counts as none.
+type AnswerError struct{ Name, Why string }
+
+func (e *AnswerError) Error() string {
+	return fmt.Sprintf("what IMDS says of %s is not believed: %s", e.Name, e.Why)
+}
+
+// believe holds an answer against what is known. An ENI that is up stays the one
+// that it is, and no two have one id.
+func (h *Host) believe(link Link, e facts.ENI) error {
+	last, known, err := h.lastFacts(link)
+	if err != nil && !known {
+		return nil // nothing that can be read says otherwise
+	}
+	switch {
+	case known && last.ID == e.ID && last.Primary == e.Primary:
+	case known && (last.Primary || h.state().configured(link)):
+		return &AnswerError{link.Name, fmt.Sprintf("it is %s, and is to be %s (primary: %t)", last.ID, e.ID, e.Primary)}
+	case known:
+	default:
+		all, err := h.state().all()
+		if err != nil {
+			return err
+		}
+		for _, other := range all {
+			if other.ID == e.ID && other.MAC != e.MAC {
+				return &AnswerError{link.Name, fmt.Sprintf("%s is the ENI with the MAC %s", e.ID, other.MAC)}
+			}
+		}
+	}
+	return nil
 }
 
 // askUntilComplete asks IMDS until it has the whole ENI.
@@ -118,7 +159,7 @@ func (h *Host) checkWay(seen *Actual) error {
 	if !onTheWay(h.IMDS) {
 		return nil
 	}
-	known, err := h.state().known(facts.ENI{})
+	known, err := h.known()
 	if err != nil {
 		return err
 	}

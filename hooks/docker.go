@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -40,7 +42,9 @@ func (h *Host) dockerUp(ctx context.Context, soon ...facts.ENI) error {
 	for _, e := range soon {
 		enis = append(slices.DeleteFunc(enis, func(o facts.ENI) bool { return o.Name == e.Name }), e)
 	}
-	f, err := h.Templates.Docker(ctx, enis, h.Numbers.Base)
+	rendering, cancel := context.WithTimeout(ctx, renderLimit)
+	defer cancel()
+	f, err := h.Templates.Docker(rendering, enis, h.Numbers.Base)
 	if err != nil {
 		return err
 	}
@@ -184,8 +188,14 @@ func jump(action string) []string {
 	return []string{"-w", "-t", "mangle", action, "PREROUTING", "-j", render.DockerChain}
 }
 
+// dockerAgainLimit bounds what an ENI that comes or goes waits for the marks of
+// containers' answers: somebody may hold iptables' lock.
+const dockerAgainLimit = 10 * time.Second
+
 // dockerAgain does DockerUp again if it has been done, for the ENIs of now.
 func (h *Host) dockerAgain(ctx context.Context, soon ...facts.ENI) error {
+	ctx, cancel := context.WithTimeout(ctx, dockerAgainLimit)
+	defer cancel()
 	mark, err := h.Tree.Read(dockerMark)
 	if err != nil || mark == nil {
 		return err
@@ -193,17 +203,42 @@ func (h *Host) dockerAgain(ctx context.Context, soon ...facts.ENI) error {
 	return h.dockerUp(ctx, soon...)
 }
 
-// up are the ENIs with a table of their own that are up.
+// up are the ENIs with a table of their own that are up: a note says so, or their
+// rules do. An ENI whose facts are lost has no more than its numbers.
 func (h *Host) up() ([]facts.ENI, error) {
 	links, err := h.Kernel.Links()
 	if err != nil {
 		return nil, fmt.Errorf("cannot ask the kernel: %w", err)
 	}
-	all, err := h.state().all()
-	return slices.DeleteFunc(all, func(e facts.ENI) bool {
+	rules, err := h.Kernel.Rules()
+	if err != nil {
+		return nil, fmt.Errorf("cannot ask the kernel: %w", err)
+	}
+	s := h.state()
+	all, err := s.all()
+	if err != nil {
+		return nil, err
+	}
+	up := slices.DeleteFunc(all, func(e facts.ENI) bool {
 		l, ok := linkNamed(links, e.Name)
-		return !e.Routed || !ok || l.MAC != e.MAC || !(e.Primary || h.state().configured(l))
-	}), err
+		hasRules := func(k KernelRule) bool {
+			return k.Priority == e.Table && k.Table == e.Table && k.Protocol == render.RuleProtocol
+		}
+		return !e.Routed || !ok || l.MAC != e.MAC ||
+			!(e.Primary || s.configured(l) || (l.Up && slices.ContainsFunc(rules, hasRules)))
+	})
+	noted, err := s.noted()
+	for name, note := range noted {
+		l, ok := linkNamed(links, name)
+		if !ok || !note.of(l) || slices.ContainsFunc(up, func(e facts.ENI) bool { return e.Name == name }) {
+			continue
+		}
+		e := facts.ENI{Name: name, MAC: l.MAC, Table: note.table, Priority: note.table, Metric: note.table,
+			Mark: facts.Mark(note.table), MarkMask: h.Numbers.MarkMask, Routed: true}
+		up = append(up, e.Clone())
+	}
+	slices.SortFunc(up, func(a, b facts.ENI) int { return strings.Compare(a.Name, b.Name) })
+	return up, err
 }
 
 // bridgeRoutes puts docker0's subnet into an ENI's table, or takes it out.

@@ -97,8 +97,13 @@ func (h *Host) otherStanza(_ context.Context, link Link) (owner, hint string, er
 		return "", "", err
 	}
 	for _, f := range files {
-		if f.path == own || !render.HasStanza(f.text, link.Name) {
+		if !render.HasStanza(f.text, link.Name) {
 			continue
+		}
+		if f.path == own {
+			if ours, err := h.ours(link.Name); err != nil || ours {
+				return "", "", err
+			}
 		}
 		if path.Dir(f.path) == "/run/network/interfaces.d" {
 			return "cloud-ifupdown-helper has a stanza for it in " + f.path,

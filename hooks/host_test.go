@@ -119,6 +119,7 @@ func newMachine(t *testing.T) *machine {
 	kernel, err := OpenNetlink()
 	check(t, err)
 	t.Cleanup(kernel.Close)
+	kernel.isENI = func(l *netlink.LinkAttrs) bool { return strings.HasPrefix(l.Name, "eth") }
 	for _, name := range []string{"eth0", "eth1", "eth2"} {
 		addVeth(t, kernel.handle, name, macs[name])
 	}
@@ -143,6 +144,9 @@ func newMachine(t *testing.T) *machine {
 		},
 		Run: func(_ context.Context, program string, args ...string) error {
 			m.ran = append(m.ran, program+" "+strings.Join(args, " "))
+			if program == "ifup" && m.fails[program] == nil {
+				m.setUp(t, args[0])
+			}
 			return m.fails[program]
 		}}
 	m.Kernel = counted{kernel, &m.asked}
@@ -185,6 +189,13 @@ func (m *machine) lease(t *testing.T, name, reason, addr string) {
 		l.Address = netip.MustParseAddr(addr)
 	}
 	check(t, m.OnLease(t.Context(), l))
+}
+
+func (m *machine) setUp(t *testing.T, name string) {
+	t.Helper()
+	l, err := m.netns.LinkByName(name)
+	check(t, err)
+	check(t, m.netns.LinkSetUp(l))
 }
 
 // rulesNow are the rules of the kernel but the three it comes with.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"ec2net/facts"
@@ -41,72 +43,130 @@ func (h *Host) Add(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
-		// While IMDS was waited for, another device may have got the name.
-		if err := h.addDevice(ctx, link, links); !errors.Is(err, errReplaced) {
+		// While IMDS or ifup was waited for, another device may have got the name.
+		err = h.addDevice(ctx, link, links)
+		switch {
+		case errors.Is(err, errReplaced):
+			h.logf(name, "%v: beginning again", err)
+		case errors.Is(err, errNotYet):
+			h.logf(name, "%v", err)
+			return nil
+		default:
 			return err
 		}
-		h.logf(name, "another device has the name now: beginning again")
 	}
 }
 
-var errReplaced = errors.New("another device has the name now")
+var (
+	errReplaced = errors.New("another device has the name now")
+	errNotYet   = errors.New("the primary ENI has no address yet: nothing done until it has")
+)
+
+// device is what is about to be brought up.
+type device struct {
+	link  Link
+	links []Link    // all of the machine
+	last  facts.ENI // what IMDS said last of this very device
+	known bool      // it has said something
+	up    bool      // ec2net has brought this device up, and it is up
+}
 
 func (h *Host) addDevice(ctx context.Context, link Link, links []Link) error {
-	name := link.Name
-	e, remembered, err := h.lastFacts(link)
-	if err != nil {
-		h.logf(name, "%v", err)
-	}
-	known, err := h.state().known(e)
+	d, err := h.mayAdd(ctx, link, links)
 	if err != nil {
 		return err
+	}
+	e, err := h.factsOf(ctx, d)
+	if err != nil {
+		return err
+	}
+	if err := h.fits(e, links); err != nil {
+		return err
+	}
+	if !d.known {
+		// Meanwhile somebody may have taken it.
+		if err := h.isFree(ctx, d); err != nil {
+			return err
+		}
+	}
+	if err := h.bringUp(ctx, d, e); err != nil {
+		return err
+	}
+	return h.withdraw(ctx, e)
+}
+
+// mayAdd says whether a device is ec2net's to bring up, and now.
+func (h *Host) mayAdd(ctx context.Context, link Link, links []Link) (device, error) {
+	d := device{link: link, links: links, up: link.Up && h.state().configured(link)}
+	var err error
+	if d.last, d.known, err = h.lastFacts(link); err != nil {
+		h.logf(link.Name, "%v", err)
+	}
+	known, err := h.known(d.last)
+	if err != nil {
+		return d, err
 	}
 	if known.Primary == link.MAC {
-		return &PrimaryError{name}
+		return d, &PrimaryError{link.Name}
 	}
 	if up, err := h.primaryIsUp(known, links); err != nil {
-		return err
+		return d, err
 	} else if !up {
-		h.logf(name, "the primary ENI has no address yet: nothing done until it has")
-		return nil
+		return d, errNotYet
 	}
-	was := link.Up && h.state().configured(link)
-	if !was {
-		if err := h.checkGuest(ctx, link); err != nil {
-			return err
-		}
+	return d, h.isFree(ctx, d)
+}
+
+// isFree says whether nobody else is to configure a device.
+func (h *Host) isFree(ctx context.Context, d device) error {
+	if err := h.managed(d.link.Name); err != nil || d.up {
+		return err
 	}
-	last := e
-	if !remembered {
-		if e, err = h.askUntilComplete(ctx, link); err != nil {
-			return err
-		}
-	} else if !facts.NumberedByName(name) {
-		e = h.placeNow(ctx, link, e)
+	return h.checkGuest(ctx, d.link)
+}
+
+// factsOf are those that IMDS said last, if it has said any: then it is not
+// waited for, but asked once for what hangs on an ENI's place.
+func (h *Host) factsOf(ctx context.Context, d device) (facts.ENI, error) {
+	if !d.known {
+		return h.askUntilComplete(ctx, d.link)
 	}
+	if facts.NumberedByName(d.link.Name) {
+		return d.last, nil
+	}
+	if e, err := h.ask(ctx, d.link, oneIMDS, nil); err == nil {
+		return e, nil
+	}
+	return d.last, nil
+}
+
+// fits says whether an ENI can be configured on this machine.
+func (h *Host) fits(e facts.ENI, links []Link) error {
 	if e.Primary {
-		return &PrimaryError{name}
+		return &PrimaryError{e.Name}
 	}
 	if why := render.Nothing(e); why != "" {
-		return &UnmanagedError{name, why}
+		return &UnmanagedError{e.Name, why}
 	}
 	if err := h.distinct(e, links); err != nil {
 		return err
 	}
-	if err := h.checkSourced(name); err != nil {
+	return h.checkSourced(e.Name)
+}
+
+// bringUp writes the files of an ENI and has ifup use them. What goes wrong and
+// does not keep the ENI from coming up is said at the end.
+func (h *Host) bringUp(ctx context.Context, d device, e facts.ENI) error {
+	if err := h.downIfStale(ctx, d.link); err != nil {
 		return err
 	}
-	if err := h.downIfStale(ctx, link); err != nil {
-		return err
-	}
-	// What goes wrong and does not keep the ENI from coming up is said at the end.
 	var trouble error
 	if err := h.writeFiles(ctx, e); err != nil {
-		cfg, _ := h.state().cfg(name)
-		if cfg == nil || !remembered || e.Table != last.Table {
+		cfg, _ := h.state().cfg(e.Name)
+		if cfg == nil || !d.known || e.Table != d.last.Table {
 			return err
 		}
-		h.logf(name, "%v; going on with the files that are there", err)
+		h.logf(e.Name, "going on with the files that are there")
 		trouble = err
 	}
 	if err := h.joinGroup(ctx, e); err != nil {
@@ -114,14 +174,31 @@ func (h *Host) addDevice(ctx context.Context, link Link, links []Link) error {
 	}
 	// Before the first packet that comes in is marked.
 	trouble = errors.Join(trouble, h.dockerAgain(ctx, e))
-	if err := h.ifup(ctx, link, e, was); err != nil {
+	if err := h.ifup(ctx, d, e); err != nil {
 		return errors.Join(err, trouble)
 	}
-	lease := Lease{Interface: name, Reason: "hotplug", Address: e.IPv4[0]}
-	if was { // then ifup had nothing to do, and no hook was called
+	lease := Lease{Interface: e.Name, Reason: "hotplug", Address: e.IPv4[0]}
+	if d.up { // then ifup had nothing to do, and no hook was called
 		return errors.Join(trouble, h.makeCurrent(ctx, lease))
 	}
-	return errors.Join(trouble, h.withoutHook(ctx, link, lease))
+	return errors.Join(trouble, h.withoutHook(ctx, d.link, lease))
+}
+
+// withdraw makes the ENIs current that had an address of this one, as far as
+// anybody knows: EC2 has moved it, and their rules would come first.
+func (h *Host) withdraw(ctx context.Context, e facts.ENI) error {
+	all, err := h.state().all()
+	for _, other := range all {
+		had := func(a netip.Addr) bool { return slices.Contains(other.IPv4, a) }
+		if other.MAC == e.MAC || !slices.ContainsFunc(e.IPv4, had) {
+			continue
+		}
+		var gone *GoneError
+		if stale := h.makeCurrent(ctx, Lease{Interface: other.Name, Reason: "an address has moved to " + e.Name, Address: other.IPv4[0]}); !errors.As(stale, &gone) {
+			err = errors.Join(err, stale)
+		}
+	}
+	return err
 }
 
 // withoutHook makes the rules if ifup has not led to all of them: its
@@ -152,15 +229,6 @@ func (h *Host) lacksRules(link Link) (e facts.ENI, lacking bool, err error) {
 	}), nil
 }
 
-// placeNow asks IMDS whether an ENI has kept its place, on which the numbers of
-// an interface such as ens6 hang. What is remembered serves if it cannot say.
-func (h *Host) placeNow(ctx context.Context, link Link, last facts.ENI) facts.ENI {
-	if e, err := h.ask(ctx, link, oneIMDS, nil); err == nil {
-		return e
-	}
-	return last
-}
-
 // primaryIsUp says whether the primary has an address, which is how IMDS is
 // reached. True if it is not known which interface that is.
 func (h *Host) primaryIsUp(known Known, links []Link) (bool, error) {
@@ -178,7 +246,8 @@ func (h *Host) primaryIsUp(known Known, links []Link) (bool, error) {
 	}), err
 }
 
-// distinct refuses an ENI whose numbers another one, attached now, has.
+// distinct refuses an ENI whose numbers another one, attached now, has. An
+// address that both have has moved since the other was asked for.
 func (h *Host) distinct(e facts.ENI, links []Link) error {
 	all, err := h.state().all()
 	if err != nil {
@@ -187,6 +256,7 @@ func (h *Host) distinct(e facts.ENI, links []Link) error {
 	present := []facts.ENI{e}
 	for _, other := range all {
 		if l, ok := linkNamed(links, other.Name); ok && l.MAC == other.MAC && other.Name != e.Name {
+			other.IPv4 = nil
 			present = append(present, other)
 		}
 	}
@@ -196,10 +266,8 @@ func (h *Host) distinct(e facts.ENI, links []Link) error {
 // downIfStale takes down what was brought up under this name for a device that
 // is not there any more, with the files that it was brought up with.
 func (h *Host) downIfStale(ctx context.Context, link Link) error {
-	s := h.state()
-	before, err := h.Tree.Read(configuredPath(link.Name))
-	if err != nil || before == nil || s.configured(link) {
-		return err
+	if _, noted := h.state().broughtUp(link.Name); !noted || h.state().configured(link) {
+		return nil
 	}
 	h.logf(link.Name, "was brought up for another device: taken down first")
 	return h.takeDown(ctx, link.Name)
@@ -240,7 +308,7 @@ func (h *Host) joinGroup(ctx context.Context, e facts.ENI) error {
 		return err
 	}
 	defer unlock()
-	known, err := h.state().known(e)
+	known, err := h.known(e)
 	if err != nil {
 		return err
 	}
@@ -260,25 +328,54 @@ func (h *Host) joinGroup(ctx context.Context, e facts.ENI) error {
 // ifup brings the ENI up, or leaves nothing of it. ifup that failed has started
 // a DHCP client and keeps no state; only ifdown --force takes that away. An ENI
 // that was up stays up.
-func (h *Host) ifup(ctx context.Context, link Link, e facts.ENI, was bool) error {
+func (h *Host) ifup(ctx context.Context, d device, e facts.ENI) error {
 	ctx, cancel := context.WithTimeout(ctx, ifupLimit)
 	defer cancel()
+	if d.up {
+		return h.run(ctx, "ifup", e.Name)
+	}
 	// Before: should this be killed, the next device of the name is known not to
 	// be the one that ifupdown has in mind, and that one is taken down first.
-	if !was {
-		if err := h.state().setConfigured(link, e.Table); err != nil {
-			return err
+	if err := h.state().setConfigured(d.link, e.Table); err != nil {
+		return err
+	}
+	now, err := h.ifupAndLook(ctx, d.link)
+	if err == nil && !now.Up {
+		// To ifupdown it is up, and somebody has taken it down by other means.
+		h.logf(e.Name, "is down, and ifupdown counts it as up: taken down by it first")
+		if err = h.run(ctx, "ifdown", "--force", e.Name); err == nil {
+			_, err = h.ifupAndLook(ctx, d.link)
 		}
 	}
-	if err := h.Run(ctx, "ifup", link.Name); err != nil && was {
-		return fmt.Errorf("ifup %s: %w", link.Name, err)
-	} else if err != nil {
-		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), ifupLimit)
-		defer cancel()
-		return errors.Join(fmt.Errorf("ifup %s: %w", link.Name, err), h.takeDown(undo, link.Name))
+	var gone *GoneError
+	switch {
+	case err == nil:
+		h.logf(e.Name, "ifup done: %s, table %d", e.ID, e.Table)
+		return nil
+	case errors.Is(err, errReplaced), errors.As(err, &gone):
+		return err // what was brought up is taken down by whoever comes next
 	}
-	if !was {
-		h.logf(link.Name, "ifup done: %s, table %d", e.ID, e.Table)
+	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), ifupLimit)
+	defer cancel()
+	return errors.Join(err, h.takeDown(undo, e.Name))
+}
+
+// ifupAndLook runs ifup, and sees what has become of the device.
+func (h *Host) ifupAndLook(ctx context.Context, link Link) (Link, error) {
+	if err := h.run(ctx, "ifup", link.Name); err != nil {
+		return link, err
+	}
+	now, _, err := h.link(link.Name)
+	if err == nil && (now.MAC != link.MAC || now.Index != link.Index) {
+		err = errReplaced
+	}
+	return now, err
+}
+
+// run is Run with an error that names the command.
+func (h *Host) run(ctx context.Context, program string, args ...string) error {
+	if err := h.Run(ctx, program, args...); err != nil {
+		return fmt.Errorf("%s %s: %w", program, strings.Join(args, " "), err)
 	}
 	return nil
 }
@@ -303,26 +400,34 @@ func (h *Host) remove(ctx context.Context, name string, ifGone bool) error {
 		return err
 	}
 	defer unlock()
-	if ifGone {
-		links, err := h.Kernel.Links()
-		if err != nil {
-			return fmt.Errorf("cannot ask the kernel: %w", err)
-		}
-		if l, ok := linkNamed(links, name); ok && h.state().configured(l) {
-			return nil
-		}
+	links, err := h.Kernel.Links()
+	if err != nil {
+		return fmt.Errorf("cannot ask the kernel: %w", err)
+	}
+	link, there := linkNamed(links, name)
+	if ifGone && there && h.state().configured(link) {
+		return nil
 	}
 	if ours, err := h.ours(name); err != nil || !ours {
+		return err
+	}
+	known, err := h.known()
+	if err != nil {
 		return err
 	}
 	e, _, err := h.state().facts(name)
 	if err != nil {
 		h.logf(name, "%v", err)
 	}
-	if e.Primary {
+	if e.Primary || (there && link.MAC == known.Primary) {
 		return &PrimaryError{name}
 	}
-	return h.takeDown(ctx, name)
+	err = h.takeDown(ctx, name)
+	if ifGone && there {
+		// The event of the device that has the name now may have come too early.
+		err = errors.Join(err, h.Replay(name))
+	}
+	return err
 }
 
 // takeDown runs ifdown, and then takes away what ifdown may have left: with
@@ -332,18 +437,25 @@ func (h *Host) takeDown(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if e, ok, err := h.state().facts(name); err == nil && ok && e.Mark != 0 {
+	e, known, unreadable := h.state().facts(name)
+	known = known && unreadable == nil
+	if known && e.Mark != 0 {
 		if err := h.Kernel.Apply(dropFlows{uint32(e.Mark), uint32(e.MarkMask)}); err != nil {
 			h.logf(name, "cannot end its connections: %v", err)
 		}
 	}
+	if _, noted := h.state().broughtUp(name); cfg == nil && noted && known {
+		// Somebody has removed the file with which ifupdown took it up, and without
+		// which it takes nothing down.
+		err = h.writeFiles(ctx, e)
+		cfg, _ = h.state().cfg(name)
+	}
 	if cfg != nil {
-		err = h.Run(ctx, "ifdown", "--force", name)
-		if err != nil {
-			err = fmt.Errorf("ifdown --force %s: %w", name, err)
-		} else {
+		down := h.run(ctx, "ifdown", "--force", name)
+		if down == nil {
 			h.logf(name, "ifdown done")
 		}
+		err = errors.Join(err, down)
 	}
 	err = errors.Join(err, h.takeRules(ctx, name, "removed"))
 	if err == nil {

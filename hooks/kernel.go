@@ -2,8 +2,12 @@ package hooks
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -20,8 +24,8 @@ type Link struct {
 	MAC   facts.MAC // zero without one of six octets
 	Group int
 	Up    bool
-	// Device is true for a card's own interface, and for a veth that is in no
-	// bridge; false for bridges, tunnels and what else the kernel makes.
+	// Device is true for a card's own interface, and for a veth that udev's rules
+	// count as an ENI; false for bridges, tunnels and what else the kernel makes.
 	Device bool
 	// Loopback is true for lo.
 	Loopback bool
@@ -52,7 +56,8 @@ type Route struct {
 }
 
 // Kernel is the part of the running system that hooks read and change. Each
-// method is one netlink request (rtnetlink(7)).
+// method but Source is one netlink request (rtnetlink(7)), and a list again if it
+// changed meanwhile.
 type Kernel interface {
 	Links() ([]Link, error)
 	Addrs() ([]Addr, error)
@@ -69,6 +74,8 @@ type Netlink struct {
 	handle *netlink.Handle
 	// sockets is for the requests that the handle does not have.
 	sockets map[int]*nl.SocketHandle
+	// isENI says whether a veth counts as an ENI.
+	isENI func(*netlink.LinkAttrs) bool
 }
 
 // OpenNetlink opens the sockets that all requests use.
@@ -82,7 +89,7 @@ func OpenNetlink() (*Netlink, error) {
 		h.Close()
 		return nil, err
 	}
-	return &Netlink{h, map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: s}}}, nil
+	return &Netlink{h, map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: s}}, udevCounts}, nil
 }
 
 // Close closes the sockets.
@@ -122,12 +129,19 @@ func (n *Netlink) Links() ([]Link, error) {
 		links[i] = Link{Name: a.Name, Index: a.Index, Group: int(a.Group), Up: a.RawFlags&unix.IFF_UP != 0,
 			Loopback: a.RawFlags&unix.IFF_LOOPBACK != 0}
 		kind := l.Type()
-		links[i].Device = kind == "device" || (kind == "veth" && a.MasterIndex == 0)
+		links[i].Device = kind == "device" || (kind == "veth" && a.MasterIndex == 0 && n.isENI(a))
 		if len(a.HardwareAddr) == len(facts.MAC{}) {
 			links[i].MAC = facts.MAC(a.HardwareAddr)
 		}
 	}
 	return links, nil
+}
+
+// udevCounts says whether udev's database has the property of ENIs for an
+// interface. A container's veth has not.
+func udevCounts(l *netlink.LinkAttrs) bool {
+	properties, err := os.ReadFile(fmt.Sprintf("/run/udev/data/n%d", l.Index))
+	return err == nil && slices.Contains(strings.Split(string(properties), "\n"), "E:EC2NET_ENI=1")
 }
 
 // Addrs lists the IPv4 addresses of all interfaces.

@@ -61,20 +61,30 @@ func (h *Host) OnLease(ctx context.Context, l Lease) error {
 		}
 		return h.takeRules(ctx, l.Interface, l.Reason)
 	}
-	if err := h.makeCurrent(ctx, l); err != nil {
-		return err
+	err := h.makeCurrent(ctx, l)
+	if l.begins() {
+		err = errors.Join(err, h.scanAfterPrimary(l.Interface))
 	}
-	if l.Reason == "BOUND" || l.Reason == "REBOOT" {
-		return h.scanAfterPrimary(l.Interface)
-	}
-	return nil
+	return err
 }
 
-// ours says whether an interface is one that ec2net configures, or did.
+// begins says whether there was no lease before.
+func (l Lease) begins() bool { return l.Reason == "BOUND" || l.Reason == "REBOOT" }
+
+// ours says whether an interface is one that ec2net configures, or did: a cfg
+// file of its name may be an administrator's.
 func (h *Host) ours(name string) (bool, error) {
 	cfg, err := h.state().cfg(name)
-	if err != nil || cfg != nil {
-		return cfg != nil, err
+	if err != nil {
+		return false, err
+	}
+	if render.Generated(cfg) {
+		return true, nil
+	}
+	// A template of the administrator's own may not say what it makes.
+	script, err := h.lastScript(name)
+	if err != nil || script != nil {
+		return script != nil, err
 	}
 	_, remembered, err := h.state().facts(name)
 	return remembered, err
@@ -83,11 +93,15 @@ func (h *Host) ours(name string) (bool, error) {
 // scanAfterPrimary comes back to ENIs that were plugged in while the primary
 // had no address.
 func (h *Host) scanAfterPrimary(name string) error {
-	e, remembered, err := h.state().facts(name)
-	if err != nil || !remembered || !e.Primary {
-		return nil
+	link, _, err := h.link(name)
+	if err != nil {
+		return nil // the lease itself has said so
 	}
-	if err := h.scanKnown(); err != nil {
+	known, err := h.known()
+	if err != nil || link.MAC != known.Primary {
+		return err
+	}
+	if err := h.scan(known.MACs); err != nil {
 		h.logf(name, "%v", err) // the lease itself is in order
 	}
 	return nil
@@ -104,20 +118,23 @@ func (h *Host) makeCurrent(ctx context.Context, l Lease) error {
 	if err != nil {
 		h.logf(link.Name, "%v", err)
 	}
-	cfg, err := h.state().cfg(link.Name)
+	configured, err := h.hasStanza(link.Name)
 	if err != nil {
 		return err
 	}
 	var seen *Actual
-	if remembered && (cfg != nil || last.Primary) {
+	if remembered && (configured || last.Primary) {
 		if seen, err = h.apply(ctx, l, links, last, last.IPv4); err != nil {
 			return err
 		}
 		links = nil
 	}
 	e, failure := h.ask(ctx, link, l.patience(remembered), seen)
+	if failure == nil && !e.HasIPv4() && l.Address.IsValid() && !l.Address.IsLinkLocalUnicast() {
+		failure = &AnswerError{link.Name, fmt.Sprintf("no IPv4 address, where %s is leased", l.Address)}
+	}
 	switch {
-	case cfg == nil && !e.Primary && !last.Primary:
+	case !configured && !e.Primary && !last.Primary:
 		return nil // an ENI that somebody else configures, as far as anybody knows
 	case failure == nil:
 	case after(failure, remembered, false) == useLast:
@@ -150,17 +167,19 @@ func (h *Host) makeCurrent(ctx context.Context, l Lease) error {
 // patience is how long IMDS is waited for. A lease at boot, of an ENI that is
 // known, holds up the boot.
 func (l Lease) patience(remembered bool) time.Duration {
-	if remembered && (l.Reason == "BOUND" || l.Reason == "REBOOT") {
+	if remembered && l.begins() {
 		return bootIMDS
 	}
 	return leaseIMDS
 }
 
 // apply makes the kernel have what some facts ask for; bare ones take nothing
-// away. own are the addresses that ec2net may take from the interface. A template that is broken does not
-// take away what works: then the script that was rendered last says the rules.
+// away, nor do any if the leased address is not known, whose rule that may be. own
+// are the addresses that ec2net may take from the interface. A template that is
+// broken does not take away what works: then the script that was rendered last
+// says the rules.
 func (h *Host) apply(ctx context.Context, l Lease, links []Link, e facts.ENI, own []netip.Addr) (*Actual, error) {
-	want := Wanted{ENI: e, Lease: l.Address, Own: own, KeepRules: e.ID == ""}
+	want := Wanted{ENI: e, Lease: l.Address, Own: own, KeepRules: e.ID == "" || !l.Address.IsValid()}
 	var broken error
 	if want.Rules, broken = h.rules(ctx, e, l.Address); broken != nil {
 		h.logf(e.Name, "the rules are those that were rendered last (%s)", l.Reason)
@@ -171,7 +190,7 @@ func (h *Host) apply(ctx context.Context, l Lease, links []Link, e facts.ENI, ow
 	}
 	seen, err := h.makeSo(ctx, l.Reason, links, func() (Wanted, error) {
 		var err error
-		want.Known, err = h.state().known(e)
+		want.Known, err = h.known(e)
 		return want, err
 	})
 	return seen, errors.Join(broken, err)
@@ -200,11 +219,7 @@ func (h *Host) rules(ctx context.Context, e facts.ENI, lease netip.Addr) ([]rend
 
 // lastRules are those of the script on disk; none if it does not hold them.
 func (h *Host) lastRules(e facts.ENI) []render.Rule {
-	file, err := render.Path("rules", e.Name)
-	if err != nil {
-		return nil
-	}
-	script, err := h.Tree.Read(file)
+	script, err := h.lastScript(e.Name)
 	if err != nil {
 		return nil
 	}
@@ -213,6 +228,25 @@ func (h *Host) lastRules(e facts.ENI) []render.Rule {
 		return nil
 	}
 	return rules
+}
+
+// lastScript is the ip-rule script of an interface as it stands on disk; nil if
+// there is none.
+func (h *Host) lastScript(name string) ([]byte, error) {
+	file, err := render.Path("rules", name)
+	if err != nil {
+		return nil, err
+	}
+	return h.Tree.Read(file)
+}
+
+// hasStanza says whether there is a cfg file that ec2net has written.
+func (h *Host) hasStanza(name string) (bool, error) {
+	cfg, err := h.state().cfg(name)
+	if err != nil || cfg == nil {
+		return false, err
+	}
+	return h.ours(name)
 }
 
 // withLease adds the rule for the leased address, if it is not there.
@@ -280,7 +314,7 @@ func (h *Host) takeRules(ctx context.Context, name, why string) error {
 
 func (h *Host) takeRulesOf(ctx context.Context, e facts.ENI, why string) error {
 	_, err := h.makeSo(ctx, why, nil, func() (Wanted, error) {
-		known, err := h.state().known(e)
+		known, err := h.known(e)
 		return Wanted{ENI: e, Known: known}, err
 	})
 	return err

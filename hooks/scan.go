@@ -15,7 +15,7 @@ import (
 func (h *Host) Scan(ctx context.Context) error {
 	asking, cancel := context.WithTimeout(ctx, leaseIMDS)
 	defer cancel()
-	known, err := h.state().known(facts.ENI{})
+	known, err := h.known()
 	if err != nil {
 		return err
 	}
@@ -38,21 +38,12 @@ func (h *Host) attached(ctx context.Context) ([]facts.MAC, error) {
 	return h.Source.MACs(ctx)
 }
 
-// scanKnown is Scan for the ENIs that ec2net has configured before.
-func (h *Host) scanKnown() error {
-	known, err := h.state().known(facts.ENI{})
-	if err != nil {
-		return err
-	}
-	return h.scan(known.MACs)
-}
-
 func (h *Host) scan(macs []facts.MAC) error {
 	links, err := h.Kernel.Links()
 	if err != nil {
 		return fmt.Errorf("cannot ask the kernel: %w", err)
 	}
-	known, err := h.state().known(facts.ENI{})
+	known, err := h.known()
 	if err != nil {
 		return err
 	}

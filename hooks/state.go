@@ -71,29 +71,6 @@ func (s state) all() ([]facts.ENI, error) {
 	return enis, nil
 }
 
-// known is what is known of the machine's ENIs, e among them.
-func (s state) known(e facts.ENI) (Known, error) {
-	k := Known{Base: s.numbers.Base}
-	enis, err := s.all()
-	if err != nil {
-		return k, err
-	}
-	for _, other := range append(enis, e) {
-		if other.MAC == (facts.MAC{}) {
-			continue
-		}
-		k.MACs = append(k.MACs, other.MAC)
-		if other.PrimaryMAC != (facts.MAC{}) {
-			k.Primary = other.PrimaryMAC
-			k.MACs = append(k.MACs, other.PrimaryMAC)
-		}
-		if !other.Primary {
-			k.Others = append(k.Others, other)
-		}
-	}
-	return k, nil
-}
-
 // unmanaged says whether an administrator keeps ec2net from an interface.
 func (s state) unmanaged(name string) (bool, error) {
 	cfg, err := s.cfg(name)
@@ -143,10 +120,26 @@ func (s state) broughtUp(name string) (broughtUp, bool) {
 	return up, err == nil
 }
 
-// configured says whether it was this device.
+// of says whether it was this device.
+func (up broughtUp) of(l Link) bool { return up.mac == l.MAC && up.index == l.Index }
+
+// configured says whether it was this device that was brought up.
 func (s state) configured(l Link) bool {
 	up, ok := s.broughtUp(l.Name)
-	return ok && up.mac == l.MAC && up.index == l.Index
+	return ok && up.of(l)
+}
+
+// noted are the notes of all interfaces, by name.
+func (s state) noted() (map[string]broughtUp, error) {
+	files, err := s.tree.List(runDir)
+	notes := make(map[string]broughtUp)
+	for _, file := range files {
+		name, isNote := strings.CutSuffix(file, ".up")
+		if note, ok := s.broughtUp(name); isNote && ok {
+			notes[name] = note
+		}
+	}
+	return notes, err
 }
 
 func (s state) setConfigured(l Link, table int) error {

@@ -416,7 +416,7 @@ func (w *world) grouped(t *testing.T) (wrong []string) {
 	t.Helper()
 	links, err := w.Kernel.(struckKernel).Kernel.Links()
 	check(t, err)
-	known, err := w.state().known(facts.ENI{})
+	known, err := w.known()
 	check(t, err)
 	for _, l := range known.members(links) {
 		// One that has no address yet sends nothing.

@@ -203,6 +203,7 @@ func statusOf(err error) int {
 		left     *hooks.UnmanagedError
 		guest    *hooks.GuestError
 		way      *hooks.WayError
+		answer   *hooks.AnswerError
 		primary  *hooks.PrimaryError
 		sourced  *hooks.NotSourcedError
 		clash    *facts.ClashError
@@ -219,7 +220,7 @@ func statusOf(err error) int {
 		return statusUsage // nothing that mends itself
 	case errors.As(err, &template):
 		return statusTemplate
-	case errors.As(err, &imds), errors.As(err, &way):
+	case errors.As(err, &imds), errors.As(err, &way), errors.As(err, &answer):
 		return statusFacts
 	}
 	return statusSystem
