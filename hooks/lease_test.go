@@ -2,7 +2,6 @@ package hooks
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"path"
@@ -376,87 +375,6 @@ func TestLeaseOfOthers(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	})
-}
-
-// Each call to the kernel fails in turn, once: either the error is reported or
-// the result is right; and the next event makes it right in any case.
-func TestKernelFails(t *testing.T) {
-	for n := 1; ; n++ {
-		reached := false
-		onMachine(t, func(m *machine) {
-			check(t, m.Add(t.Context(), "eth1"))
-			m.address(t, "eth1", "10.0.1.20/24")
-			failing := &failOnce{Kernel: m.Kernel, at: n}
-			m.Kernel = failing
-			err := m.OnLease(t.Context(), Lease{"eth1", "BOUND", netip.MustParseAddr("10.0.1.20")})
-			reached = failing.failed
-			m.Kernel = failing.Kernel
-			// What failed was tried again later, so the order is another.
-			if got := m.rulesNow(t); err == nil && !slices.Equal(slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(readyRules))) {
-				t.Errorf("call %d: no error, but\n%s", n, strings.Join(got, "\n"))
-			}
-			m.lease(t, "eth1", "RENEW", "10.0.1.20")
-			if got := m.rulesNow(t); len(got) != len(readyRules) {
-				t.Errorf("call %d: not mended:\n%s", n, strings.Join(got, "\n"))
-			}
-		})
-		if !reached {
-			if n < 5 {
-				t.Errorf("only %d calls", n)
-			}
-			return
-		}
-	}
-}
-
-// failOnce fails at one call.
-type failOnce struct {
-	Kernel
-	at, calls int
-	failed    bool
-}
-
-func (f *failOnce) fail() error {
-	if f.calls++; f.calls == f.at {
-		f.failed = true
-		return fmt.Errorf("call %d fails", f.calls)
-	}
-	return nil
-}
-
-func (f *failOnce) Links() ([]Link, error) {
-	if err := f.fail(); err != nil {
-		return nil, err
-	}
-	return f.Kernel.Links()
-}
-
-func (f *failOnce) Addrs() ([]Addr, error) {
-	if err := f.fail(); err != nil {
-		return nil, err
-	}
-	return f.Kernel.Addrs()
-}
-
-func (f *failOnce) Rules() ([]KernelRule, error) {
-	if err := f.fail(); err != nil {
-		return nil, err
-	}
-	return f.Kernel.Rules()
-}
-
-func (f *failOnce) Routes() ([]Route, error) {
-	if err := f.fail(); err != nil {
-		return nil, err
-	}
-	return f.Kernel.Routes()
-}
-
-func (f *failOnce) Apply(c Change) error {
-	if err := f.fail(); err != nil {
-		return err
-	}
-	return f.Kernel.Apply(c)
 }
 
 // Whatever a client puts into the environment: no panic, and only safe values.

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 )
 
 // names lists a folder.
@@ -29,19 +29,22 @@ func names(t *testing.T, dir string) []string {
 func TestBuildOnce(t *testing.T) {
 	cache := filepath.Join(t.TempDir(), "cache")
 	dir := filepath.Join(cache, "tree")
-	var builds atomic.Int32
+	var builds, callers atomic.Int32
 	build := func(partial string) error {
 		builds.Add(1)
 		if err := os.Mkdir(partial, 0o755); err != nil {
 			return err
 		}
-		time.Sleep(50 * time.Millisecond) // the others are at the lock by now
+		for callers.Load() < 8 { // until the others are at the lock, or nearly so
+			runtime.Gosched()
+		}
 		return os.WriteFile(filepath.Join(partial, "whole"), nil, 0o644)
 	}
 
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
+			callers.Add(1)
 			if err := buildOnce(t.Context(), dir, build); err != nil {
 				t.Error(err)
 			}

@@ -96,7 +96,7 @@ var attacks = []attack{
 // written, or followed, and eth1 goes on working.
 func TestAttackers(t *testing.T) {
 	t.Parallel()
-	found := make([]string, len(attacks)+1)
+	found := make([]string, len(attacks)+len(places))
 	t.Run("all", func(t *testing.T) {
 		for n, a := range attacks {
 			t.Run(a.name, func(t *testing.T) {
@@ -104,10 +104,12 @@ func TestAttackers(t *testing.T) {
 				found[n] = a.test(t)
 			})
 		}
-		t.Run("a container in the place of IMDS", func(t *testing.T) {
-			t.Parallel()
-			found[len(attacks)] = falseIMDS(t)
-		})
+		for n, p := range places {
+			t.Run(p.name, func(t *testing.T) {
+				t.Parallel()
+				found[len(attacks)+n] = p.falseIMDS(t)
+			})
+		}
 	})
 	if t.Failed() || slices.Contains(found, "") {
 		return // or only some were asked for
@@ -145,15 +147,23 @@ func (a attack) test(t *testing.T) string {
 	return fmt.Sprintf("| %s | status %d, \"%s\" |\n", a.name, r.Status, a.says)
 }
 
+// place is where a container can have IMDS's address.
+type place struct{ name, way, script string }
+
+var places = []place{
+	{"a container's network has IMDS's address, and the container answers", "br9", `ip addr flush dev c9; ip link add br9 type bridge; ip link set br9 up
+ip link set c9 master br9; ip link set c9 up; ip addr add 169.254.169.1/24 dev br9`},
+	{"the same, on a veth without a bridge", "c9", ""},
+}
+
 // A container that answers in the place of IMDS, well-formed and with what it
 // would like root to write, can at most make ec2net refuse.
-func falseIMDS(t *testing.T) string {
+func (p place) falseIMDS(t *testing.T) string {
 	i := newFaulty(t)
 	touchTables(t, i.Instance)
 
 	container := i.Beyond(t, "c9", "169.254.169.1/24", "169.254.169.254/24")
-	i.Sh(t, `ip addr flush dev c9; ip link add br9 type bridge; ip link set br9 up
-ip link set c9 master br9; ip link set c9 up; ip addr add 169.254.169.1/24 dev br9`)
+	i.Sh(t, p.script)
 	var asked sync.Map
 	var l net.Listener
 	err := container.Do(func() (err error) {
@@ -181,7 +191,7 @@ ip link set c9 master br9; ip link set c9 up; ip addr add 169.254.169.1/24 dev b
 			t.Errorf("%s: status %d, want %d:\n%s", command, r.Status, status, r.Stderr)
 		}
 		i.WaitFor(t, "a line about "+command, func() bool {
-			return strings.Contains(r.Stderr+i.Log(t)[said:], "what answers at 169.254.169.254 is not IMDS: the way there leads by br9")
+			return strings.Contains(r.Stderr+i.Log(t)[said:], "what answers at 169.254.169.254 is not IMDS: the way there leads by "+p.way)
 		})
 	}
 	asked.Range(func(_, from any) bool {
@@ -189,7 +199,7 @@ ip link set c9 master br9; ip link set c9 up; ip addr add 169.254.169.1/24 dev b
 		return true
 	})
 	sameState(t, "with a false IMDS", before, i.State(t))
-	return "| a container's network has IMDS's address, and the container answers | \"is not IMDS\" at every way in; what is known serves |\n"
+	return fmt.Sprintf("| %s | \"is not IMDS\" at every way in; what is known serves |\n", p.name)
 }
 
 // counting notes who connects.

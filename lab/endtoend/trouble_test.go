@@ -18,7 +18,7 @@ func TestProvisional(t *testing.T) {
 	i := boot(t, v, lab.Setup{})
 	eth1.Describe(lab.Provisional)
 	eth1.Attach(t, "eth1")
-	i.WaitFor(t, "IMDS to be asked twice for it", func() bool {
+	i.WaitFor(t, "IMDS to be asked again for it", func() bool {
 		n := 0
 		for _, r := range v.IMDS.Requests() {
 			if strings.HasSuffix(r.Path, eth1.MAC+"/") {
@@ -35,19 +35,18 @@ func TestProvisional(t *testing.T) {
 	answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.0.20")
 }
 
-// fails runs a command that has to fail with this status, within a time, and
-// gives what it and the system log say.
-func fails(t *testing.T, i *lab.Instance, status int, within time.Duration, script string) string {
+// fails runs a command that has to fail with this status, within a time and the
+// margin of a machine that is busy.
+func fails(t *testing.T, i *lab.Instance, status int, within time.Duration, script string) {
 	t.Helper()
 	start := time.Now()
 	r := i.Run(t, lab.Cmd{Args: []string{"sh", "-c", script}})
 	if r.Status != status {
 		t.Errorf("status %d of %s, want %d\n%s%s", r.Status, script, status, r.Stdout, r.Stderr)
 	}
-	if took := time.Since(start); took > within {
+	if took := time.Since(start); took > within+margin {
 		t.Errorf("%s took %v", script, took)
 	}
-	return r.Stderr
 }
 
 // Bad input: a clear line in the log that names the interface, the documented

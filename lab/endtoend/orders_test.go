@@ -1,0 +1,76 @@
+package endtoend
+
+import (
+	"testing"
+
+	"ec2net/lab"
+	"ec2net/lab/imds"
+)
+
+// While ifup runs for one ENI, another one gets its name. Systemd takes the
+// second's start for the first's, which is not over.
+func TestSwappedDuringIfup(t *testing.T) {
+	t.Parallel()
+	v := lab.NewVPC(t, lab.Plan{})
+	first, second := v.AddENI(t, "10.0.0.20"), v.AddENI(t, "10.0.0.30")
+	i := boot(t, v, lab.Setup{Systemd: true})
+	i.WaitRunning(t)
+	i.WriteFile(t, "/etc/ec2net/templates/blocks.tmpl", "{{define \"cfg-post-up\"}}\n    post-up sleep 3\n{{end}}")
+	first.Attach(t, "eth1")
+	i.WaitSh(t, "pgrep -x sleep")
+	first.Detach(t)
+	second.Attach(t, "eth1")
+	waitUp(t, i, "eth1")
+	v.ResetCounters(t) // the first one's lease was given back by eth0
+	answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.0.30")
+	lacks(t, i.State(t), "10.0.0.20")
+	oneClient(t, i, "eth1")
+	noneFailed(t, i)
+}
+
+// Somebody takes eth1 down without ifupdown, or takes its cfg file away: ec2net
+// takes it up, and down, all the same.
+func TestBehindIfupdown(t *testing.T) {
+	t.Parallel()
+	v := lab.NewVPC(t, lab.Plan{})
+	eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
+	i := boot(t, v, lab.Setup{})
+	touchTables(t, i)
+	before := i.State(t)
+	eth1.Attach(t, "eth1")
+	waitUp(t, i, "eth1")
+	up := i.State(t)
+
+	i.Sh(t, "ip link set eth1 down; ec2net up eth1")
+	sameState(t, "down by hand, and up", up, i.State(t))
+	oneClient(t, i, "eth1")
+
+	i.Sh(t, "rm /etc/network/interfaces.d/eth1.cfg; ec2net down eth1")
+	lacks(t, i.State(t), "1001", "10.0.0.20/24", "dhclient.eth1")
+	i.Sh(t, "ec2net up eth1; rm /etc/network/interfaces.d/eth1.cfg")
+	eth1.Detach(t)
+	i.WaitSh(t, "! test -e /run/ec2net/eth1.up && flock -n /run/ec2net/eth1.lock true")
+	sameState(t, "unplugged without a cfg file", before, i.State(t))
+	if n := clients(t, i, "eth1"); n != 0 {
+		t.Errorf("%d DHCP clients are left", n)
+	}
+	eth1.Attach(t, "eth1")
+	waitUp(t, i, "eth1")
+	v.ResetCounters(t)
+	answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.0.20", "10.0.0.21")
+}
+
+// IMDS knows which ENI it is, and not yet its addresses.
+func TestAddressesLate(t *testing.T) {
+	t.Parallel()
+	v := lab.NewVPC(t, lab.Plan{})
+	eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
+	i := boot(t, v, lab.Setup{})
+	eth1.Describe(func(d *imds.ENI) { d.Subnet, d.IPv4 = "", nil })
+	v.IMDS.ResetLog()
+	eth1.Attach(t, "eth1")
+	i.WaitFor(t, "IMDS to be asked", func() bool { return len(v.IMDS.Requests()) > 9 })
+	eth1.Describe(nil)
+	waitUp(t, i, "eth1")
+	answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.0.20", "10.0.0.21")
+}
