@@ -234,12 +234,3 @@ func holder(from netip.Addr, seen *Actual) (Link, bool) {
 	}
 	return Link{}, false
 }
-
-func indexed(links []Link, index int) (Link, bool) {
-	for _, l := range links {
-		if l.Index == index {
-			return l, true
-		}
-	}
-	return Link{}, false
-}

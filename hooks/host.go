@@ -224,13 +224,3 @@ func (h *Host) link(name string) (Link, []Link, error) {
 	}
 	return l, links, nil
 }
-
-// hasRuleFrom says whether one of the rules is for what comes from this address.
-func hasRuleFrom(rules []render.Rule, a netip.Addr) bool {
-	for _, r := range rules {
-		if r.From.IsSingleIP() && r.From.Addr() == a {
-			return true
-		}
-	}
-	return false
-}

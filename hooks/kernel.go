@@ -17,20 +17,6 @@ import (
 	"ec2net/render"
 )
 
-// Link is an interface as the kernel has it.
-type Link struct {
-	Name  string
-	Index int
-	MAC   facts.MAC // zero without one of six octets
-	Group int
-	Up    bool
-	// Device is true for a card's own interface, and for a veth that udev's rules
-	// count as an ENI; false for bridges, tunnels and what else the kernel makes.
-	Device bool
-	// Loopback is true for lo.
-	Loopback bool
-}
-
 // Addr is an IPv4 address of an interface.
 type Addr struct {
 	LinkIndex int

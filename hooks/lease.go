@@ -93,13 +93,20 @@ func (h *Host) ours(name string) (bool, error) {
 // scanAfterPrimary comes back to ENIs that were plugged in while the primary
 // had no address.
 func (h *Host) scanAfterPrimary(name string) error {
-	link, _, err := h.link(name)
-	if err != nil {
-		return nil // the lease itself has said so
-	}
 	known, err := h.known()
-	if err != nil || link.MAC != known.Primary {
+	if err != nil {
 		return err
+	}
+	e, remembered, err := h.state().facts(name)
+	if err != nil || !remembered { // the other ENIs know which one it is
+		link, _, err := h.link(name)
+		if err != nil {
+			return nil // the lease itself has said so
+		}
+		e.Primary = link.MAC == known.Primary
+	}
+	if !e.Primary {
+		return nil
 	}
 	if err := h.scan(known.MACs); err != nil {
 		h.logf(name, "%v", err) // the lease itself is in order
@@ -256,6 +263,16 @@ func withLease(rules []render.Rule, e facts.ENI, lease netip.Addr) []render.Rule
 	}
 	return append(rules, render.Rule{Priority: e.Priority, From: netip.PrefixFrom(lease, lease.BitLen()), Table: e.Table,
 		Protocol: render.RuleProtocol, SuppressPrefixLength: -1, SuppressGroup: -1})
+}
+
+// hasRuleFrom says whether one of the rules is for what comes from this address.
+func hasRuleFrom(rules []render.Rule, a netip.Addr) bool {
+	for _, r := range rules {
+		if r.From.IsSingleIP() && r.From.Addr() == a {
+			return true
+		}
+	}
+	return false
 }
 
 // render renders files of an ENI, with a limit of its own: what is left of the

@@ -11,6 +11,38 @@ import (
 	"ec2net/facts"
 )
 
+// Link is an interface as the kernel has it.
+type Link struct {
+	Name  string
+	Index int
+	MAC   facts.MAC // zero without one of six octets
+	Group int
+	Up    bool
+	// Device is true for a card's own interface, and for a veth that udev's rules
+	// count as an ENI; false for bridges, tunnels and what else the kernel makes.
+	Device bool
+	// Loopback is true for lo.
+	Loopback bool
+}
+
+func linkNamed(links []Link, name string) (Link, bool) {
+	for _, l := range links {
+		if l.Name == name {
+			return l, true
+		}
+	}
+	return Link{}, false
+}
+
+func indexed(links []Link, index int) (Link, bool) {
+	for _, l := range links {
+		if l.Index == index {
+			return l, true
+		}
+	}
+	return Link{}, false
+}
+
 // GoneError says that there is no interface of this name. Trying again does
 // not help before somebody attaches one.
 type GoneError struct{ Name string }

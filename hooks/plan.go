@@ -256,12 +256,3 @@ func groupComplete(actual Actual, known Known) bool {
 	return len(known.foreign(actual.Links)) == 0 &&
 		slices.ContainsFunc(known.links(actual.Links), func(l Link) bool { return l.MAC == known.Primary })
 }
-
-func linkNamed(links []Link, name string) (Link, bool) {
-	for _, l := range links {
-		if l.Name == name {
-			return l, true
-		}
-	}
-	return Link{}, false
-}

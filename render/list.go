@@ -12,9 +12,9 @@ import (
 // Row is a template in a list of all.
 type Row struct {
 	Name string
-	// Interface is the one the template is for; empty: every ENI, or the host.
-	Interface string
-	Host      bool
+	// Interface is the one the template is for, if it is for one; For says it in
+	// words.
+	Interface, For string
 	// From says where it comes from, for people.
 	From string
 }
@@ -25,19 +25,22 @@ func (t *Templates) List() []Row {
 	var rows []Row
 	for _, k := range allKinds() {
 		from := t.resolve(k, every)
-		row := Row{Name: from.Name, From: from.Path, Host: k.host != ""}
+		row := Row{Name: from.Name, For: "every ENI", From: from.Path}
+		if k.host != "" {
+			row.For = "the host"
+		}
 		if from.Path == "" {
 			row.From = "built in"
 		}
 		rows = append(rows, row)
 		for _, name := range t.names {
 			if owner, iface := t.Owner(name); k.host == "" && owner == k.name && iface != every {
-				rows = append(rows, Row{Name: name, Interface: iface, From: t.overrides.Path(name)})
+				rows = append(rows, Row{Name: name, Interface: iface, For: iface, From: t.overrides.Path(name)})
 			}
 		}
 	}
 	if t.blocks != nil {
-		rows = append(rows, Row{Name: BlocksFile, Host: true,
+		rows = append(rows, Row{Name: BlocksFile, For: "every template",
 			From: fmt.Sprintf("%s: redefines %s", t.overrides.Path(BlocksFile), strings.Join(t.Blocks(), ", "))})
 	}
 	return rows

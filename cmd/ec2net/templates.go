@@ -59,14 +59,7 @@ func (inv *invocation) listTemplates(t *render.Templates) error {
 	w := tabwriter.NewWriter(inv.stdout, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "TEMPLATE\tFOR\tFROM")
 	for _, row := range t.List() {
-		iface := row.Interface
-		switch {
-		case row.Host:
-			iface = "the host"
-		case iface == "":
-			iface = "every ENI"
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\n", row.Name, iface, row.From)
+		fmt.Fprintf(w, "%s\t%s\t%s\n", row.Name, row.For, row.From)
 	}
 	if err := w.Flush(); err != nil {
 		return system(err)
