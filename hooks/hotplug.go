@@ -92,7 +92,7 @@ func (h *Host) addDevice(ctx context.Context, link Link, links []Link) error {
 	if err := h.bringUp(ctx, d, e); err != nil {
 		return err
 	}
-	return h.withdraw(ctx, e)
+	return h.withdraw(ctx, e, links)
 }
 
 // mayAdd says whether a device is ec2net's to bring up, and now.
@@ -184,19 +184,18 @@ func (h *Host) bringUp(ctx context.Context, d device, e facts.ENI) error {
 	return errors.Join(trouble, h.withoutHook(ctx, d.link, lease))
 }
 
-// withdraw makes the ENIs current that had an address of this one, as far as
-// anybody knows: EC2 has moved it, and their rules would come first.
-func (h *Host) withdraw(ctx context.Context, e facts.ENI) error {
+// withdraw makes the ENIs current that are up and had an address of this one, as
+// far as anybody knows: EC2 has moved it, and their rules may come first.
+func (h *Host) withdraw(ctx context.Context, e facts.ENI, links []Link) error {
 	all, err := h.state().all()
 	for _, other := range all {
 		had := func(a netip.Addr) bool { return slices.Contains(other.IPv4, a) }
-		if other.MAC == e.MAC || !slices.ContainsFunc(e.IPv4, had) {
+		l, there := linkNamed(links, other.Name)
+		if !there || l.MAC != other.MAC || l.MAC == e.MAC || !(other.Primary || h.state().configured(l)) || !slices.ContainsFunc(e.IPv4, had) {
 			continue
 		}
-		var gone *GoneError
-		if stale := h.makeCurrent(ctx, Lease{Interface: other.Name, Reason: "an address has moved to " + e.Name, Address: other.IPv4[0]}); !errors.As(stale, &gone) {
-			err = errors.Join(err, stale)
-		}
+		moved := Lease{Interface: other.Name, Reason: "an address has moved to " + e.Name, Address: other.IPv4[0]}
+		err = errors.Join(err, h.makeCurrent(ctx, moved))
 	}
 	return err
 }
