@@ -1,6 +1,7 @@
 package endtoend
 
 import (
+	"maps"
 	"os"
 	"strings"
 	"testing"
@@ -79,4 +80,28 @@ func TestInstalled(t *testing.T) {
 printf '#!/bin/sh\n' >/usr/sbin/ec2net; chmod 755 /usr/sbin/ec2net
 systemd-analyze verify --man=no ec2net-scan.service ec2net-hotplug@eth1.service ec2net-unplug@eth1.service`)
 	}
+}
+
+// Templates may be anywhere where only root writes: the units that are confined
+// see a folder below /home too.
+func TestTemplatesInHome(t *testing.T) {
+	t.Parallel()
+	v := lab.NewVPC(t, lab.Plan{})
+	eth1 := v.AddENI(t, "10.0.0.20")
+	eth1.Attach(t, "eth1")
+	all := maps.Clone(files)
+	all["/etc/default/ec2net"] = "EC2NET_TEMPLATES=/home/admin/templates\nEC2NET_PRIMARY_TABLE=yes\n"
+	all["/home/admin/templates/blocks.tmpl"] = `{{define "docker-rules"}}
+-A {{.Chain}} -m comment --comment from-home
+{{end}}`
+	i := v.Boot(t, lab.Setup{Systemd: true, Install: installed, Files: all,
+		Prepare: "systemctl -q enable ec2net-scan.service ec2net-primary.service; chmod 755 /home/admin /home/admin/templates"})
+	i.WaitRunning(t)
+	waitUp(t, i, "eth1")
+	i.WaitSh(t, "ip route show table 1000 | grep -q default")
+	i.Sh(t, `
+systemctl start ec2net-docker.service
+iptables -t mangle -S ec2net-docker | grep -q from-home
+systemctl is-active ec2net-scan.service ec2net-docker.service ec2net-primary.service`)
+	noneFailed(t, i)
 }
