@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"ec2net/lab"
+	"ec2net/lab/imds"
 )
 
 // makeDeb has "make deb" build a package in a folder.
@@ -170,6 +172,40 @@ systemctl is-enabled ec2net-scan.service ec2net-docker.service ec2net-primary.se
 			i.Reboot(t)
 			i.WaitRunning(t)
 			sameState(t, "purged and booted", before, i.Sh(t, listing))
+		})
+	}
+}
+
+// Removed while an ENI waits to be tried again: its unit ends, those that have
+// run stay, and what they have made. No unit fails, then or later.
+func TestRemovedWhileWaiting(t *testing.T) {
+	t.Parallel()
+	debs := packages(t)
+	for _, release := range []string{"bookworm", "trixie"} {
+		t.Run(release, func(t *testing.T) {
+			t.Parallel()
+			v := lab.NewVPC(t, lab.Plan{})
+			all := maps.Clone(files)
+			all["/etc/systemd/system/docker.service"] = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n"
+			i := v.Boot(t, lab.Setup{Release: release, Systemd: true, Install: debs, Files: all})
+			i.WaitRunning(t)
+			i.Sh(t, "dpkg -i /root/ec2net_1.0_amd64.deb; systemctl start docker.service")
+			first, second := v.AddENI(t, "10.0.0.20"), v.AddENI(t, "10.0.1.20")
+			first.Attach(t, "eth1")
+			waitUp(t, i, "eth1")
+			v.IMDS.Fault(imds.Fault{Status: 403})
+			second.Attach(t, "eth2")
+			i.WaitSh(t, "test auto-restart = $(systemctl show --property=SubState --value ec2net-hotplug@eth2.service)")
+			const docker = "systemctl is-active ec2net-docker.service; iptables -t mangle -S"
+			up, marks := running(t, i), i.Sh(t, docker)
+
+			i.Sh(t, "dpkg -P ec2net")
+			sameState(t, "purged", up, running(t, i))
+			sameState(t, "purged", marks, i.Sh(t, docker))
+			noneFailed(t, i)
+			i.Sh(t, "test dead = $(systemctl show --property=SubState --value ec2net-hotplug@eth2.service)")
+			i.Sh(t, "systemctl restart docker.service")
+			noneFailed(t, i)
 		})
 	}
 }
