@@ -162,3 +162,57 @@ func TestMigration(t *testing.T) {
 		})
 	}
 }
+
+// In a throwaway root: what was moved aside when the package cannot be unpacked,
+// and when it comes back after the older tool has.
+func TestMigrationFiles(t *testing.T) {
+	t.Parallel()
+	debs := packages(t)
+	const prepare = `
+older() { for name in NAMES; do echo "$name $(md5sum <$name)"; done; }
+gone() { for name in NAMES; do if cmp -s $name /var/backups/ec2net$name; then return 1; fi; done; }
+install() { dpkg -i /root/ec2net.deb; }
+systemctl -q enable UNIT; older >/tmp/before
+`
+	const enabled = "test enabled = $(systemctl is-enabled UNIT)\n"
+	for _, older := range []struct {
+		name  string
+		files map[string]string
+		unit  string
+	}{
+		{"ubuntu-ec2net", ubuntuEC2Net, "elastic-network-interfaces.service"},
+		{"ec2-net-utils", netUtils1, "ec2net-scan.service"},
+	} {
+		for _, c := range []struct{ name, script string }{
+			{"cannot be unpacked", `
+mkdir -p /tmp/owner/DEBIAN /tmp/owner/usr/share/zsh/vendor-completions; touch /tmp/owner/usr/share/zsh/vendor-completions/_ec2net
+printf 'Package: owner\nVersion: 1\nArchitecture: all\nMaintainer: x <x@y.example>\nDescription: x\n' >/tmp/owner/DEBIAN/control
+dpkg-deb --build /tmp/owner /tmp/owner.deb; dpkg -i /tmp/owner.deb
+if install; then exit 1; fi
+older | diff /tmp/before -; test -z "$(ls -d /var/backups/ec2net*)"
+` + enabled + `
+dpkg -P owner; install; gone; test ec2net = "$(ls /var/backups)"`},
+			{"put back and installed again", `
+install; gone; dpkg -r ec2net; cp -a /var/backups/ec2net/. /; older | diff /tmp/before -
+install; gone; test enabled = "$(systemctl is-enabled ec2net-scan.service)"; test ! -e /var/backups/ec2net.1
+dpkg -P ec2net; cp -a /var/backups/ec2net/. /; older | diff /tmp/before -
+` + enabled},
+			{"changed and installed again", `
+rule=/etc/udev/rules.d/53-ec2-network-interfaces.rules
+install; dpkg -r ec2net; echo '# another' >$rule
+install | grep "^ec2net: .*of an earlier time, is now /var/backups/ec2net.1$rule"
+test '# another' = "$(cat /var/backups/ec2net$rule)"; grep -q ACTION /var/backups/ec2net.1$rule`},
+		} {
+			t.Run(older.name+", "+c.name, func(t *testing.T) {
+				all := maps.Clone(older.files)
+				all["/root/ec2net.deb"] = string(read(t, debs, "root/ec2net_1.0_amd64.deb"))
+				names := strings.Join(slices.Sorted(maps.Keys(older.files)), " ")
+				script := strings.NewReplacer("NAMES", names, "UNIT", older.unit).Replace(prepare + c.script)
+				r := lab.Debian(t, "bookworm").Run(t, lab.Cmd{Files: all, Args: []string{"sh", "-exc", script}})
+				if r.Status != 0 {
+					t.Errorf("status %d\n%s%s", r.Status, r.Stdout, r.Stderr)
+				}
+			})
+		}
+	}
+}
