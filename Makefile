@@ -67,18 +67,21 @@ install: build ## install below DESTDIR, under the documented names
 	@test -n "$(DESTDIR)" || grep -qs '^ *source .*interfaces\.d/\*' /etc/network/interfaces || \
 	    echo "ifupdown will not read what ec2net writes: add to /etc/network/interfaces the line: source /etc/network/interfaces.d/*.cfg"
 
-# A version that Debian can order: the tag's, or the time of the commit.
-DEB_VERSION ?= $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed -e 's/^v//' -e 's/-/+/' -e 's/-/./g' | grep . || \
+# A version that Debian can order: the tag's, or the time of the commit. v1.0.0-rc1
+# is 1.0.0~rc1, which is before 1.0.0; three commits later, it ends in +3.g0123abc.
+DEB_VERSION ?= $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | \
+    sed -e 's/^v//' -e 's/-\([0-9]*\)-\(g[0-9a-f]*\)$$/+\1.\2/' -e 's/-/~/' -e 's/-/./g' | grep . || \
     TZ=UTC0 git log -1 --abbrev=12 --date=format-local:%Y%m%d%H%M%S --format=0~git%cd.%h)
 DEB_ARCHS ?= amd64 arm64
-DIST ?= dist
-MAINTAINER ?= $(shell git log -1 --format='%an <%ae>')
 
+deb: export VERSION = $(DEB_VERSION)
+deb: export MAINTAINER ?= $(shell git log -1 --format='%an <%ae>')
+deb: export DIST ?= dist
+deb: export GO := $(GO)
+deb: export TOOL := $(TOOL)
 deb: ## build the Debian packages, and an SBOM beside each, in dist
 	@command -v dpkg-deb >/dev/null || { echo "make deb: there is no dpkg-deb" >&2; exit 1; }
-	@for arch in $(DEB_ARCHS); do \
-	    MAKE='$(MAKE)' TOOL='$(TOOL)' VERSION='$(DEB_VERSION)' MAINTAINER='$(MAINTAINER)' DIST='$(abspath $(DIST))' hooks/deb/build $$arch || exit 1; \
-	done
+	@for arch in $(DEB_ARCHS); do MAKE='$(MAKE)' hooks/deb/build $$arch || exit 1; done
 
 bench: ## time and allocations of rendering; as root, what ec2net costs in the lab
 	$(GO) test -run '^$$' -bench . -benchmem ./...

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -16,9 +17,14 @@ import (
 	"ec2net/lab/imds"
 )
 
-// makeDeb has "make deb" build a package in a folder.
-func makeDeb(version, dir string) error {
-	cmd := exec.Command("make", "-C", "../..", "deb", "DIST="+dir, "DEB_VERSION="+version, "DEB_ARCHS=amd64")
+// maintainer has what shells and sed would take for their own.
+const maintainer = "Conan O'Brien & Sons 1/2 <conan@hosts.example>"
+
+// makeDeb has "make deb" build a package in a folder; more may be settings of
+// make, and PATH.
+func makeDeb(version, dir string, more ...string) error {
+	cmd := exec.Command("make", append([]string{"-C", "../..", "deb", "DIST=" + dir, "DEB_VERSION=" + version, "DEB_ARCHS=amd64"}, more...)...)
+	cmd.Env = append(os.Environ(), "MAINTAINER="+maintainer)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("make deb: %w\n%s", err, out)
 	}
@@ -44,11 +50,16 @@ func packages(t *testing.T) string {
 	return dir
 }
 
-// Two builds give the same bytes, and lintian finds no fault with them.
+// Two builds give the same bytes, with a Go that is in PATH and one that is not,
+// and lintian finds no fault with them.
 func TestPackage(t *testing.T) {
 	t.Parallel()
 	first, second := packages(t)+"/root", t.TempDir()
-	if err := makeDeb("1.0", second); err != nil {
+	gotool, err := exec.LookPath("go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := makeDeb("1.0", second, "GO="+gotool, "PATH=/usr/sbin:/usr/bin:/sbin:/bin"); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"ec2net_1.0_amd64.deb", "ec2net_1.0_amd64.cdx.json"} {
@@ -61,6 +72,10 @@ func TestPackage(t *testing.T) {
 		Args:  []string{"lintian", "--allow-root", "--tag-display-limit=0", "--fail-on=error,warning", "/root/ec2net.deb"},
 	})
 	t.Logf("lintian:\n%s%s", r.Stdout, r.Stderr)
+	control, err := exec.Command("dpkg-deb", "--field", first+"/ec2net_1.0_amd64.deb", "Maintainer").Output()
+	if got := strings.TrimSpace(string(control)); err != nil || got != maintainer {
+		t.Errorf("Maintainer: %s, %v; want %s", got, err, maintainer)
+	}
 	if r.Status != 0 {
 		t.Errorf("lintian: status %d", r.Status)
 	}
@@ -72,6 +87,60 @@ func TestPackage(t *testing.T) {
 	r = lab.Debian(t, "bookworm").Run(t, lab.Cmd{Files: scripts, Args: []string{"sh", "-c", "shellcheck /root/*"}})
 	if r.Status != 0 {
 		t.Errorf("shellcheck:\n%s%s", r.Stdout, r.Stderr)
+	}
+}
+
+// What the build cannot find out ends it, and is said.
+func TestPackageBuildFails(t *testing.T) {
+	t.Parallel()
+	packages(t) // or why there are none
+	for _, c := range []struct{ name, does, says string }{
+		{"no modules", `[ "$1" = version ] && exit`, "no modules in what was built"},
+		{"no licenses", `[ "$1" = list ] && { echo no network >&2; exit 1; }`, "no network"},
+		{"no list of modules", `[ "$1" = tool ] && { echo no tool >&2; exit 1; }`, "no tool"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			gotool := filepath.Join(t.TempDir(), "go")
+			if err := os.WriteFile(gotool, []byte("#!/bin/sh\n"+c.does+"\nexec go \"$@\"\n"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := makeDeb("1.0", t.TempDir(), "GO="+gotool); err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("%v; want %q", err, c.says)
+			}
+		})
+	}
+}
+
+// A version is what dpkg orders as it is meant: a candidate before its release,
+// what comes after a tag behind it.
+func TestPackageVersion(t *testing.T) {
+	t.Parallel()
+	makefile, err := filepath.Abs("../../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		tag   string
+		after int
+		want  string
+	}{
+		{"v1.0.0", 0, `1\.0\.0`},
+		{"v1.0.0", 3, `1\.0\.0\+3\.g[0-9a-f]+`},
+		{"v1.0.0-rc1", 0, `1\.0\.0~rc1`},
+		{"v1.0.0-rc1", 3, `1\.0\.0~rc1\+3\.g[0-9a-f]+`},
+		{"v1.0.0-beta-2", 0, `1\.0\.0~beta\.2`},
+		{"other", 0, `0~git[0-9]{14}\.[0-9a-f]+`},
+	} {
+		cmd := exec.Command("sh", "-euc", `
+commit() { git -c user.name=x -c user.email=x@y.example commit -q --allow-empty -m x; }
+git init -q; commit; git tag "$1"
+for n in $(seq "$2"); do commit; done
+make --no-print-directory -f "$3" --eval 'version: ; @echo $(DEB_VERSION)' version`, "sh", c.tag, fmt.Sprint(c.after), makefile)
+		cmd.Dir = t.TempDir()
+		out, err := cmd.Output()
+		if err != nil || !regexp.MustCompile("^"+c.want+"\n$").Match(out) {
+			t.Errorf("%s and %d commits: %s%v; want %s", c.tag, c.after, out, err, c.want)
+		}
 	}
 }
 
