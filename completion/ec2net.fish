@@ -2,12 +2,18 @@
 
 function __ec2net_complete
     set -l last (commandline --current-token)
+    set -l flag (string match --regex -- '^--[^=]+=' "$last")
+    set -l value (string replace --regex -- '^--[^=]+=' '' "$last")
     for line in (ec2net complete -- (commandline --tokenize --cut-at-cursor --current-process) "$last" 2>/dev/null)
         switch $line
             case ':files'
-                __fish_complete_path "$last"
+                for path in (__fish_complete_path "$value")
+                    echo -- "$flag$path"
+                end
             case ':folders'
-                __fish_complete_directories "$last"
+                for path in (__fish_complete_directories "$value")
+                    echo -- "$flag$path"
+                end
             case '*'
                 echo $line
         end

@@ -20,8 +20,8 @@ func completeCommand() command {
 		short: "what may come next on a command line: what shells call",
 		long: `Prints what the last word may become, one a line, with a description behind a
 tab. The words are a command line as far as it is typed, the program's name
-first, after "--". A line :files or :folders has the shell complete the name of
-a file or folder itself.`,
+first, after "--"; --flag=value is one word or, as bash has it, three. A line
+:files or :folders has the shell complete the name of a file or folder itself.`,
 		examples: `ec2net complete -- ec2net ren
 ec2net complete -- ec2net render --only ""`,
 		run: runComplete,
@@ -36,15 +36,50 @@ func runComplete(inv *invocation) error {
 	if len(words) == 0 {
 		return nil
 	}
-	before, last := words[:len(words)-1], words[len(words)-1]
 	var out strings.Builder
-	for _, c := range candidates(before, strings.HasPrefix(last, "-")) {
-		if word, _, _ := strings.Cut(c, "\t"); strings.HasPrefix(word, last) || word[0] == ':' {
-			out.WriteString(c + "\n")
-		}
+	for _, c := range completions(words) {
+		out.WriteString(c + "\n")
 	}
 	_, err := io.WriteString(inv.stdout, out.String())
 	return system(err)
+}
+
+// completions are what the last of the words may become.
+func completions(words []string) []string {
+	var flag string // "--only=" of a last word that has it too
+	if name, _, ok := strings.Cut(words[len(words)-1], "="); ok && strings.HasPrefix(name, "--") {
+		flag = name + "="
+	}
+	words = apart(words)
+	before, last := words[:len(words)-1], words[len(words)-1]
+	var found []string
+	for _, c := range candidates(before, strings.HasPrefix(last, "-")) {
+		if c[0] == ':' {
+			found = append(found, c)
+		} else if word, _, _ := strings.Cut(c, "\t"); strings.HasPrefix(word, last) {
+			found = append(found, flag+c)
+		}
+	}
+	return found
+}
+
+// apart has flags and their values as two words, where they are one, or three
+// with "=" in the middle, the last of which is missing if it is empty.
+func apart(words []string) []string {
+	isFlag := func(word string) bool { return strings.HasPrefix(word, "--") }
+	var all []string
+	for i, word := range words {
+		name, value, joined := strings.Cut(word, "=")
+		switch {
+		case joined && isFlag(name):
+			all = append(all, name, value)
+		case word != "=" || i == 0 || !isFlag(words[i-1]):
+			all = append(all, word)
+		case i+1 == len(words) || words[i+1] == "" || isFlag(words[i+1]):
+			all = append(all, "")
+		}
+	}
+	return all
 }
 
 // candidates are what may come after the words of a command line.
