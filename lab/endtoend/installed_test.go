@@ -3,6 +3,7 @@ package endtoend
 import (
 	"maps"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -51,17 +52,25 @@ func TestInstalled(t *testing.T) {
 		t.Skip("the lab needs root")
 	}
 	files := make(map[string]string)
-	for _, name := range []string{
+	var units []string
+	for _, pattern := range []string{
 		"/etc/dhcp/dhclient-exit-hooks.d/ec2net", "/usr/lib/dhcpcd/dhcpcd-hooks/90-ec2net", "/etc/default/ec2net",
-		"/usr/lib/udev/rules.d/53-ec2-network-interfaces.rules", "/usr/lib/systemd/system/ec2net-hotplug@.service",
-		"/usr/lib/systemd/system/ec2net-unplug@.service", "/usr/lib/systemd/system/ec2net-scan.service",
-		"/etc/init/elastic-network-interfaces.conf",
+		"/usr/lib/udev/rules.d/53-ec2-network-interfaces.rules", "/usr/lib/systemd/system/*.service", "/etc/init/*.conf",
 	} {
-		text, err := os.ReadFile(installed + name)
-		if err != nil {
-			t.Fatal(err)
+		found, err := filepath.Glob(installed + pattern)
+		if err != nil || len(found) == 0 {
+			t.Fatalf("%s: %v, %d files", pattern, err, len(found))
 		}
-		files[name] = string(text)
+		for _, path := range found {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			files[strings.TrimPrefix(path, installed)] = string(text)
+			if name := filepath.Base(path); strings.HasSuffix(name, ".service") {
+				units = append(units, strings.Replace(name, "@.", "@eth1.", 1))
+			}
+		}
 	}
 	check := func(release, script string) {
 		t.Helper()
@@ -75,10 +84,16 @@ func TestInstalled(t *testing.T) {
 	// dhclient-script takes only what run-parts lists.
 	check("bookworm", "run-parts --list /etc/dhcp/dhclient-exit-hooks.d | grep -qx /etc/dhcp/dhclient-exit-hooks.d/ec2net")
 	check("trixie", "udevadm verify --no-summary /usr/lib/udev/rules.d/53-ec2-network-interfaces.rules")
+	// What upstart's jobs have a shell do, and that it is closed.
+	check("bookworm", `
+for job in /etc/init/*.conf; do
+	sed -n -e 's/^end script$/}/' -e 's/^\([a-z-]* \)\?script$/{/' -e '/^{$/,/^}$/p' $job | dash -n
+	grep -q '^[[:space:]]*exec /usr/sbin/ec2net ' $job
+done`)
 	for _, release := range []string{"bookworm", "trixie"} {
 		check(release, `
 printf '#!/bin/sh\n' >/usr/sbin/ec2net; chmod 755 /usr/sbin/ec2net
-systemd-analyze verify --man=no ec2net-scan.service ec2net-hotplug@eth1.service ec2net-unplug@eth1.service`)
+systemd-analyze verify --man=no `+strings.Join(units, " "))
 	}
 }
 
