@@ -48,12 +48,8 @@ func (h *Host) dockerUp(ctx context.Context, soon ...facts.ENI) error {
 	if err != nil {
 		return err
 	}
-	wrote, err := h.Tree.Write(f.Path, f.Content)
-	if err != nil {
-		return fmt.Errorf("cannot write %s: %w", f.Path, err)
-	}
-	if wrote {
-		h.logf(bridge, "wrote %s", f.Path)
+	if err := h.write(bridge, []render.File{f}); err != nil {
+		return err
 	}
 	if err := h.Run(ctx, "iptables-restore", "-w", "--noflush", f.Path); err != nil {
 		return fmt.Errorf("iptables-restore %s: %w", f.Path, err)
@@ -146,8 +142,8 @@ func (h *Host) markPrimary(ctx context.Context, e facts.ENI) error {
 	if err != nil {
 		return err
 	}
-	if _, err := h.Tree.WriteAll(Contents(files)); err != nil {
-		return fmt.Errorf("cannot write the files of %s: %w", e.Name, err)
+	if err := h.write(e.Name, files); err != nil {
+		return err
 	}
 	path, err := render.Path("iptables", e.Name)
 	if err != nil {
@@ -243,15 +239,20 @@ func (h *Host) up() ([]facts.ENI, error) {
 
 // bridgeRoutes puts docker0's subnet into an ENI's table, or takes it out.
 func (h *Host) bridgeRoutes(e facts.ENI, add bool) error {
-	link, routes, err := h.bridge()
+	link, all, err := h.bridge()
 	if err != nil {
 		return err
 	}
-	for _, r := range routes {
+	for _, r := range toBridge(link, all, unix.RT_TABLE_MAIN) {
+		there := slices.ContainsFunc(toBridge(link, all, e.Table), func(o Route) bool { return o.Dst == r.Dst })
+		if there == add {
+			continue
+		}
 		c := changeRoute{link: link, route: r.plain(), table: e.Table, add: add}
 		if err := h.Kernel.Apply(c); err != nil {
 			return fmt.Errorf("%s: %w", c, err)
 		}
+		h.logChange(e.Name, c, "docker")
 	}
 	return nil
 }
@@ -305,11 +306,11 @@ func (h *Host) DockerWait(ctx context.Context, name string) error {
 
 // DockerThere says whether docker0 is stable.
 func (h *Host) DockerThere() (bool, error) {
-	_, routes, err := h.bridge()
-	return len(routes) > 0, err
+	link, all, err := h.bridge()
+	return len(toBridge(link, all, unix.RT_TABLE_MAIN)) > 0, err
 }
 
-// bridge is docker0 and the routes that main has to it; none if it is not there.
+// bridge is docker0, and the routes of the machine; none if it is not there.
 func (h *Host) bridge() (Link, []Route, error) {
 	link, _, err := h.link(bridge)
 	var gone *GoneError
@@ -322,7 +323,16 @@ func (h *Host) bridge() (Link, []Route, error) {
 	if err != nil {
 		return link, nil, fmt.Errorf("cannot ask the kernel: %w", err)
 	}
-	return link, slices.DeleteFunc(routes, func(r Route) bool {
-		return r.Table != unix.RT_TABLE_MAIN || r.LinkIndex != link.Index || r.Dst.Bits() == 0
-	}), nil
+	return link, routes, nil
+}
+
+// toBridge are the routes of a table to the subnets of docker0.
+func toBridge(link Link, all []Route, table int) []Route {
+	var found []Route
+	for _, r := range all {
+		if r.Table == table && r.LinkIndex == link.Index && r.Dst.Bits() > 0 {
+			found = append(found, r)
+		}
+	}
+	return found
 }

@@ -278,15 +278,23 @@ func (h *Host) writeFiles(ctx context.Context, e facts.ENI) error {
 	if err != nil {
 		return err
 	}
-	wrote, err := h.Tree.WriteAll(Contents(files))
-	for _, path := range wrote {
-		h.logf(e.Name, "wrote %s", path)
-	}
-	if err != nil {
-		return fmt.Errorf("cannot write the files of %s: %w", e.Name, err)
+	if err := h.write(e.Name, files); err != nil {
+		return err
 	}
 	_, err = h.state().keep(e)
 	return err
+}
+
+// write writes rendered files, and says which are not as they were.
+func (h *Host) write(name string, files []render.File) error {
+	wrote, err := h.Tree.WriteAll(Contents(files))
+	for _, path := range wrote {
+		h.logf(name, "wrote %s", path)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot write the files of %s: %w", name, err)
+	}
+	return nil
 }
 
 // Contents is rendered files in the order of writing: the cfg file comes last,

@@ -300,11 +300,7 @@ func (h *Host) remember(ctx context.Context, e facts.ENI) error {
 	if err != nil {
 		return err
 	}
-	wrote, err := h.Tree.WriteAll(Contents(files))
-	for _, path := range wrote {
-		h.logf(e.Name, "wrote %s", path)
-	}
-	return err
+	return h.write(e.Name, files)
 }
 
 // takeRules takes the rules of an ENI away, and the group rule with the last.

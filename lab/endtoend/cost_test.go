@@ -14,6 +14,7 @@ import (
 // trace is what strace(1) saw of a script.
 type trace struct {
 	programs  []string // in the order of their starts, dash first, which runs the script
+	asked     []int    // how many netlink messages had been sent when each started
 	processes int      // that were made
 	requests  []string // the types of the netlink messages sent
 }
@@ -40,6 +41,7 @@ func traced(t *testing.T, i *lab.Instance, script string) trace {
 		switch {
 		case tracedProgram.MatchString(line):
 			tr.programs = append(tr.programs, tracedProgram.FindStringSubmatch(line)[1])
+			tr.asked = append(tr.asked, len(tr.requests))
 		case tracedProcess.MatchString(line) && !strings.Contains(line, "CLONE_THREAD"):
 			tr.processes++
 		case tracedNetlink.MatchString(line):
@@ -140,6 +142,10 @@ func TestCost(t *testing.T) {
 		t.Logf("%s; IMDS: %s", tr, asked(v))
 		if want := []string{"/usr/bin/dash", "/etc/network/ec2net.hotplug", "/usr/sbin/ifup"}; len(tr.programs) < 3 || !slices.Equal(tr.programs[:3], want) {
 			t.Errorf("programs %q, want %q first", tr.programs, want)
+		} else if n := tr.asked[2]; n > 12 {
+			t.Errorf("%d netlink requests before ifup, want 12 at most: %q", n, tr.requests[:n])
+		} else {
+			t.Logf("%d netlink requests before ifup: %q", n, tr.requests[:n])
 		}
 		if got := asked(v); got != askedOnce {
 			t.Errorf("IMDS was asked for %s\nwant %s", got, askedOnce)
