@@ -14,14 +14,6 @@ import (
 	"ec2net/lab/imds"
 )
 
-func imdsENI(fake imds.ENI) (ENI, MAC) {
-	mac, err := ParseMAC(fake.MAC)
-	if err != nil {
-		panic(err)
-	}
-	return ENI{}, mac
-}
-
 // ask asks a server for the facts of one of its ENIs.
 func ask(t *testing.T, s *imds.Server, fake imds.ENI, name string, within time.Duration) (ENI, error) {
 	t.Helper()
@@ -34,7 +26,10 @@ func askAt(t *testing.T, url string, fake imds.ENI, name string, within time.Dur
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, mac := imdsENI(fake)
+	mac, err := ParseMAC(fake.MAC)
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
 	return client.ENI(ctx, name, mac, DefaultNumbers)

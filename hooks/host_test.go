@@ -26,7 +26,7 @@ type vpc struct {
 	enis map[facts.MAC]facts.ENI
 	err  error
 	asks int
-	// asked is called once before an answer, if it is set.
+	// asked is called before each answer, if it is set.
 	asked func()
 }
 

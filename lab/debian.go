@@ -63,11 +63,9 @@ var packages = map[string][]string{
 	"bookworm-packaging": {"lintian", "perl-openssl-defaults"},
 }
 
-// Debian returns the tree of a release, "bookworm" or "trixie", or that of
-// Debian 12 with docker, "bookworm-docker", or with lintian,
-// "bookworm-packaging". The first call on a machine builds
-// it, which takes a minute or two of the test's time; lab/cmd/tree does it
-// beforehand.
+// Debian returns one of the trees of packages, by name: Debian 12 or 13, or one
+// for what few tests need. The first call on a machine builds it, which takes a
+// minute or two of the test's time; lab/cmd/tree does it beforehand.
 func Debian(tb TB, release string) *Tree {
 	tb.Helper()
 	needRoot(tb)

@@ -21,10 +21,8 @@ type File struct {
 	// Kind is what the file is, as in --only: cfg, iptables, ...
 	Kind string
 	// Path is where it belongs on the machine; always absolute.
-	Path string
-	// Template says where its template comes from.
-	Template string
-	Content  []byte
+	Path    string
+	Content []byte
 }
 
 // maxOutput bounds a rendered file: fifty addresses make about 5 KiB.
@@ -177,7 +175,7 @@ func (t *Templates) file(ctx context.Context, k kind, e facts.ENI, now *atomic.P
 	if err != nil {
 		return File{}, &Error{File: k.file(e.Name), Template: from, Err: err}
 	}
-	return File{Interface: e.Name, Kind: k.name, Path: k.path(e.Name), Template: from.shown(), Content: out.content}, nil
+	return File{Interface: e.Name, Kind: k.name, Path: k.path(e.Name), Content: out.content}, nil
 }
 
 // capped takes what a template writes, up to maxOutput.

@@ -68,8 +68,8 @@ const (
 )
 
 func faults() []fault {
-	hang := ofIfup("`ifup` hangs", "ifup eth2: ", `printf '#!/bin/sh\nexec sleep 1000\n' >/usr/sbin/ifup; chmod 755 /usr/sbin/ifup`)
-	hang.says, hang.slow = "ifup eth", 100*time.Second
+	hang := ofIfup("`ifup` hangs", "ifup eth", `printf '#!/bin/sh\nexec sleep 1000\n' >/usr/sbin/ifup; chmod 755 /usr/sbin/ifup`)
+	hang.slow = 100 * time.Second
 	rows := []fault{
 		hang,
 		ofIMDS("IMDS silent", "no answer", func(t *testing.T, m *faulty) { m.vpc.Metadata(t, lab.Silent) }),
