@@ -6,16 +6,11 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
-	"time"
 
 	"ec2net/facts"
 	"ec2net/render"
 	"ec2net/render/disk"
 )
-
-// ifupLimit bounds ifup: dhclient gives up after a minute by itself.
-const ifupLimit = 100 * time.Second
 
 // PrimaryError says that an interface is the primary ENI's.
 type PrimaryError struct{ Name string }
@@ -262,16 +257,6 @@ func (h *Host) distinct(e facts.ENI, links []Link) error {
 	return facts.Distinct(present)
 }
 
-// downIfStale takes down what was brought up under this name for a device that
-// is not there any more, with the files that it was brought up with.
-func (h *Host) downIfStale(ctx context.Context, link Link) error {
-	if _, noted := h.state().broughtUp(link.Name); !noted || h.state().configured(link) {
-		return nil
-	}
-	h.logf(link.Name, "was brought up for another device: taken down first")
-	return h.takeDown(ctx, link.Name)
-}
-
 // writeFiles renders all files of an ENI before it writes the first.
 func (h *Host) writeFiles(ctx context.Context, e facts.ENI) error {
 	files, err := h.render(ctx, e)
@@ -330,145 +315,4 @@ func (h *Host) joinGroup(ctx context.Context, e facts.ENI) error {
 		h.logChange(e.Name, c, "hotplug")
 	}
 	return nil
-}
-
-// ifup brings the ENI up, or leaves nothing of it. ifup that failed has started
-// a DHCP client and keeps no state; only ifdown --force takes that away. An ENI
-// that was up stays up.
-func (h *Host) ifup(ctx context.Context, d device, e facts.ENI) error {
-	ctx, cancel := context.WithTimeout(ctx, ifupLimit)
-	defer cancel()
-	if d.up {
-		return h.run(ctx, "ifup", e.Name)
-	}
-	// Before: should this be killed, the next device of the name is known not to
-	// be the one that ifupdown has in mind, and that one is taken down first.
-	if err := h.state().setConfigured(d.link, e.Table); err != nil {
-		return err
-	}
-	now, err := h.ifupAndLook(ctx, d.link)
-	if err == nil && !now.Up {
-		// To ifupdown it is up, and somebody has taken it down by other means.
-		h.logf(e.Name, "is down, and ifupdown counts it as up: taken down by it first")
-		if err = h.run(ctx, "ifdown", "--force", e.Name); err == nil {
-			_, err = h.ifupAndLook(ctx, d.link)
-		}
-	}
-	var gone *GoneError
-	switch {
-	case err == nil:
-		h.logf(e.Name, "ifup done: %s, table %d", e.ID, e.Table)
-		return nil
-	case errors.Is(err, errReplaced), errors.As(err, &gone):
-		return err // what was brought up is taken down by whoever comes next
-	}
-	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), ifupLimit)
-	defer cancel()
-	return errors.Join(err, h.takeDown(undo, e.Name))
-}
-
-// ifupAndLook runs ifup, and sees what has become of the device.
-func (h *Host) ifupAndLook(ctx context.Context, link Link) (Link, error) {
-	if err := h.run(ctx, "ifup", link.Name); err != nil {
-		return link, err
-	}
-	now, _, err := h.link(link.Name)
-	if err == nil && (now.MAC != link.MAC || now.Index != link.Index) {
-		err = errReplaced
-	}
-	return now, err
-}
-
-// run is Run with an error that names the command.
-func (h *Host) run(ctx context.Context, program string, args ...string) error {
-	if err := h.Run(ctx, program, args...); err != nil {
-		return fmt.Errorf("%s %s: %w", program, strings.Join(args, " "), err)
-	}
-	return nil
-}
-
-// Remove takes down an ENI that was detached, or that somebody wants down. The
-// files stay.
-func (h *Host) Remove(ctx context.Context, name string) error { return h.remove(ctx, name, false) }
-
-// RemoveIfGone is Remove for udev: between its "remove" and the work, the ENI
-// may have been plugged in again and brought up.
-func (h *Host) RemoveIfGone(ctx context.Context, name string) error { return h.remove(ctx, name, true) }
-
-func (h *Host) remove(ctx context.Context, name string, ifGone bool) error {
-	if err := facts.CheckName(name); err != nil {
-		return err
-	}
-	if err := h.managed(name); err != nil {
-		return err
-	}
-	unlock, err := h.lock(ctx, name)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	links, err := h.Kernel.Links()
-	if err != nil {
-		return fmt.Errorf("cannot ask the kernel: %w", err)
-	}
-	link, there := linkNamed(links, name)
-	if ifGone && there && h.state().configured(link) {
-		return nil
-	}
-	if ours, err := h.ours(name); err != nil || !ours {
-		return err
-	}
-	known, err := h.known()
-	if err != nil {
-		return err
-	}
-	e, _, err := h.state().facts(name)
-	if err != nil {
-		h.logf(name, "%v", err)
-	}
-	if e.Primary || (there && link.MAC == known.Primary) {
-		return &PrimaryError{name}
-	}
-	err = h.takeDown(ctx, name)
-	if ifGone && there {
-		// The event of the device that has the name now may have come too early.
-		err = errors.Join(err, h.Replay(name))
-	}
-	return err
-}
-
-// takeDown runs ifdown, and then takes away what ifdown may have left: with
-// the device gone no hook of the DHCP client runs.
-func (h *Host) takeDown(ctx context.Context, name string) error {
-	cfg, err := h.state().cfg(name)
-	if err != nil {
-		return err
-	}
-	e, known, unreadable := h.state().facts(name)
-	known = known && unreadable == nil
-	if known && e.Mark != 0 {
-		if err := h.Kernel.Apply(dropFlows{uint32(e.Mark), uint32(e.MarkMask)}); err != nil {
-			h.logf(name, "cannot end its connections: %v", err)
-		}
-	}
-	if _, noted := h.state().broughtUp(name); cfg == nil && noted && known {
-		// Somebody has removed the file with which ifupdown took it up, and without
-		// which it takes nothing down.
-		err = h.writeFiles(ctx, e)
-		cfg, _ = h.state().cfg(name)
-	}
-	if cfg != nil {
-		down := h.run(ctx, "ifdown", "--force", name)
-		if down == nil {
-			h.logf(name, "ifdown done")
-		}
-		err = errors.Join(err, down)
-	}
-	err = errors.Join(err, h.takeRules(ctx, name, "removed"))
-	if err == nil {
-		// Not before: it tells the number of the rules, and that ifupdown counts
-		// the interface as up.
-		err = h.state().clearConfigured(name)
-	}
-	return errors.Join(err, h.dockerAgain(ctx))
 }

@@ -1,0 +1,106 @@
+package hooks
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"ec2net/facts"
+)
+
+// What the model beside a sequence wants to be there.
+
+// answer holds that the leased address of an interface has its rule.
+func (s *sequence) answer(name string) {
+	if rule := leasedRule(name, s.up[name]); !slices.Contains(s.kernelRules(s.t), rule) {
+		s.fail("%s lacks %q", name, rule)
+	}
+}
+
+// number is that of a name's table, priority and mark.
+func number(name string) int { return 1000 + int(name[3]-'0') }
+
+func (s *sequence) rulesOf(name string) (rules []string) {
+	for _, r := range s.kernelRules(s.t) {
+		if strings.HasPrefix(r, fmt.Sprintf("pref %d ", number(name))) && strings.HasSuffix(r, "protocol 236") {
+			rules = append(rules, r)
+		}
+	}
+	return rules
+}
+
+// kept holds that the leased address of what is up has the rule that it had.
+func (s *sequence) kept(name string, lease netip.Addr, before []string) {
+	rule := leasedRule(name, lease)
+	if s.up[name] == lease && slices.Contains(before, rule) && !slices.Contains(s.rulesOf(name), rule) {
+		s.fail("%s has lost the rule of its leased address", name)
+	}
+}
+
+func leasedRule(name string, lease netip.Addr) string {
+	return fmt.Sprintf("pref %d from %s lookup %d protocol 236", number(name), lease, number(name))
+}
+
+// none holds that nothing is left of an interface.
+func (s *sequence) none(name string) {
+	if rules := s.rulesOf(name); len(rules) > 0 {
+		s.fail("%s is gone, and has rules:\n%s", name, strings.Join(rules, "\n"))
+	}
+}
+
+// whole holds that an interface has all that it is to have.
+func (s *sequence) whole(name string) {
+	lease, up := s.up[name]
+	if !up {
+		s.fail("%s is not up", name)
+		return
+	}
+	got := s.rulesOf(name)
+	addresses := s.addrsNow(s.t, name)
+	var wants []string
+	for _, e := range append(s.seen[name], facts.ENI{}) {
+		if e.MAC != s.attached[name] {
+			e = facts.ENI{}
+			if len(wants) > 0 {
+				continue
+			}
+		}
+		rules, ips := wanted(name, lease, e)
+		there := slices.DeleteFunc(slices.Clone(addresses), func(a string) bool {
+			return !slices.Contains(ips, a) && slices.Contains(s.slack, strings.TrimSuffix(a, "/32"))
+		})
+		if slices.Equal(got, rules) && slices.Equal(there, ips) {
+			s.holds[name] = leasedRule(name, lease)
+			if e.IPv4 != nil && !slices.Contains(s.kernelRules(s.t), group999) {
+				s.fail("no group rule")
+			}
+			return
+		}
+		wants = append(wants, fmt.Sprintf("%q\n  %s", ips, strings.Join(rules, "\n  ")))
+	}
+	s.fail("%s has %q\n  %s\nwant:\n%s", name, addresses, strings.Join(got, "\n  "), strings.Join(wants, "\nor:\n"))
+}
+
+// wanted are the rules and addresses that follow from what IMDS said; e is zero
+// if it has said nothing.
+func wanted(name string, lease netip.Addr, e facts.ENI) (rules, addresses []string) {
+	n := number(name)
+	from := func(a netip.Addr) string { return fmt.Sprintf("pref %d from %s lookup %d protocol 236", n, a, n) }
+	for _, a := range e.IPv4 {
+		rules = append(rules, from(a))
+		if a != lease {
+			addresses = append(addresses, a.String()+"/32")
+		}
+	}
+	if e.IPv4 != nil {
+		rules = append(rules, fmt.Sprintf("pref %d from all fwmark 0x%x/0x3fff lookup %d protocol 236", n, n, n))
+	}
+	if !slices.Contains(e.IPv4, lease) {
+		rules = append(rules, from(lease))
+	}
+	addresses = append(addresses, lease.String()+"/24")
+	slices.Sort(rules)
+	slices.Sort(addresses)
+	return rules, addresses
+}
