@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -71,7 +72,8 @@ func (h *Host) lastFacts(l Link) (facts.ENI, bool, error) {
 
 // ask asks IMDS once, if the way there is IMDS's, and if it is believed.
 // seen is what the kernel said a moment ago, if it was asked.
-func (h *Host) ask(ctx context.Context, link Link, patience time.Duration, seen *Actual) (facts.ENI, error) {
+// lease is the address that the DHCP server gave the device, if it is known.
+func (h *Host) ask(ctx context.Context, link Link, lease netip.Addr, patience time.Duration, seen *Actual) (facts.ENI, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := h.checkWay(seen); err != nil {
@@ -81,7 +83,7 @@ func (h *Host) ask(ctx context.Context, link Link, patience time.Duration, seen 
 	if err != nil {
 		return facts.ENI{}, err
 	}
-	return e, h.believe(link, e)
+	return e, h.believe(link, lease, e)
 }
 
 // AnswerError says that an answer of IMDS's cannot be about the device that it
@@ -92,15 +94,22 @@ func (e *AnswerError) Error() string {
 	return fmt.Sprintf("what IMDS says of %s is not believed: %s", e.Name, e.Why)
 }
 
+// Hint says how to have it believed.
+func (e *AnswerError) Hint() string {
+	return fmt.Sprintf("if it is right, and what is remembered is not: rm %s", factsPath(e.Name))
+}
+
 // believe holds an answer against what is known. An ENI that is up stays the one
-// that it is, and no two have one id.
-func (h *Host) believe(link Link, e facts.ENI) error {
+// that it is, and no two that are there have one id. What was remembered may have
+// been wrong, and is if the lease bears out the answer.
+func (h *Host) believe(link Link, lease netip.Addr, e facts.ENI) error {
 	last, known, err := h.lastFacts(link)
 	if err != nil && !known {
 		return nil // nothing that can be read says otherwise
 	}
 	switch {
 	case known && last.ID == e.ID && last.Primary == e.Primary:
+	case known && lease.IsValid() && slices.Contains(e.IPv4, lease) && !slices.Contains(last.IPv4, lease):
 	case known && (last.Primary || h.state().configured(link)):
 		return &AnswerError{link.Name, fmt.Sprintf("it is %s, and is to be %s (primary: %t)", last.ID, e.ID, e.Primary)}
 	case known:
@@ -110,7 +119,10 @@ func (h *Host) believe(link Link, e facts.ENI) error {
 			return err
 		}
 		for _, other := range all {
-			if other.ID == e.ID && other.MAC != e.MAC {
+			if other.ID != e.ID || other.MAC == e.MAC {
+				continue
+			}
+			if l, _, err := h.link(other.Name); err == nil && l.MAC == other.MAC {
 				return &AnswerError{link.Name, fmt.Sprintf("%s is the ENI with the MAC %s", e.ID, other.MAC)}
 			}
 		}
@@ -123,7 +135,7 @@ func (h *Host) askUntilComplete(ctx context.Context, link Link) (facts.ENI, erro
 	ctx, cancel := context.WithTimeout(ctx, hotplugIMDS)
 	defer cancel()
 	for wait := pause; ; wait = min(2*wait, longestPause) {
-		e, err := h.ask(ctx, link, oneIMDS, nil)
+		e, err := h.ask(ctx, link, netip.Addr{}, oneIMDS, nil)
 		if err == nil || after(err, false, true) != askAgain {
 			return e, err
 		}

@@ -54,10 +54,10 @@ func (h *Host) dockerUp(ctx context.Context, soon ...facts.ENI) error {
 	if err := h.Run(ctx, "iptables-restore", "-w", "--noflush", f.Path); err != nil {
 		return fmt.Errorf("iptables-restore %s: %w", f.Path, err)
 	}
-	if has, err := h.iptables(ctx, jump("-C")...); err != nil {
+	if there, err := h.has(ctx, jump("-C")...); err != nil {
 		return err
-	} else if !has {
-		if _, err := h.iptables(ctx, jump("-A")...); err != nil {
+	} else if !there {
+		if err := h.run(ctx, "iptables", jump("-A")...); err != nil {
 			return err
 		}
 		h.logf(bridge, "answers of containers get the marks of the ENIs")
@@ -102,28 +102,27 @@ func (h *Host) DockerDown(ctx context.Context) error {
 // dropChain takes the jumps into docker's chain away, and then the chain.
 func (h *Host) dropChain(ctx context.Context) error {
 	for {
-		has, err := h.iptables(ctx, jump("-C")...)
+		there, err := h.has(ctx, jump("-C")...)
 		if err != nil {
 			return err
-		} else if !has {
+		} else if !there {
 			break
 		}
-		if _, err := h.iptables(ctx, jump("-D")...); err != nil {
+		if err := h.run(ctx, "iptables", jump("-D")...); err != nil {
 			return err
 		}
 	}
-	has, err := h.iptables(ctx, "-w", "-t", "mangle", "-F", render.DockerChain)
-	if err != nil || !has {
+	there, err := h.has(ctx, "-w", "-t", "mangle", "-F", render.DockerChain)
+	if err != nil || !there {
 		return err
 	}
 	h.logf(bridge, "answers of containers get no marks any more")
-	_, err = h.iptables(ctx, "-w", "-t", "mangle", "-X", render.DockerChain)
-	return err
+	return h.run(ctx, "iptables", "-w", "-t", "mangle", "-X", render.DockerChain)
 }
 
-// iptables runs iptables(8). It is false if there is no such rule or chain; an
-// error means that iptables could not say.
-func (h *Host) iptables(ctx context.Context, args ...string) (bool, error) {
+// has asks iptables(8). It is false if there is no such rule or chain; an error
+// means that iptables could not say.
+func (h *Host) has(ctx context.Context, args ...string) (bool, error) {
 	err := h.Run(ctx, "iptables", args...)
 	var ended interface{ ExitCode() int }
 	// 1: no such rule, no such chain; 2: nor the chain that the rule jumps to.
@@ -152,10 +151,10 @@ func (h *Host) markPrimary(ctx context.Context, e facts.ENI) error {
 	if err := h.Run(ctx, "iptables-restore", "-w", "--noflush", path); err != nil {
 		return fmt.Errorf("iptables-restore %s: %w", path, err)
 	}
-	if has, err := h.iptables(ctx, jumpOf(e, "-C")...); err != nil || has {
+	if there, err := h.has(ctx, jumpOf(e, "-C")...); err != nil || there {
 		return err
 	}
-	if _, err := h.iptables(ctx, jumpOf(e, "-A")...); err != nil {
+	if err := h.run(ctx, "iptables", jumpOf(e, "-A")...); err != nil {
 		return err
 	}
 	h.logf(e.Name, "what comes in is marked %v", e.Mark)
@@ -167,10 +166,10 @@ func (h *Host) unmarkPrimary(ctx context.Context, e facts.ENI) error {
 	if err != nil {
 		return err
 	}
-	if has, err := h.iptables(ctx, jumpOf(e, "-C")...); err != nil || !has {
+	if there, err := h.has(ctx, jumpOf(e, "-C")...); err != nil || !there {
 		return err
 	}
-	if _, err := h.iptables(ctx, jumpOf(e, "-D")...); err != nil {
+	if err := h.run(ctx, "iptables", jumpOf(e, "-D")...); err != nil {
 		return err
 	}
 	return h.Run(ctx, "iptables-restore", "-w", "--noflush", path)

@@ -165,7 +165,7 @@ func (h *Host) makeSo(ctx context.Context, why string, links []Link, want func()
 			return &actual, nil
 		}
 		for _, l := range w.Known.foreign(actual.Links) {
-			h.logf(l.Name, "is in the interface group %d, which somebody else set, and stays there; without the rule %q answers to containers and VPNs may take the wrong way",
+			h.logf(l.Name, "is in the interface group %d, by somebody else's will, and stays there; without the rule %q answers to containers and VPNs may take the wrong way",
 				l.Group, groupRule(w.Known.Base))
 		}
 		again, failed := false, error(nil)

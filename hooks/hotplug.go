@@ -28,6 +28,12 @@ func (h *Host) Add(ctx context.Context, name string) error {
 	if err := h.managed(name); err != nil {
 		return err
 	}
+	err := h.addLocked(ctx, name)
+	h.withdraw(ctx, name)
+	return err
+}
+
+func (h *Host) addLocked(ctx context.Context, name string) error {
 	unlock, err := h.lock(ctx, name)
 	if err != nil {
 		return err
@@ -84,10 +90,7 @@ func (h *Host) addDevice(ctx context.Context, link Link, links []Link) error {
 			return err
 		}
 	}
-	if err := h.bringUp(ctx, d, e); err != nil {
-		return err
-	}
-	return h.withdraw(ctx, e, links)
+	return h.bringUp(ctx, d, e)
 }
 
 // mayAdd says whether a device is ec2net's to bring up, and now.
@@ -129,7 +132,7 @@ func (h *Host) factsOf(ctx context.Context, d device) (facts.ENI, error) {
 	if facts.NumberedByName(d.link.Name) {
 		return d.last, nil
 	}
-	if e, err := h.ask(ctx, d.link, oneIMDS, nil); err == nil {
+	if e, err := h.ask(ctx, d.link, netip.Addr{}, oneIMDS, nil); err == nil {
 		return e, nil
 	}
 	return d.last, nil
@@ -180,19 +183,55 @@ func (h *Host) bringUp(ctx context.Context, d device, e facts.ENI) error {
 }
 
 // withdraw makes the ENIs current that are up and had an address of this one, as
-// far as anybody knows: EC2 has moved it, and their rules may come first.
-func (h *Host) withdraw(ctx context.Context, e facts.ENI, links []Link) error {
+// far as anybody knows: EC2 has moved it, and their rules may come first. What
+// goes wrong with them is not this one's trouble. It is called without this one's
+// lock, since it takes theirs.
+func (h *Host) withdraw(ctx context.Context, name string) {
+	e, known, err := h.state().facts(name)
+	if _, up := h.state().broughtUp(name); err != nil || !known || !up {
+		return
+	}
 	all, err := h.state().all()
+	if err != nil {
+		h.logf(name, "%v", err)
+	}
 	for _, other := range all {
 		had := func(a netip.Addr) bool { return slices.Contains(other.IPv4, a) }
-		l, there := linkNamed(links, other.Name)
-		if !there || l.MAC != other.MAC || l.MAC == e.MAC || !(other.Primary || h.state().configured(l)) || !slices.ContainsFunc(e.IPv4, had) {
+		if other.MAC == e.MAC || !slices.ContainsFunc(e.IPv4, had) {
 			continue
 		}
-		moved := Lease{Interface: other.Name, Reason: "an address has moved to " + e.Name, Address: other.IPv4[0]}
-		err = errors.Join(err, h.makeCurrent(ctx, moved))
+		if err := h.reconsider(ctx, other, "an address has moved to "+name); err != nil {
+			h.logf(other.Name, "%v", err)
+		}
 	}
-	return err
+}
+
+// reconsider makes an ENI current, if it is up.
+func (h *Host) reconsider(ctx context.Context, e facts.ENI, why string) error {
+	unlock, err := h.lock(ctx, e.Name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	link, _, err := h.link(e.Name)
+	var gone *GoneError
+	if errors.As(err, &gone) || (err == nil && (link.MAC != e.MAC || !(e.Primary || h.state().configured(link)))) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	addrs, err := h.Kernel.Addrs()
+	if err != nil {
+		return fmt.Errorf("cannot ask the kernel: %w", err)
+	}
+	lease := Lease{Interface: e.Name, Reason: why, Address: e.IPv4[0]}
+	for _, a := range addrs {
+		// The others were given by ec2net, as single ones.
+		if a.LinkIndex == link.Index && !a.Prefix.IsSingleIP() {
+			lease.Address = a.Prefix.Addr()
+		}
+	}
+	return h.makeCurrent(ctx, lease)
 }
 
 // withoutHook makes the rules if ifup has not led to all of them: its

@@ -27,37 +27,35 @@ func (h *Host) ifup(ctx context.Context, d device, e facts.ENI) error {
 	if err := h.state().setConfigured(d.link, e.Table); err != nil {
 		return err
 	}
-	now, err := h.ifupAndLook(ctx, d.link)
-	if err == nil && !now.Up {
-		// To ifupdown it is up, and somebody has taken it down by other means.
+	for again := false; ; again = true {
+		if err := h.run(ctx, "ifup", e.Name); err != nil {
+			return errors.Join(err, h.undo(ctx, e.Name))
+		}
+		now, _, err := h.link(e.Name)
+		switch {
+		case err != nil:
+			return err // it is gone, or the kernel does not say
+		case now.MAC != d.link.MAC || now.Index != d.link.Index:
+			return errReplaced // what was brought up is taken down by whoever comes next
+		case now.Up:
+			h.logf(e.Name, "ifup done: %s, table %d", e.ID, e.Table)
+			return nil
+		case again:
+			return errors.Join(fmt.Errorf("ifup %s has ended, and left it down", e.Name), h.undo(ctx, e.Name))
+		}
+		// Somebody has taken it down by other means.
 		h.logf(e.Name, "is down, and ifupdown counts it as up: taken down by it first")
-		if err = h.run(ctx, "ifdown", "--force", e.Name); err == nil {
-			_, err = h.ifupAndLook(ctx, d.link)
+		if err := h.run(ctx, "ifdown", "--force", e.Name); err != nil {
+			return err
 		}
 	}
-	var gone *GoneError
-	switch {
-	case err == nil:
-		h.logf(e.Name, "ifup done: %s, table %d", e.ID, e.Table)
-		return nil
-	case errors.Is(err, errReplaced), errors.As(err, &gone):
-		return err // what was brought up is taken down by whoever comes next
-	}
-	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), ifupLimit)
-	defer cancel()
-	return errors.Join(err, h.takeDown(undo, e.Name))
 }
 
-// ifupAndLook runs ifup, and sees what has become of the device.
-func (h *Host) ifupAndLook(ctx context.Context, link Link) (Link, error) {
-	if err := h.run(ctx, "ifup", link.Name); err != nil {
-		return link, err
-	}
-	now, _, err := h.link(link.Name)
-	if err == nil && (now.MAC != link.MAC || now.Index != link.Index) {
-		err = errReplaced
-	}
-	return now, err
+// undo leaves nothing of what ifup has begun, also when ctx is over.
+func (h *Host) undo(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ifupLimit)
+	defer cancel()
+	return h.takeDown(ctx, name)
 }
 
 // run is Run with an error that names the command.

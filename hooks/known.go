@@ -15,6 +15,8 @@ type Known struct {
 	// Others are the ENIs other than the primary. One that has had several
 	// names is there under each.
 	Others []facts.ENI
+	// Unmanaged are those that an administrator keeps from ec2net.
+	Unmanaged []facts.MAC
 }
 
 // number is that of the ENI which an interface is now.
@@ -52,15 +54,18 @@ func (k Known) canBeENI(l Link, all []Link) bool {
 		slices.ContainsFunc(all, func(o Link) bool { return o.Device && o.MAC == l.MAC })
 }
 
-// foreign are the ENIs that somebody else has put into a group, which is
-// respected.
+// foreign are the ENIs that are in another group and stay there: somebody else
+// has put them into it, or keeps them from ec2net.
 func (k Known) foreign(all []Link) []Link {
-	return slices.DeleteFunc(k.members(all), func(l Link) bool { return l.Group == 0 || l.Group == k.Base })
+	return slices.DeleteFunc(slices.Clone(all), func(l Link) bool {
+		set := l.Group != 0 && slices.Contains(k.MACs, l.MAC)
+		return l.Group == k.Base || !(set || slices.Contains(k.Unmanaged, l.MAC))
+	})
 }
 
-// known is what is known of the machine's ENIs, those named among them. One that
-// an administrator keeps from ec2net is left out: neither its group nor its routes
-// are touched for the sake of another.
+// known is what is known of the machine's ENIs, those named among them. Neither
+// the group nor the routes of one that an administrator keeps from ec2net are
+// touched for the sake of another.
 func (h *Host) known(also ...facts.ENI) (Known, error) {
 	k := Known{Base: h.Numbers.Base}
 	remembered, err := h.state().all()
@@ -78,6 +83,8 @@ func (h *Host) known(also ...facts.ENI) (Known, error) {
 		var left *UnmanagedError
 		if e.Primary || !errors.As(h.managed(e.Name), &left) {
 			add(e)
+		} else {
+			k.Unmanaged = append(k.Unmanaged, e.MAC)
 		}
 	}
 	for _, e := range also {

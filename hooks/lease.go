@@ -136,7 +136,7 @@ func (h *Host) makeCurrent(ctx context.Context, l Lease) error {
 		}
 		links = nil
 	}
-	e, failure := h.ask(ctx, link, l.patience(remembered), seen)
+	e, failure := h.ask(ctx, link, l.Address, l.patience(remembered), seen)
 	if failure == nil && !e.HasIPv4() && l.Address.IsValid() && !l.Address.IsLinkLocalUnicast() {
 		failure = &AnswerError{link.Name, fmt.Sprintf("no IPv4 address, where %s is leased", l.Address)}
 	}

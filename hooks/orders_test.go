@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -177,6 +178,87 @@ func TestMoved(t *testing.T) {
 	})
 }
 
+// A first answer that was wrong is not believed for ever: the lease bears out the
+// next one.
+func TestWrongAtFirst(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		truth := m.vpc.enis[macs["eth1"]]
+		m.says(macs["eth1"], func(e *facts.ENI) { e.ID, e.IPv4 = "eni-2", addrs("10.0.1.90") })
+		check(t, m.Add(t.Context(), "eth1"))
+		m.vpc.enis[macs["eth1"]] = truth
+		m.address(t, "eth1", "10.0.1.20/24")
+		m.lease(t, "eth1", "BOUND", "10.0.1.20")
+		same(t, "rules", sortedRules(m.rulesNow(t)), sortedRules(readyRules))
+		same(t, "addresses", m.addrsNow(t, "eth1"), []string{"10.0.1.20/24", "10.0.1.21/32"})
+		check(t, m.Add(t.Context(), "eth2"))
+	})
+}
+
+func sortedRules(rules []string) []string { return slices.Sorted(slices.Values(rules)) }
+
+// The lease of the ENI that an address is moved from keeps its rule, and what goes
+// wrong with that ENI is not the other's trouble.
+func TestMovedInTrouble(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		l, err := m.netns.LinkByName("eth1")
+		check(t, err)
+		check(t, m.netns.AddrDel(l, &netlink.Addr{IPNet: toIPNet(netip.MustParsePrefix("10.0.1.20/24"))}))
+		m.address(t, "eth1", "10.0.1.50/24")
+		m.lease(t, "eth1", "BOUND", "10.0.1.50")
+		m.says(macs["eth2"], func(e *facts.ENI) { e.IPv4 = addrs("10.0.1.30", "10.0.1.21") })
+		m.vpc.asked = func() {
+			if m.vpc.asks > 4 { // after eth2's
+				m.vpc.err = errors.New("gone")
+			}
+		}
+		m.vpc.asks = 3
+		check(t, m.Add(t.Context(), "eth2"))
+		if !slices.Contains(m.rulesNow(t), from1001("10.0.1.50")) {
+			t.Errorf("rules %q", m.rulesNow(t))
+		}
+	})
+}
+
+// The group rule waits for an ENI that is kept out of the group.
+func TestUnmanagedAndGroup(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		check(t, m.Add(t.Context(), "eth2"))
+		check(t, m.Remove(t.Context(), "eth2"))
+		m.put(t, "/etc/network/interfaces.d/eth2.cfg", "# EC2SYNC=no\niface eth2 inet dhcp\n")
+		l, err := m.netns.LinkByName("eth2")
+		check(t, err)
+		check(t, m.netns.LinkDel(l))
+		m.plug(t, "eth2", macs["eth2"])
+		ready(t, m)
+		same(t, "rules", m.rulesNow(t), readyRules[1:])
+	})
+}
+
+// iptables that refuses is not taken for done.
+func TestIptablesRefuses(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		run := m.Run
+		m.Run = func(ctx context.Context, program string, args ...string) error {
+			run(ctx, program, args...)
+			if program == "iptables" {
+				return exited(1)
+			}
+			return nil
+		}
+		if err := m.DockerUp(t.Context()); err == nil {
+			t.Error("iptables -A failed, and nobody says so")
+		}
+		check(t, m.DockerDown(t.Context())) // there is nothing to take away
+	})
+}
+
+type exited int
+
+func (e exited) Error() string { return "exited" }
+func (e exited) ExitCode() int { return int(e) }
+
 // What docker needs does not keep an ENI down.
 func TestDockerInTheWay(t *testing.T) {
 	onMachine(t, func(m *machine) {
@@ -270,6 +352,9 @@ func TestCfgRemoved(t *testing.T) {
 		check(t, m.Remove(t.Context(), "eth1"))
 		same(t, "programs", m.ran, []string{"ifdown --force eth1"})
 		same(t, "rules", m.rulesNow(t), nil)
+		if cfg, _ := m.state().cfg("eth1"); cfg != nil {
+			t.Error("the file is back")
+		}
 	})
 }
 

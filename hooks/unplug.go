@@ -50,8 +50,9 @@ func (h *Host) remove(ctx context.Context, name string, ifGone bool) error {
 	if e.Primary || (there && link.MAC == known.Primary) {
 		return &PrimaryError{name}
 	}
+	_, noted := h.state().broughtUp(name)
 	err = h.takeDown(ctx, name)
-	if ifGone && there {
+	if ifGone && there && noted {
 		// The event of the device that has the name now may have come too early.
 		err = errors.Join(err, h.Replay(name))
 	}
@@ -72,7 +73,12 @@ func (h *Host) takeDown(ctx context.Context, name string) error {
 			h.logf(name, "cannot end its connections: %v", err)
 		}
 	}
-	if _, noted := h.state().broughtUp(name); cfg == nil && noted && known {
+	_, noted := h.state().broughtUp(name)
+	lent := cfg == nil && noted && known
+	if owner, _, unread := h.otherStanza(ctx, Link{Name: name}); owner != "" || unread != nil {
+		lent = false // ifupdown goes by that one
+	}
+	if lent {
 		// Somebody has removed the file with which ifupdown took it up, and without
 		// which it takes nothing down.
 		err = h.writeFiles(ctx, e)
@@ -84,6 +90,9 @@ func (h *Host) takeDown(ctx context.Context, name string) error {
 			h.logf(name, "ifdown done")
 		}
 		err = errors.Join(err, down)
+	}
+	if path, unnamed := cfgPath(name); lent && unnamed == nil {
+		err = errors.Join(err, h.Tree.Remove(path))
 	}
 	err = errors.Join(err, h.takeRules(ctx, name, "removed"))
 	if err == nil {

@@ -54,6 +54,7 @@ func functionMap() template.FuncMap {
 	m["repeat"] = repeat
 	m["until"] = until(m["until"].(func(int) []int))
 	m["untilStep"] = untilStep(m["untilStep"].(func(int, int, int) []int))
+	m["seq"] = seq(m["seq"].(func(...int) string))
 	m["printf"] = printf
 	// text/template's own, so that they are bounded like the others.
 	m["print"], m["println"] = fmt.Sprint, fmt.Sprintln

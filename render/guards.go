@@ -77,6 +77,11 @@ func inWords(args []any) []any {
 // some fifty files of the greatest length.
 const maxMade = 64 << 20
 
+// multiply are functions whose result may have the size of one argument times
+// that of another: they are looked at before.
+var multiply = []string{"indent", "nindent", "join", "replace", "regexReplaceAll", "regexReplaceAllLiteral",
+	"mustRegexReplaceAll", "mustRegexReplaceAllLiteral", "wrapWith"}
+
 // bounded wraps functions so that a template comes to its end: text/template
 // cannot be stopped from outside, but stops at a function that returns an
 // error. They do when ctx ends, and when they have made too much, which is
@@ -84,10 +89,23 @@ const maxMade = 64 << 20
 func bounded(ctx context.Context, functions template.FuncMap) template.FuncMap {
 	left := maxMade
 	wrapped := make(template.FuncMap, len(functions))
+	tooMuch := fmt.Errorf("the functions of the template have made more than %d MiB", maxMade>>20)
 	for name, f := range functions {
-		wrapped[name] = checked(f, func(_, results []reflect.Value) error {
+		before := func([]reflect.Value) error { return nil }
+		if slices.Contains(multiply, name) {
+			before = func(args []reflect.Value) error {
+				product := 1
+				for _, a := range args {
+					if product *= factor(a); product > maxMade {
+						return tooMuch
+					}
+				}
+				return nil
+			}
+		}
+		wrapped[name] = checked(f, before, func(_, results []reflect.Value) error {
 			if left -= size(results[0], left); left < 0 {
-				return fmt.Errorf("the functions of the template have made more than %d MiB", maxMade>>20)
+				return tooMuch
 			}
 			return ctx.Err()
 		})
@@ -95,10 +113,24 @@ func bounded(ctx context.Context, functions template.FuncMap) template.FuncMap {
 	return wrapped
 }
 
+// factor is how many times an argument may repeat another: a number that, a text
+// its length, a list the length of all its texts.
+func factor(v reflect.Value) int {
+	if v.Kind() == reflect.Interface {
+		v = v.Elem()
+	}
+	if v.CanInt() {
+		return int(max(1, min(v.Int(), maxMade+1)))
+	}
+	return max(1, size(v, maxMade)-each)
+}
+
+// each is what a value takes besides its text.
+const each = 16
+
 // size is about how many bytes a value takes when it is spelled out: what a dict
 // holds twice counts twice. It stops counting at most.
 func size(v reflect.Value, most int) int {
-	const each = 16
 	if v.Kind() == reflect.Interface {
 		v = v.Elem()
 	}
@@ -122,7 +154,7 @@ func size(v reflect.Value, most int) int {
 // withoutCycles wraps a function that changes a dict: one that holds itself
 // could not be printed, and trying to would end the process.
 func withoutCycles(f any) any {
-	return checked(f, func(args, _ []reflect.Value) error {
+	return checked(f, func([]reflect.Value) error { return nil }, func(args, _ []reflect.Value) error {
 		if holdsItself(args[0], nil) {
 			return errors.New("a dict cannot hold itself")
 		}
@@ -130,20 +162,23 @@ func withoutCycles(f any) any {
 	})
 }
 
-// checked wraps a function of a template so that it fails if check finds
-// something wrong with what it was given and gives.
-func checked(f any, check func(args, results []reflect.Value) error) any {
+// checked wraps a function of a template so that it fails if before finds
+// something wrong with what it is given, or after with what it gives.
+func checked(f any, before func(args []reflect.Value) error, after func(args, results []reflect.Value) error) any {
 	fn := reflect.ValueOf(f)
 	wrapped := func(args []reflect.Value) []reflect.Value {
 		call := fn.Call
 		if fn.Type().IsVariadic() {
 			call = fn.CallSlice
 		}
+		if err := before(args); err != nil {
+			return []reflect.Value{reflect.Zero(fn.Type().Out(0)), reflect.ValueOf(&err).Elem()}
+		}
 		results := call(args)
 		if len(results) == 1 {
 			results = append(results, reflect.Zero(reflect.TypeFor[error]()))
 		}
-		if err := check(args, results); err != nil && results[1].IsNil() {
+		if err := after(args, results); err != nil && results[1].IsNil() {
 			results[1] = reflect.ValueOf(&err).Elem()
 		}
 		return results
@@ -206,5 +241,16 @@ func untilStep(sprigs func(int, int, int) []int) func(int, int, int) ([]int, err
 			return nil, fmt.Errorf("untilStep: more than %d numbers", maxList)
 		}
 		return sprigs(start, stop, step), nil
+	}
+}
+
+func seq(sprigs func(...int) string) func(...int) (string, error) {
+	return func(bounds ...int) (string, error) {
+		for _, b := range bounds {
+			if b > maxList || b < -maxList {
+				return "", fmt.Errorf("seq: a number beyond %d", maxList)
+			}
+		}
+		return sprigs(bounds...), nil
 	}
 }
