@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"maps"
+	"net"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -129,8 +130,10 @@ func (i *Instance) Beyond(tb TB, name, addr, far string) *Place {
 	tb.Cleanup(p.close)
 	err = i.Do(func() error {
 		// The far end is made in its place: udevd is not to see it.
+		// Nor is it to give this end another MAC (systemd.link(5)), which the far
+		// one would not learn of.
 		err := netlink.LinkAdd(&netlink.Veth{
-			LinkAttrs:     netlink.LinkAttrs{Name: name},
+			LinkAttrs:     netlink.LinkAttrs{Name: name, HardwareAddr: net.HardwareAddr{2, 0xbe, 0, 0, 0, name[len(name)-1]}},
 			PeerName:      "far",
 			PeerNamespace: netlink.NsFd(n.fd()),
 		})

@@ -21,7 +21,7 @@ func (e *Error) Error() string {
 	if place == "" {
 		place = e.Template.Name
 	}
-	if !named && !strings.Contains(cause, place) {
+	if !named && (e.File == "" || !strings.Contains(cause, place)) {
 		cause = place + ": " + cause
 	}
 	if e.File == "" {
