@@ -355,7 +355,7 @@ func TestForeignGroup(t *testing.T) {
 		if l, _ := linkNamed(links, "eth0"); l.Group != 42 {
 			t.Errorf("group %d", l.Group)
 		}
-		if log := strings.Join(m.log, "\n"); !strings.Contains(log, "eth0: is in the interface group 42, which somebody else set") {
+		if log := strings.Join(m.log, "\n"); !strings.Contains(log, "eth0: is in the interface group 42, by somebody else's will") {
 			t.Errorf("log:\n%s", log)
 		}
 	})

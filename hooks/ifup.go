@@ -27,28 +27,41 @@ func (h *Host) ifup(ctx context.Context, d device, e facts.ENI) error {
 	if err := h.state().setConfigured(d.link, e.Table); err != nil {
 		return err
 	}
-	for again := false; ; again = true {
-		if err := h.run(ctx, "ifup", e.Name); err != nil {
-			return errors.Join(err, h.undo(ctx, e.Name))
-		}
-		now, _, err := h.link(e.Name)
-		switch {
-		case err != nil:
-			return err // it is gone, or the kernel does not say
-		case now.MAC != d.link.MAC || now.Index != d.link.Index:
-			return errReplaced // what was brought up is taken down by whoever comes next
-		case now.Up:
-			h.logf(e.Name, "ifup done: %s, table %d", e.ID, e.Table)
-			return nil
-		case again:
-			return errors.Join(fmt.Errorf("ifup %s has ended, and left it down", e.Name), h.undo(ctx, e.Name))
-		}
-		// Somebody has taken it down by other means.
+	if counted, err := h.countedAsUp(e.Name); err != nil {
+		return err
+	} else if counted && !d.link.Up {
+		// Then ifup would do nothing.
 		h.logf(e.Name, "is down, and ifupdown counts it as up: taken down by it first")
 		if err := h.run(ctx, "ifdown", "--force", e.Name); err != nil {
 			return err
 		}
 	}
+	if err := h.run(ctx, "ifup", e.Name); err != nil {
+		return errors.Join(err, h.undo(ctx, e.Name))
+	}
+	now, _, err := h.link(e.Name)
+	switch {
+	case err != nil:
+		return err // it is gone, or the kernel does not say
+	case now.MAC != d.link.MAC || now.Index != d.link.Index:
+		return errReplaced // what was brought up is taken down by whoever comes next
+	case !now.Up:
+		h.logf(e.Name, "ifup has left it down")
+	}
+	h.logf(e.Name, "ifup done: %s, table %d", e.ID, e.Table)
+	return nil
+}
+
+// countedAsUp says whether ifupdown counts an interface as up, whoever has taken
+// it down: /run/network/ifstate has its name, and the stanza's.
+func (h *Host) countedAsUp(name string) (bool, error) {
+	state, err := h.Tree.Read("/run/network/ifstate")
+	for line := range strings.Lines(string(state)) {
+		if strings.HasPrefix(line, name+"=") {
+			return true, err
+		}
+	}
+	return false, err
 }
 
 // undo leaves nothing of what ifup has begun, also when ctx is over.
