@@ -2,16 +2,17 @@ package lab
 
 import "time"
 
-// eventWait is how long an instance has for what is to happen. It is looked at
-// every eventPoll, or, where looking is work, for a third of the time: the
+// eventWait is how long an instance has for what is to happen: a DHCP client
+// without an answer gives up after a minute, and ifdown waits for the ifup that
+// waits for it. It is looked at every eventPoll, or, where looking is work, for a third of the time: the
 // instance needs the processor too.
 const (
-	eventWait = 45 * time.Second
+	eventWait = 90 * time.Second
 	eventPoll = 10 * time.Millisecond
 )
 
 // WaitFor waits until something has happened in the instance. If it does not
-// within 45 seconds the test fails, with all there is to see.
+// within 90 seconds the test fails, with all there is to see.
 func (i *Instance) WaitFor(tb TB, what string, done func() bool) {
 	tb.Helper()
 	deadline := time.Now().Add(eventWait)
