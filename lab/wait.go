@@ -4,8 +4,8 @@ import "time"
 
 // eventWait is how long an instance has for what is to happen: a DHCP client
 // without an answer gives up after a minute, and ifdown waits for the ifup that
-// waits for it. It is looked at every eventPoll, or, where looking is work, for a third of the time: the
-// instance needs the processor too.
+// waits for it. It is looked at every eventPoll, or, where looking is work, for a
+// third of the time: the instance needs the processor too.
 const (
 	eventWait = 90 * time.Second
 	eventPoll = 10 * time.Millisecond
