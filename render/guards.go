@@ -74,8 +74,8 @@ func inWords(args []any) []any {
 }
 
 // maxMade bounds what the functions of one rendering may make in all, in bytes:
-// some fifty files of the greatest length.
-const maxMade = 64 << 20
+// some sixteen files of the greatest length.
+const maxMade = 16 << 20
 
 // multiply are functions whose result may have the size of one argument times
 // that of another: they are looked at before.

@@ -143,7 +143,8 @@ func inTime(ctx context.Context, render func(now *atomic.Pointer[Error]) ([]File
 	}()
 	select {
 	case r := <-done:
-		if r.err == nil || ctx.Err() == nil {
+		// What a template was refused for is said, also when it was late.
+		if late := ctx.Err(); late == nil || !errors.Is(r.err, late) {
 			return r.files, r.err
 		}
 	case <-ctx.Done():

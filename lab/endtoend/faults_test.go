@@ -119,7 +119,7 @@ func faults() []fault {
 		ofTemplates("a template that does not parse", "blocks.tmpl", `{{define "rules"}}{{if}}{{end}}`),
 		ofTemplates("a template that does not end", "did not come to its end in time", `{{define "rules"}}{{range 9000000000000000000}}{{end}}{{end}}`),
 		ofTemplates("a template that writes without end", "the output is longer than", "{{define \"rules\"}}{{range 9000000000000000000}}# x\n{{end}}{{end}}"),
-		ofTemplates("a template that takes all the memory", "have made more than 64 MiB", `{{define "rules"}}{{$x := repeat 1000 "x"}}{{range 100}}{{$x = print $x $x}}{{end}}{{end}}`),
+		ofTemplates("a template that takes all the memory", "have made more than 16 MiB", `{{define "rules"}}{{$x := repeat 1000 "x"}}{{range 100}}{{$x = print $x $x}}{{end}}{{end}}`),
 
 		ofIfup("`ifup` fails", "ifup eth", `printf '#!/bin/sh\necho broken >&2; exit 1\n' >/usr/sbin/ifup; chmod 755 /usr/sbin/ifup`),
 		ofIfup("`ifup` is missing", "there is no ifup: is ifupdown installed?", ":"),
