@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -178,5 +179,90 @@ func TestWayToIMDS(t *testing.T) {
 		m.address(t, bridge, "169.254.169.1/24")
 		check(t, m.netns.LinkSetHardwareAddr(l, primaryMAC[:]))
 		check(t, CheckWay(m.Kernel, imds))
+	})
+}
+
+// An answer about another ENI counts as none.
+func TestNotBelieved(t *testing.T) {
+	t.Run("another's content", func(t *testing.T) {
+		onMachine(t, func(m *machine) {
+			ready(t, m)
+			before := m.file(t, factsPath("eth1"))
+			for _, change := range []func(*facts.ENI){
+				func(e *facts.ENI) { e.ID, e.IPv4 = "eni-2", addrs("10.0.1.30") },
+				func(e *facts.ENI) { e.Primary, e.DeviceNumber, e.PrimaryMAC = true, 0, e.MAC },
+				func(e *facts.ENI) { e.IPv4, e.Subnet = nil, netip.Prefix{} },
+			} {
+				truth := m.vpc.enis[macs["eth1"]]
+				m.says(macs["eth1"], change)
+				m.log = nil
+				m.lease(t, "eth1", "RENEW", "10.0.1.20")
+				same(t, "rules", m.rulesNow(t), readyRules)
+				same(t, "addresses", m.addrsNow(t, "eth1"), []string{"10.0.1.20/24", "10.0.1.21/32"})
+				if m.file(t, factsPath("eth1")) != before || !strings.Contains(m.logged(), "not believed") {
+					t.Errorf("log:\n%s", m.logged())
+				}
+				m.vpc.enis[macs["eth1"]] = truth
+			}
+		})
+	})
+	t.Run("a new ENI with a known id", func(t *testing.T) {
+		onMachine(t, func(m *machine) {
+			ready(t, m)
+			truth := m.vpc.enis[macs["eth2"]]
+			m.says(macs["eth2"], func(e *facts.ENI) { e.ID = "eni-1" })
+			m.vpc.asked = func() {
+				if m.vpc.asks > 3 { // the first is of eth1's lease
+					m.vpc.enis[macs["eth2"]] = truth
+				}
+			}
+			check(t, m.Add(t.Context(), "eth2"))
+		})
+	})
+}
+
+// A first answer that was wrong is not believed for ever: the lease bears out the
+// next one.
+func TestWrongAtFirst(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		truth := m.vpc.enis[macs["eth1"]]
+		m.says(macs["eth1"], func(e *facts.ENI) { e.ID, e.IPv4 = "eni-2", addrs("10.0.1.90") })
+		check(t, m.Add(t.Context(), "eth1"))
+		m.vpc.enis[macs["eth1"]] = truth
+		m.address(t, "eth1", "10.0.1.20/24")
+		m.lease(t, "eth1", "BOUND", "10.0.1.20")
+		same(t, "rules", sortedRules(m.rulesNow(t)), sortedRules(readyRules))
+		same(t, "addresses", m.addrsNow(t, "eth1"), []string{"10.0.1.20/24", "10.0.1.21/32"})
+		check(t, m.Add(t.Context(), "eth2"))
+	})
+}
+
+func sortedRules(rules []string) []string { return slices.Sorted(slices.Values(rules)) }
+
+// A container's own veth may have the way to IMDS.
+func TestWayByVeth(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		m.IMDS = netip.MustParseAddr("169.254.169.254")
+		addVeth(t, m.netns, "ve-x", facts.MAC{2, 0, 0, 9, 9, 9})
+		peer, err := m.netns.LinkByName("p-ve-x")
+		check(t, err)
+		check(t, m.netns.LinkSetUp(peer))
+		m.address(t, "ve-x", "169.254.10.1/16")
+		var way *WayError
+		if err := m.checkWay(nil); !errors.As(err, &way) || way.By != "ve-x" {
+			t.Errorf("way: %v", err)
+		}
+		l, err := m.netns.LinkByName("ve-x")
+		check(t, err)
+		if udevCounts(&netlink.LinkAttrs{Index: l.Attrs().Index + 1<<20}) {
+			t.Error("udev has never heard of it")
+		}
+		start := time.Now()
+		m.lease(t, "eth1", "RENEW", "10.0.1.20")
+		if time.Since(start) > leaseIMDS {
+			t.Error("waited")
+		}
+		same(t, "rules", m.rulesNow(t), readyRules)
 	})
 }

@@ -177,3 +177,102 @@ func TestSourced(t *testing.T) {
 		check(t, m.checkSourced("eth1"))
 	})
 }
+
+// A stanza that an administrator has written under the name of ec2net's file is
+// the administrator's; a template need not say what it makes.
+func TestOwnStanza(t *testing.T) {
+	const own = "# mine\nauto eth1\niface eth1 inet static\n  address 10.0.1.20/24\n"
+	onMachine(t, func(m *machine) {
+		m.put(t, "/etc/network/interfaces.d/eth1.cfg", own)
+		m.address(t, "eth1", "10.0.1.20/24")
+		var guest *GuestError
+		if err := m.Add(t.Context(), "eth1"); !errors.As(err, &guest) {
+			t.Errorf("add: %v", err)
+		}
+		m.lease(t, "eth1", "RENEW", "10.0.1.20")
+		check(t, m.Remove(t.Context(), "eth1"))
+		same(t, "rules", m.rulesNow(t), nil)
+		same(t, "programs", m.ran, nil)
+		if m.file(t, "/etc/network/interfaces.d/eth1.cfg") != own {
+			t.Error("the file is another")
+		}
+	})
+	onMachine(t, func(m *machine) {
+		templates, err := render.Load(fakeOverrides{"ethN.cfg.tmpl": "iface {{.Name}} inet dhcp\n"})
+		check(t, err)
+		m.Templates = templates
+		ready(t, m)
+		check(t, m.Tree.Remove(factsPath("eth1")))
+		m.ran = nil
+		check(t, m.Remove(t.Context(), "eth1"))
+		check(t, m.Add(t.Context(), "eth1"))
+		same(t, "programs", m.ran, []string{"ifdown --force eth1", "ifup eth1"})
+	})
+}
+
+type fakeOverrides map[string]string
+
+func (f fakeOverrides) Names() (names []string, err error) {
+	for name := range f {
+		names = append(names, name)
+	}
+	return names, nil
+}
+
+func (f fakeOverrides) Read(name string) ([]byte, error) { return []byte(f[name]), nil }
+func (f fakeOverrides) Path(name string) string          { return "/overrides/" + name }
+
+// Somebody takes the interface while IMDS is waited for.
+func TestTakenMeanwhile(t *testing.T) {
+	for path, text := range map[string]string{
+		"/etc/network/interfaces.d/eth1.cfg": "# EC2SYNC=no\niface eth1 inet dhcp\n",
+		"/etc/network/interfaces.d/lan.cfg":  "iface eth1 inet dhcp\n",
+	} {
+		onMachine(t, func(m *machine) {
+			m.vpc.asked = func() { m.put(t, path, text) }
+			var left *UnmanagedError
+			var guest *GuestError
+			if err := m.Add(t.Context(), "eth1"); !errors.As(err, &left) && !errors.As(err, &guest) {
+				t.Errorf("%s: %v", path, err)
+			}
+			same(t, "programs", m.ran, nil)
+			if m.file(t, path) != text {
+				t.Errorf("%s is another", path)
+			}
+		})
+	}
+}
+
+// What an administrator keeps from ec2net is not touched for another ENI's sake.
+func TestUnmanagedByOthers(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		check(t, m.Add(t.Context(), "eth2"))
+		m.put(t, "/etc/network/interfaces.d/eth2.cfg", "# EC2SYNC=no\niface eth2 inet dhcp\n")
+		l, err := m.netns.LinkByName("eth2")
+		check(t, err)
+		check(t, m.netns.LinkDel(l))
+		m.plug(t, "eth2", macs["eth2"])
+		m.address(t, "eth2", "10.0.0.30/24") // the primary's subnet
+		m.log = nil
+		m.lease(t, "eth1", "RENEW", "10.0.1.20")
+		if strings.Contains(m.logged(), "eth2") {
+			t.Errorf("log:\n%s", m.logged())
+		}
+	})
+}
+
+// The group rule waits for an ENI that is kept out of the group.
+func TestUnmanagedAndGroup(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		check(t, m.Add(t.Context(), "eth2"))
+		check(t, m.Remove(t.Context(), "eth2"))
+		m.put(t, "/etc/network/interfaces.d/eth2.cfg", "# EC2SYNC=no\niface eth2 inet dhcp\n")
+		l, err := m.netns.LinkByName("eth2")
+		check(t, err)
+		check(t, m.netns.LinkDel(l))
+		m.plug(t, "eth2", macs["eth2"])
+		ready(t, m)
+		same(t, "rules", m.rulesNow(t), readyRules[1:])
+	})
+}

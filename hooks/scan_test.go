@@ -2,8 +2,13 @@ package hooks
 
 import (
 	"errors"
+	"net/netip"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"ec2net/facts"
 )
 
 // Scan has udev add what is attached and not configured, and nothing else.
@@ -50,4 +55,37 @@ func TestScan(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	})
+}
+
+// The lease of the primary leads to a scan, whatever else goes wrong.
+func TestScanAfterTrouble(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		check(t, m.Add(t.Context(), "eth1"))
+		check(t, m.Tree.Remove(configuredPath("eth1")))
+		m.lease(t, "eth0", "BOUND", "10.0.0.10")
+		for what, spoil := range map[string]func(){
+			"an address is refused": func() {
+				m.says(primaryMAC, func(e *facts.ENI) { e.IPv4 = addrs("10.0.0.10", "10.0.0.11") })
+				m.Kernel = noAddr{m.Kernel}
+			},
+			"no facts of its own": func() {
+				check(t, m.Tree.Remove(factsPath("eth0")))
+				m.vpc.err = errors.New("gone")
+			},
+		} {
+			spoil()
+			m.added = nil
+			m.OnLease(t.Context(), Lease{"eth0", "BOUND", netip.MustParseAddr("10.0.0.10")})
+			same(t, what+": asked udev to add", m.added, []string{"eth1"})
+		}
+	})
+}
+
+type noAddr struct{ Kernel }
+
+func (k noAddr) Apply(c Change) error {
+	if _, ok := c.(changeAddr); ok {
+		return unix.ENOBUFS
+	}
+	return k.Kernel.Apply(c)
 }

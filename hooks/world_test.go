@@ -426,3 +426,11 @@ func (w *world) grouped(t *testing.T) (wrong []string) {
 	}
 	return wrong
 }
+
+func (m *machine) logged() string { return strings.Join(m.log, "\n") }
+
+func (m *machine) says(mac facts.MAC, change func(*facts.ENI)) {
+	e := m.vpc.enis[mac].Clone()
+	change(&e)
+	m.vpc.enis[mac] = e
+}

@@ -1,0 +1,63 @@
+package hooks
+
+import (
+	"context"
+	"testing"
+
+	"ec2net/facts"
+)
+
+// A note that says nothing takes nothing down.
+func TestNoteDamaged(t *testing.T) {
+	for _, text := range []string{"", "\x00\x00", "02:00:00:00:01:20"} {
+		onMachine(t, func(m *machine) {
+			ready(t, m)
+			check(t, m.Tree.Remove(configuredPath("eth1")))
+			m.put(t, configuredPath("eth1"), text)
+			m.ran = nil
+			check(t, m.Add(t.Context(), "eth1"))
+			same(t, "programs", m.ran, []string{"ifup eth1"})
+			same(t, "rules", m.rulesNow(t), readyRules)
+		})
+	}
+}
+
+// To ifupdown an interface is up that somebody has taken down without it.
+func TestCountedAsUp(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		m.put(t, "/run/network/ifstate", "lo=lo\neth1=eth1\n")
+		l, err := m.netns.LinkByName("eth1")
+		check(t, err)
+		check(t, m.netns.LinkSetDown(l))
+		m.ran = nil
+		check(t, m.Add(t.Context(), "eth1"))
+		same(t, "programs", m.ran, []string{"ifdown --force eth1", "ifup eth1"})
+	})
+}
+
+// Another device gets the name while ifup runs for the first.
+func TestReplacedDuringIfup(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		other := facts.MAC{2, 0, 0, 0, 7, 7}
+		e := m.vpc.enis[macs["eth1"]].Clone()
+		e.MAC, e.ID, e.IPv4 = other, "eni-7", addrs("10.0.1.70")
+		m.vpc.enis[other] = e
+		run, once := m.Run, false
+		m.Run = func(ctx context.Context, program string, args ...string) error {
+			if err := run(ctx, program, args...); err != nil || program != "ifup" || once {
+				return err
+			}
+			once = true
+			l, err := m.netns.LinkByName("eth1")
+			check(t, err)
+			check(t, m.netns.LinkDel(l))
+			m.plug(t, "eth1", other)
+			return nil
+		}
+		check(t, m.Add(t.Context(), "eth1"))
+		check(t, m.RemoveIfGone(t.Context(), "eth1")) // the first one's event
+		same(t, "programs", m.ran, []string{"ifup eth1", "ifdown --force eth1", "ifup eth1"})
+		same(t, "rules", m.rulesNow(t), []string{group999, from1001("10.0.1.70"), mark1001})
+	})
+}

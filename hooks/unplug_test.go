@@ -1,0 +1,35 @@
+package hooks
+
+import (
+	"testing"
+
+	"ec2net/facts"
+)
+
+// The cfg file is gone, and ifdown takes nothing down without it.
+func TestCfgRemoved(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		check(t, m.Tree.Remove("/etc/network/interfaces.d/eth1.cfg"))
+		m.ran = nil
+		check(t, m.Remove(t.Context(), "eth1"))
+		same(t, "programs", m.ran, []string{"ifdown --force eth1"})
+		same(t, "rules", m.rulesNow(t), nil)
+		if cfg, _ := m.state().cfg("eth1"); cfg != nil {
+			t.Error("the file is back")
+		}
+	})
+}
+
+// The event of the device that has the name now may have come too early.
+func TestRemovedAfterReplaced(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		l, err := m.netns.LinkByName("eth1")
+		check(t, err)
+		check(t, m.netns.LinkDel(l))
+		m.plug(t, "eth1", facts.MAC{2, 0, 0, 0, 7, 7})
+		check(t, m.RemoveIfGone(t.Context(), "eth1"))
+		same(t, "asked udev to add", m.added, []string{"eth1"})
+	})
+}
