@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/big"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"text/template"
 
@@ -65,6 +67,18 @@ func functionMap() template.FuncMap {
 	m["nthAddr"] = nthAddr
 	m["prefixHas"] = prefixHas
 	return m
+}
+
+// mentioned are the functions whose names stand anywhere in texts. What the texts
+// call is among them.
+func mentioned(texts ...string) template.FuncMap {
+	found := make(template.FuncMap)
+	for name, f := range functions() {
+		if slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(text, name) }) {
+			found[name] = f
+		}
+	}
+	return found
 }
 
 // hex spells a number as ip rule and iptables do: hex 1001 is 0x3e9.

@@ -65,20 +65,20 @@ type Templates struct {
 type parsed struct {
 	tmpl *template.Template
 	from Source
-	// functions says that it may call more than text/template's own.
-	functions bool
+	// functions are those that it may call besides text/template's own.
+	functions template.FuncMap
 }
 
 // ready gives the template as it is to be executed, once, until ctx ends.
 func (p parsed) ready(ctx context.Context) (*template.Template, error) {
-	if !p.functions {
+	if len(p.functions) == 0 {
 		return p.tmpl, nil
 	}
 	tmpl, err := p.tmpl.Clone()
 	if err != nil {
 		return nil, err
 	}
-	return tmpl.Funcs(bounded(ctx, functions())), nil
+	return tmpl.Funcs(bounded(ctx, p.functions)), nil
 }
 
 // Load finds which templates there are. o may be nil: only the built-in ones.
@@ -145,8 +145,8 @@ func (t *Templates) lookup(k kind, iface string) (parsed, error) {
 	if name == "" {
 		name = from.Name
 	}
-	functions := from.Path != "" || t.blocks != nil
-	set, err := emptySet(functions)
+	overridden := from.Path != "" || t.blocks != nil
+	set, err := emptySet(overridden)
 	if err != nil {
 		return fail(err)
 	}
@@ -163,7 +163,10 @@ func (t *Templates) lookup(k kind, iface string) (parsed, error) {
 			from.Blocks = t.overrides.Path(BlocksFile)
 		}
 	}
-	p := parsed{tmpl, from, functions}
+	p := parsed{tmpl: tmpl, from: from}
+	if overridden {
+		p.functions = mentioned(string(text), string(t.blocks))
+	}
 	t.parsed[from.Name] = p
 	return p, nil
 }
