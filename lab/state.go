@@ -27,7 +27,7 @@ var sections = []section{
 	{"iptables-legacy", "iptables-legacy-save", nil},
 	{"ip6tables-legacy", "ip6tables-legacy-save", nil},
 	// The script that asks is a session of its own; udevd's workers come and go.
-	{"processes", `ps -e -o sid=,pid=,args= | awk -v me=$$ '$1 != me && $2 != 1 && !/\(udev-worker\)|sleep 1000000/ { $1 = $2 = ""; print substr($0, 3) }'`, slices.Sort[[]string]},
+	{"processes", `ps -e -o sid=,pid=,stat=,args= | awk -v me=$$ '$1 != me && $2 != 1 && $3 !~ "^Z" && !/\(udev-worker\)|sleep 1000000/ { $1 = $2 = $3 = ""; print substr($0, 4) }'`, slices.Sort[[]string]},
 }
 
 // What changes although nothing has changed, or differs between interfaces

@@ -42,6 +42,6 @@ hook() { env reason="$1" interface=eth1 new_ip_address=10.0.0.20 dash -ec '. /us
 	lacks(t, i.State(t), "proto 236")
 
 	eth1.Detach(t)
-	i.WaitSh(t, "! test -e /run/ec2net/eth1.up")
+	waitDown(t, i, "eth1")
 	sameState(t, "unplugged", before, i.State(t))
 }

@@ -19,7 +19,7 @@ func TestDockerVPN(t *testing.T) {
 	dockerFinish(t, i)
 	c := echo(t, i, "c80", 80)
 	eth1.Attach(t, "eth1")
-	settled(t, i, "eth1")
+	waitUp(t, i, "eth1")
 	far := i.Beyond(t, "vpn0", "192.0.2.1/30", "192.0.2.2/30")
 	far.Echo(t, 7)
 	reached := func(from, want string, by *lab.Place) {
@@ -85,7 +85,7 @@ count FORWARD -i eth1 -o docker0 -m mark --mark 0x203e9 -m comment --comment in-
 `)
 			dockerFinish(t, i)
 			eth1.Attach(t, "eth1")
-			settled(t, i, "eth1")
+			waitUp(t, i, "eth1")
 			c := echo(t, i, "c80", 80)
 			v.Client.Echo(t, 7)
 			for _, ask := range []func(string) error{c.TCP, c.UDP} {
@@ -129,8 +129,8 @@ func TestDockerNever(t *testing.T) {
 	i := boot(t, v, lab.Setup{Systemd: true, Prepare: "systemctl -q enable ec2net-scan.service ec2net-docker.service"})
 	i.WaitRunning(t)
 	eth1.Attach(t, "eth1")
-	settled(t, i, "eth1")
-	i.Sh(t, "! pgrep -af '[e]c2net'")
+	waitUp(t, i, "eth1")
+	i.WaitSh(t, "! pgrep -f '[e]c2net'")
 	// How long networking has taken at boot, in milliseconds.
 	took := func() int {
 		t.Helper()
@@ -145,7 +145,7 @@ echo $(( ($(show ActiveEnter) - $(show InactiveExit)) / 1000 ))`)
 		return n
 	}
 	i.Reboot(t)
-	settled(t, i, "eth1")
+	waitUp(t, i, "eth1")
 	i.WaitSh(t, "! pgrep -f '[e]c2net'")
 	with := took()
 	noneFailed(t, i)

@@ -38,7 +38,7 @@ func TestDockerRestart(t *testing.T) {
 	i := boot(t, v, lab.Setup{Docker: true, Systemd: true, Prepare: "systemctl -q enable ec2net-scan.service ec2net-docker.service"})
 	i.WaitRunning(t)
 	eth1.Attach(t, "eth1")
-	settled(t, i, "eth1")
+	waitUp(t, i, "eth1")
 	i.StartDocker(t)
 	i.WaitSh(t, "systemctl is-active ec2net-docker.service")
 	c := echo(t, i, "c80", 80, "--restart=always")
@@ -72,7 +72,7 @@ func TestDockerRestart(t *testing.T) {
 	i.Sh(t, "systemctl -q enable docker.service")
 	i.Reboot(t)
 	i.WaitRunning(t)
-	settled(t, i, "eth1")
+	waitUp(t, i, "eth1")
 	v.ResetCounters(t)
 	again("booted again")
 
@@ -89,7 +89,7 @@ func TestDockerLater(t *testing.T) {
 	eth1 := v.AddENI(t, "10.0.1.20", "10.0.1.21")
 	i := boot(t, v, lab.Setup{Docker: true})
 	eth1.Attach(t, "eth1")
-	settled(t, i, "eth1")
+	waitUp(t, i, "eth1")
 	i.StartDocker(t)
 	i.WaitSh(t, "ip route show table 1001 | grep -q 'dev docker0'")
 	i.WaitSh(t, "! pgrep -f '[e]c2net docker'")
@@ -113,7 +113,7 @@ func TestDockerTraceless(t *testing.T) {
 	before := i.State(t)
 	dockerFinish(t, i)
 	eth1.Attach(t, "eth1")
-	settled(t, i, "eth1")
+	waitUp(t, i, "eth1")
 	answersAt(t, v, "80", "10.0.0.10", "10.0.0.20", "10.0.0.21")
 	with := i.State(t)
 
@@ -133,15 +133,15 @@ func TestDockerTraceless(t *testing.T) {
 
 	i.Sh(t, "ec2net docker down; ec2net docker down")
 	eth1.Detach(t)
-	i.WaitSh(t, "! test -e /run/ec2net/eth1.up")
+	waitDown(t, i, "eth1")
 	sameState(t, "docker down and eth1 unplugged", before, i.State(t))
 	eth1.Attach(t, "eth1")
-	settled(t, i, "eth1")
+	waitUp(t, i, "eth1")
 	dockerFinish(t, i)
 	v.ResetCounters(t)
 	answersAt(t, v, "80", "10.0.0.10", "10.0.0.20", "10.0.0.21")
 	eth1.Detach(t)
-	i.WaitSh(t, "! test -e /run/ec2net/eth1.up")
+	waitDown(t, i, "eth1")
 	i.Sh(t, "ec2net docker down")
 	sameState(t, "eth1 unplugged and docker down", before, i.State(t))
 }
@@ -161,7 +161,7 @@ func TestDockerFirewall(t *testing.T) {
 	echo(t, i, "c80", 80)
 	dockerFinish(t, i)
 	eth1.Attach(t, "eth1")
-	settled(t, i, "eth1")
+	waitUp(t, i, "eth1")
 	answersAt(t, v, "80", "10.0.0.10", "10.0.0.20", "10.0.0.21")
 	before := i.Sh(t, ours)
 
@@ -252,8 +252,8 @@ func TestDockerUnplug(t *testing.T) {
 	c := echo(t, i, "c80", 80, "-p", "90:9")
 	pour(t, c, "9")
 	eth1.Attach(t, "eth1")
-	settled(t, i, "eth1")
-	settled(t, i, "eth2")
+	waitUp(t, i, "eth1")
+	waitUp(t, i, "eth2")
 	var others []*download
 	for _, a := range []string{"10.0.0.10", "10.0.1.30"} {
 		others = append(others, begin(t, v.Client, a+":90"))
@@ -273,7 +273,7 @@ func TestDockerUnplug(t *testing.T) {
 			t.Errorf("with eth1 gone nothing more comes from %s", d.addr)
 		}
 	}
-	i.WaitSh(t, "! test -e /run/ec2net/eth1.up")
+	waitDown(t, i, "eth1")
 	for _, d := range others {
 		if !d.flows() {
 			t.Errorf("eth1 taken down, nothing more comes from %s", d.addr)
@@ -284,7 +284,7 @@ func TestDockerUnplug(t *testing.T) {
 		t.Errorf("dropped:\n%s", d)
 	}
 	eth1.Attach(t, "eth1")
-	settled(t, i, "eth1")
+	waitUp(t, i, "eth1")
 	v.ResetCounters(t)
 	answersAt(t, v, "80", "10.0.0.10", "10.0.0.20", "10.0.0.21", "10.0.1.30")
 }

@@ -83,7 +83,7 @@ func stage(t *testing.T, eth1 []string, backend string, on, primary bool) *scene
 	s.run(t, "--network=before")
 	e.Attach(t, "eth1")
 	if on {
-		settled(t, s.i, "eth1")
+		waitUp(t, s.i, "eth1")
 	} else {
 		s.i.WriteFile(t, "/etc/network/interfaces.d/off.cfg", "iface eth1 inet dhcp\n    metric 1001\n")
 		s.i.Sh(t, "ifup eth1; ip addr add "+eth1[1]+"/24 dev eth1")
@@ -104,14 +104,6 @@ func (s *scene) run(t *testing.T, more ...string) {
 	t.Helper()
 	port := networks[len(s.containers)].port
 	s.containers = append(s.containers, echo(t, s.i, fmt.Sprintf("c%d", port), port, more...))
-}
-
-// settled waits until ec2net has brought an ENI up and is through with it: the
-// marks of containers' answers come after all else.
-func settled(t *testing.T, i *lab.Instance, name string) {
-	t.Helper()
-	waitUp(t, i, name)
-	i.WaitSh(t, "! pgrep -f '[e]c2net.hotplug'")
 }
 
 // dockerFinish does what the job of that name does, when docker has started.

@@ -84,13 +84,23 @@ func answers(t *testing.T, v *lab.VPC, places []*lab.Place, addrs ...string) {
 	}
 }
 
-// waitUp waits until ec2net has brought an interface up: it holds the lock of
-// the interface until it has.
+// handled is a condition of shells: what udev has had started has ended.
+const handled = " && ! pgrep -r D,R,S,T -f '[e]c2net.hotplug' >/dev/null"
+
+// waitUp waits until ec2net has brought an interface up, for which it holds the
+// lock of the interface, and is through with what comes after: marks of
+// containers' answers.
 func waitUp(t *testing.T, i *lab.Instance, name string) {
 	t.Helper()
 	i.WaitSh(t, strings.ReplaceAll(`
 cd /sys/class/net/eth1
-grep -q "^$(cat address) $(cat ifindex) " /run/ec2net/eth1.up && flock -n /run/ec2net/eth1.lock true`, "eth1", name))
+grep -q "^$(cat address) $(cat ifindex) " /run/ec2net/eth1.up && flock -n /run/ec2net/eth1.lock true`, "eth1", name)+handled)
+}
+
+// waitDown waits until ec2net has taken an interface down.
+func waitDown(t *testing.T, i *lab.Instance, name string) {
+	t.Helper()
+	i.WaitSh(t, "! test -e /run/ec2net/"+name+".up"+handled)
 }
 
 // lacks wants none of the words in the state.

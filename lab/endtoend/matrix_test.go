@@ -265,7 +265,7 @@ func has(files map[string]string, name, text string) bool {
 func (m *faulty) left(t *testing.T) (wrong []string) {
 	t.Helper()
 	script := `
-pgrep -l '^ec2net' || :
+pgrep -r D,R,S,T -l '^ec2net' || :
 for lock in /run/ec2net/*.lock; do flock -n $lock true || echo $lock is held; done
 mkdir -p /tmp/rendered
 find /etc/network/interfaces.d /var/lib/ec2net /run/ec2net /tmp/rendered -name '.?*' 

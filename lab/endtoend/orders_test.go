@@ -49,7 +49,7 @@ func TestBehindIfupdown(t *testing.T) {
 	lacks(t, i.State(t), "1001", "10.0.0.20/24", "dhclient.eth1")
 	i.Sh(t, "ec2net up eth1; rm /etc/network/interfaces.d/eth1.cfg")
 	eth1.Detach(t)
-	i.WaitSh(t, "! test -e /run/ec2net/eth1.up && flock -n /run/ec2net/eth1.lock true")
+	waitDown(t, i, "eth1")
 	sameState(t, "unplugged without a cfg file", before, i.State(t))
 	if n := clients(t, i, "eth1"); n != 0 {
 		t.Errorf("%d DHCP clients are left", n)

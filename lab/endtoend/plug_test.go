@@ -32,10 +32,7 @@ func TestPlug(t *testing.T) {
 		}
 		sameState(t, fmt.Sprintf("plugged in, round %d", n), first, state)
 		eth1.Detach(t)
-		i.WaitFor(t, "nothing of eth1", func() bool {
-			_, up := i.ReadFile(t, "/run/ec2net/eth1.up")
-			return !up
-		})
+		waitDown(t, i, "eth1")
 		sameState(t, fmt.Sprintf("unplugged, round %d", n), before, i.State(t))
 		if _, ok := i.ReadFile(t, "/etc/network/interfaces.d/eth1.cfg"); !ok {
 			t.Error("the cfg is gone")
@@ -130,7 +127,7 @@ func TestThree(t *testing.T) {
 			flows("with eth3 plugged in")
 			answers(t, v, places, "10.0.1.40", "10.0.1.41", "10.0.1.30")
 			eth3.Detach(t)
-			i.WaitSh(t, "! test -e /run/ec2net/eth3.up")
+			waitDown(t, i, "eth3")
 			flows("with eth3 unplugged")
 			sameState(t, "eth3 plugged and unplugged", state, i.State(t))
 			answers(t, v, places, "10.0.0.10", "10.0.0.11", "10.0.0.20", "10.0.0.21", "10.0.1.30", "10.0.1.31")
