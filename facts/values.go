@@ -70,8 +70,9 @@ const maxName = 15
 
 // notENIs are names that mean something else: lo is the loopback, all and
 // default stand for every interface in /proc/sys/net/ipv4/conf, and ethN for
-// every ENI in the names of templates, as docker does for none.
-var notENIs = []string{"lo", "all", "default", "ethN", "docker"}
+// every ENI in the names of templates, as docker does for none; kernel is the
+// name of the lock for what all ENIs share.
+var notENIs = []string{"lo", "all", "default", "ethN", "docker", "kernel"}
 
 // CheckName says whether name can be that of an interface which ec2net
 // configures. The kernel allows more characters than these; but the name

@@ -70,6 +70,24 @@ func (h *Host) lastFacts(l Link) (facts.ENI, bool, error) {
 	return e, true, nil
 }
 
+// factsElsewhere are those that IMDS gave last for this device when it had another
+// name, with the numbers of the one that it has now; nil if there are none.
+func (h *Host) factsElsewhere(l Link) *facts.ENI {
+	all, err := h.state().all()
+	if err != nil || !facts.NumberedByName(l.Name) {
+		return nil
+	}
+	for _, e := range all {
+		if e.MAC != l.MAC || e.Primary {
+			continue
+		}
+		if e, err := facts.Renamed(e, l.Name, h.Numbers); err == nil {
+			return &e
+		}
+	}
+	return nil
+}
+
 // ask asks IMDS once, if the way there is IMDS's, and if it is believed.
 // seen is what the kernel said a moment ago, if it was asked.
 // lease is the address that the DHCP server gave the device, if it is known.
@@ -136,7 +154,9 @@ func (h *Host) askUntilComplete(ctx context.Context, link Link) (facts.ENI, erro
 	defer cancel()
 	for wait := pause; ; wait = min(2*wait, longestPause) {
 		e, err := h.ask(ctx, link, netip.Addr{}, oneIMDS, nil)
-		if err == nil || after(err, false, true) != askAgain {
+		// That there are IPv6 addresses alone may be so, or not be all yet.
+		whole := err == nil && (e.Primary || e.HasIPv4())
+		if whole || (err != nil && after(err, false, true) != askAgain) {
 			return e, err
 		}
 		select {

@@ -266,3 +266,36 @@ func TestWayByVeth(t *testing.T) {
 		same(t, "rules", m.rulesNow(t), readyRules)
 	})
 }
+
+// A dual-stack ENI is attached, and IMDS knows its IPv6 address first.
+func TestIPv6First(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		whole := m.vpc.enis[macs["eth1"]].Clone()
+		whole.IPv6, whole.IPv6Subnets = addrs("2001:db8::20"), []netip.Prefix{netip.MustParsePrefix("2001:db8::/64")}
+		part := whole.Clone()
+		part.IPv4, part.Subnet = nil, netip.Prefix{}
+		m.vpc.enis[macs["eth1"]] = part
+		time.AfterFunc(300*time.Millisecond, func() {
+			m.vpc.mu.Lock()
+			defer m.vpc.mu.Unlock()
+			m.vpc.enis[macs["eth1"]] = whole
+		})
+		check(t, m.Add(t.Context(), "eth1"))
+		same(t, "programs", m.ran, []string{"ifup eth1"})
+	})
+}
+
+// An ENI has another name after a reboot, and IMDS is switched off.
+func TestRenamedWithoutIMDS(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		check(t, m.Remove(t.Context(), "eth1"))
+		l, err := m.netns.LinkByName("eth1")
+		check(t, err)
+		check(t, m.netns.LinkSetDown(l))
+		check(t, m.netns.LinkSetName(l, "eth3"))
+		m.vpc.err, m.ran = imdsSays(403), nil
+		check(t, m.Add(t.Context(), "eth3"))
+		same(t, "programs", m.ran, []string{"ifup eth3"})
+	})
+}

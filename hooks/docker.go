@@ -219,13 +219,15 @@ func (h *Host) up() ([]facts.ENI, error) {
 		hasRules := func(k KernelRule) bool {
 			return k.Priority == e.Table && k.Table == e.Table && k.Protocol == render.RuleProtocol
 		}
-		return !e.Routed || !ok || l.MAC != e.MAC ||
+		var left *UnmanagedError
+		return !e.Routed || !ok || l.MAC != e.MAC || errors.As(h.managed(e.Name), &left) ||
 			!(e.Primary || s.configured(l) || (l.Up && slices.ContainsFunc(rules, hasRules)))
 	})
 	noted, err := s.noted()
 	for name, note := range noted {
 		l, ok := linkNamed(links, name)
-		if !ok || !note.of(l) || slices.ContainsFunc(up, func(e facts.ENI) bool { return e.Name == name }) {
+		var left *UnmanagedError
+		if !ok || !note.of(l) || errors.As(h.managed(name), &left) || slices.ContainsFunc(up, func(e facts.ENI) bool { return e.Name == name }) {
 			continue
 		}
 		e := facts.ENI{Name: name, MAC: l.MAC, Table: note.table, Priority: note.table, Metric: note.table,

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vishvananda/netlink"
+
 	"ec2net/facts"
 	"ec2net/render"
 )
@@ -81,4 +83,22 @@ func TestDockerKeepsMarks(t *testing.T) {
 			})
 		})
 	}
+}
+
+// docker comes up: an ENI that is an administrator's by now is none of ec2net's.
+func TestDockerUnmanaged(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		m.Unmanaged = Patterns{"eth1"}
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = "docker0"
+		check(t, m.netns.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}))
+		m.address(t, "docker0", "172.17.0.1/16")
+		check(t, m.DockerUp(t.Context()))
+		for _, r := range m.log {
+			if strings.HasPrefix(r, "eth1:") && strings.Contains(r, "docker") {
+				t.Error(r)
+			}
+		}
+	})
 }

@@ -3,9 +3,12 @@ package hooks
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
+
+	"github.com/vishvananda/netlink"
 
 	"ec2net/render"
 )
@@ -274,5 +277,31 @@ func TestUnmanagedAndGroup(t *testing.T) {
 		m.plug(t, "eth2", macs["eth2"])
 		ready(t, m)
 		same(t, "rules", m.rulesNow(t), readyRules[1:])
+	})
+}
+
+// eth2 is an administrator's (EC2NET_UNMANAGED) from the start, in a subnet of
+// its own. A host there asks eth1.
+func TestUnmanagedFromTheStart(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		m.Unmanaged = Patterns{"eth2"}
+		m.address(t, "eth2", "10.0.2.30/24")
+		ready(t, m)
+		for _, r := range []*netlink.Route{
+			{Table: 1001, Dst: toIPNet(netip.MustParsePrefix("10.0.1.0/24")), Scope: netlink.SCOPE_LINK},
+			{Table: 1001, Gw: net.IP{10, 0, 1, 1}},
+		} {
+			l, err := m.netns.LinkByName("eth1")
+			check(t, err)
+			r.LinkIndex = l.Attrs().Index
+			check(t, m.netns.RouteReplace(r))
+		}
+		routes, err := m.netns.RouteGetWithOptions(net.IP{10, 0, 2, 99}, &netlink.RouteGetOptions{SrcAddr: net.IP{10, 0, 1, 20}})
+		check(t, err)
+		l, err := m.netns.LinkByIndex(routes[0].LinkIndex)
+		check(t, err)
+		if l.Attrs().Name != "eth1" {
+			t.Errorf("the answer of 10.0.1.20 leaves by %s; rules:\n%s", l.Attrs().Name, strings.Join(m.rulesNow(t), "\n"))
+		}
 	})
 }

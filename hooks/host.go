@@ -160,11 +160,14 @@ func (h *Host) makeSo(ctx context.Context, why string, links []Link, want func()
 			return nil, fmt.Errorf("cannot ask the kernel: %w", err)
 		}
 		links = nil
+		if err := w.stillThere(actual.Links); err != nil {
+			return &actual, err
+		}
 		changes := plan(actual, w)
 		if len(changes) == 0 {
 			return &actual, nil
 		}
-		for _, l := range w.Known.foreign(actual.Links) {
+		for _, l := range w.Known.foreign(actual) {
 			h.logf(l.Name, "is in the interface group %d, by somebody else's will, and stays there; without the rule %q answers to containers and VPNs may take the wrong way",
 				l.Group, groupRule(w.Known.Base))
 		}

@@ -59,17 +59,19 @@ func (h *Host) addLocked(ctx context.Context, name string) error {
 }
 
 var (
-	errReplaced = errors.New("another device has the name now")
-	errNotYet   = errors.New("the primary ENI has no address yet: nothing done until it has")
+	errReplaced  = errors.New("another device has the name now")
+	errTakenDown = errors.New("it was taken down meanwhile")
+	errNotYet    = errors.New("the primary ENI has no address yet: nothing done until it has")
 )
 
 // device is what is about to be brought up.
 type device struct {
 	link  Link
-	links []Link    // all of the machine
-	last  facts.ENI // what IMDS said last of this very device
-	known bool      // it has said something
-	up    bool      // ec2net has brought this device up, and it is up
+	links []Link     // all of the machine
+	last  facts.ENI  // what IMDS said last of this very device
+	known bool       // it has said something
+	moved *facts.ENI // or has, when the device had another name
+	up    bool       // ec2net has brought this device up, and it is up
 }
 
 func (h *Host) addDevice(ctx context.Context, link Link, links []Link) error {
@@ -100,6 +102,9 @@ func (h *Host) mayAdd(ctx context.Context, link Link, links []Link) (device, err
 	if d.last, d.known, err = h.lastFacts(link); err != nil {
 		h.logf(link.Name, "%v", err)
 	}
+	if !d.known {
+		d.moved = h.factsElsewhere(link)
+	}
 	known, err := h.known(d.last)
 	if err != nil {
 		return d, err
@@ -124,10 +129,17 @@ func (h *Host) isFree(ctx context.Context, d device) error {
 }
 
 // factsOf are those that IMDS said last, if it has said any: then it is not
-// waited for, but asked once for what hangs on an ENI's place.
+// waited for, but asked once for what hangs on an ENI's place. Of a device that
+// had another name when it said them, it is asked first.
 func (h *Host) factsOf(ctx context.Context, d device) (facts.ENI, error) {
 	if !d.known {
-		return h.askUntilComplete(ctx, d.link)
+		e, err := h.askUntilComplete(ctx, d.link)
+		var imds *facts.IMDSError
+		if errors.As(err, &imds) && d.moved != nil {
+			h.logf(d.link.Name, "%v; going on with what IMDS said last, when it had another name", err)
+			return *d.moved, nil
+		}
+		return e, err
 	}
 	if facts.NumberedByName(d.link.Name) {
 		return d.last, nil
@@ -175,11 +187,15 @@ func (h *Host) bringUp(ctx context.Context, d device, e facts.ENI) error {
 	if err := h.ifup(ctx, d, e); err != nil {
 		return errors.Join(err, trouble)
 	}
-	lease := Lease{Interface: e.Name, Reason: "hotplug", Address: e.IPv4[0]}
-	if d.up { // then ifup had nothing to do, and no hook was called
-		return errors.Join(trouble, h.makeCurrent(ctx, lease))
+	if !d.up {
+		return errors.Join(trouble, h.withoutHook(ctx, d.link))
 	}
-	return errors.Join(trouble, h.withoutHook(ctx, d.link, lease))
+	// Ifup had nothing to do, and no hook was called.
+	lease, err := h.leaseNow(d.link, e, "hotplug")
+	if err == nil {
+		err = h.makeCurrent(ctx, lease)
+	}
+	return errors.Join(trouble, err)
 }
 
 // withdraw makes the ENIs current that are up and had an address of this one, as
@@ -213,36 +229,56 @@ func (h *Host) reconsider(ctx context.Context, e facts.ENI, why string) error {
 		return err
 	}
 	defer unlock()
-	link, _, err := h.link(e.Name)
-	var gone *GoneError
-	if errors.As(err, &gone) || (err == nil && (link.MAC != e.MAC || !(e.Primary || h.state().configured(link)))) {
+	var left *UnmanagedError
+	if err := h.managed(e.Name); errors.As(err, &left) {
 		return nil
 	} else if err != nil {
 		return err
 	}
-	addrs, err := h.Kernel.Addrs()
-	if err != nil {
-		return fmt.Errorf("cannot ask the kernel: %w", err)
+	link, _, err := h.link(e.Name)
+	var gone *GoneError
+	if errors.As(err, &gone) || (err == nil && (link.MAC != e.MAC || !link.Up || !(e.Primary || h.state().configured(link)))) {
+		return nil
+	} else if err != nil {
+		return err
 	}
-	lease := Lease{Interface: e.Name, Reason: why, Address: e.IPv4[0]}
-	for _, a := range addrs {
-		// The others were given by ec2net, as single ones.
-		if a.LinkIndex == link.Index && !a.Prefix.IsSingleIP() {
-			lease.Address = a.Prefix.Addr()
-		}
+	lease, err := h.leaseNow(link, e, why)
+	if err != nil {
+		return err
 	}
 	return h.makeCurrent(ctx, lease)
 }
 
+// leaseNow is the lease that an interface seems to have, where no DHCP client says
+// so: its first address unless it has another that is not ec2net's, which gives
+// single ones.
+func (h *Host) leaseNow(link Link, e facts.ENI, why string) (Lease, error) {
+	l := Lease{Interface: e.Name, Reason: why, Address: e.IPv4[0]}
+	addrs, err := h.Kernel.Addrs()
+	if err != nil {
+		return l, fmt.Errorf("cannot ask the kernel: %w", err)
+	}
+	for _, a := range addrs {
+		if a.LinkIndex == link.Index && !a.Prefix.IsSingleIP() {
+			l.Address = a.Prefix.Addr()
+		}
+	}
+	return l, nil
+}
+
 // withoutHook makes the rules if ifup has not led to all of them: its
 // configuration has no DHCP client, the client has no hook, or that was killed.
-func (h *Host) withoutHook(ctx context.Context, link Link, l Lease) error {
+func (h *Host) withoutHook(ctx context.Context, link Link) error {
 	e, lacking, err := h.lacksRules(link)
 	if err != nil || !lacking {
 		return err
 	}
 	h.logf(link.Name, "ifup has not led to all ip rules: making them now")
-	_, err = h.apply(ctx, l, nil, e, e.IPv4)
+	l, err := h.leaseNow(link, e, "hotplug")
+	if err != nil {
+		return err
+	}
+	_, err = h.apply(ctx, l, nil, Wanted{ENI: e, Own: e.IPv4, KeepLive: true, Attached: &link})
 	return err
 }
 

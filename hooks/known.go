@@ -54,12 +54,13 @@ func (k Known) canBeENI(l Link, all []Link) bool {
 		slices.ContainsFunc(all, func(o Link) bool { return o.Device && o.MAC == l.MAC })
 }
 
-// foreign are the ENIs that are in another group and stay there: somebody else
-// has put them into it, or keeps them from ec2net.
-func (k Known) foreign(all []Link) []Link {
-	return slices.DeleteFunc(slices.Clone(all), func(l Link) bool {
-		set := l.Group != 0 && slices.Contains(k.MACs, l.MAC)
-		return l.Group == k.Base || !(set || slices.Contains(k.Unmanaged, l.MAC))
+// foreign are the ENIs that are not in the group and stay out of it: somebody else
+// has put them into another, keeps them from ec2net, or configures them.
+func (k Known) foreign(actual Actual) []Link {
+	return slices.DeleteFunc(slices.Clone(actual.Links), func(l Link) bool {
+		ours := slices.Contains(k.MACs, l.MAC)
+		configured := l.Device && slices.ContainsFunc(actual.Addrs, func(a Addr) bool { return a.LinkIndex == l.Index })
+		return l.Group == k.Base || !(ours && l.Group != 0 || !ours && configured || slices.Contains(k.Unmanaged, l.MAC))
 	})
 }
 

@@ -67,3 +67,92 @@ func TestMovedInTrouble(t *testing.T) {
 		}
 	})
 }
+
+// Hands off means hands off.
+func TestMovedFromUnmanaged(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		m.put(t, "/etc/network/interfaces.d/eth1.cfg", "# EC2SYNC=no\n"+m.file(t, "/etc/network/interfaces.d/eth1.cfg"))
+		addresses, rules := m.addrsNow(t, "eth1"), m.rulesNow(t)
+		m.says(macs["eth1"], func(e *facts.ENI) { e.IPv4 = addrs("10.0.1.20") })
+		m.says(macs["eth2"], func(e *facts.ENI) { e.IPv4 = addrs("10.0.1.30", "10.0.1.21") })
+		check(t, m.Add(t.Context(), "eth2"))
+		same(t, "addresses of an unmanaged one", m.addrsNow(t, "eth1"), addresses)
+		for _, r := range rules {
+			if !slices.Contains(m.rulesNow(t), r) {
+				t.Errorf("rule %s is gone", r)
+			}
+		}
+	})
+}
+
+// eth1 was taken down by plain ifdown; an address of it goes to eth2.
+func TestMovedFromDown(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		l, err := m.netns.LinkByName("eth1")
+		check(t, err)
+		m.lease(t, "eth1", "RELEASE", "10.0.1.20") // ifdown eth1
+		check(t, m.netns.LinkSetDown(l))
+		same(t, "rules", m.rulesNow(t), nil)
+		m.says(macs["eth1"], func(e *facts.ENI) { e.IPv4 = addrs("10.0.1.20") })
+		m.says(macs["eth2"], func(e *facts.ENI) { e.IPv4 = addrs("10.0.1.30", "10.0.1.21") })
+		check(t, m.Add(t.Context(), "eth2"))
+		for _, r := range m.rulesNow(t) {
+			if strings.Contains(r, "lookup 1001") {
+				t.Errorf("eth1 is down, and has %s", r)
+			}
+		}
+	})
+}
+
+// An address moves between two ENIs that are up, and the lease of the new owner
+// is renewed first.
+func TestMovedAtRenewal(t *testing.T) {
+	for _, to := range []string{"eth2", "eth0"} {
+		onMachine(t, func(m *machine) {
+			ready(t, m)
+			check(t, m.Add(t.Context(), "eth2"))
+			m.address(t, "eth2", "10.0.1.30/24")
+			m.lease(t, "eth2", "BOUND", "10.0.1.30")
+			lease := "10.0.1.30"
+			m.says(macs["eth1"], func(e *facts.ENI) { e.IPv4 = addrs("10.0.1.20") })
+			if to == "eth0" {
+				lease = "10.0.1.10"
+				m.address(t, "eth0", "10.0.1.10/24")
+				m.says(primaryMAC, func(e *facts.ENI) {
+					e.IPv4, e.Subnet = addrs("10.0.1.10", "10.0.1.21"), netip.MustParsePrefix("10.0.1.0/24")
+				})
+			} else {
+				m.says(macs["eth2"], func(e *facts.ENI) { e.IPv4 = addrs("10.0.1.30", "10.0.1.21") })
+			}
+			m.lease(t, to, "RENEW", lease)
+			for _, r := range m.rulesNow(t) {
+				if strings.Contains(r, "10.0.1.21 lookup 1001") {
+					t.Errorf("to %s: rule %s", to, r)
+				}
+			}
+		})
+	}
+}
+
+// The primary gets the name that a secondary had, and IMDS is silent.
+func TestPrimaryRenamed(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		m.lease(t, "eth0", "BOUND", "10.0.0.10")
+		ready(t, m)
+		check(t, m.Remove(t.Context(), "eth1"))
+		for _, step := range [][2]string{{"eth1", "tmp"}, {"eth0", "eth1"}, {"tmp", "eth0"}} {
+			l, err := m.netns.LinkByName(step[0])
+			check(t, err)
+			check(t, m.netns.LinkSetDown(l))
+			check(t, m.netns.LinkSetName(l, step[1]))
+		}
+		m.address(t, "eth1", "10.0.0.10/24")
+		m.vpc.err, m.ran = errors.New("silent"), nil
+		m.lease(t, "eth1", "BOUND", "10.0.0.10")
+		same(t, "rules", m.rulesNow(t), nil)
+		_ = m.Remove(t.Context(), "eth1")
+		same(t, "programs", m.ran, nil)
+	})
+}

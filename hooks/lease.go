@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,6 +63,10 @@ func (h *Host) OnLease(ctx context.Context, l Lease) error {
 		return h.takeRules(ctx, l.Interface, l.Reason)
 	}
 	err := h.makeCurrent(ctx, l)
+	if errors.Is(err, errReplaced) || errors.Is(err, errTakenDown) {
+		h.logf(l.Interface, "%v: nothing done (%s)", err, l.Reason)
+		err = nil
+	}
 	if l.begins() {
 		err = errors.Join(err, h.scanAfterPrimary(l.Interface))
 	}
@@ -69,7 +74,9 @@ func (h *Host) OnLease(ctx context.Context, l Lease) error {
 }
 
 // begins says whether there was no lease before.
-func (l Lease) begins() bool { return l.Reason == "BOUND" || l.Reason == "REBOOT" }
+func (l Lease) begins() bool {
+	return slices.Contains([]string{"BOUND", "REBOOT", "TIMEOUT", "INFORM", "STATIC"}, l.Reason)
+}
 
 // ours says whether an interface is one that ec2net configures, or did: a cfg
 // file of its name may be an administrator's.
@@ -131,16 +138,23 @@ func (h *Host) makeCurrent(ctx context.Context, l Lease) error {
 	}
 	var seen *Actual
 	if remembered && (configured || last.Primary) {
-		if seen, err = h.apply(ctx, l, links, last, last.IPv4); err != nil {
+		seen, err = h.apply(ctx, l, links, Wanted{ENI: last, Own: last.IPv4, KeepLive: true, Attached: &link})
+		if err != nil {
 			return err
 		}
-		links = nil
 	}
 	e, failure := h.ask(ctx, link, l.Address, l.patience(remembered), seen)
 	if failure == nil && !e.HasIPv4() && l.Address.IsValid() && !l.Address.IsLinkLocalUnicast() {
 		failure = &AnswerError{link.Name, fmt.Sprintf("no IPv4 address, where %s is leased", l.Address)}
 	}
+	known, err := h.known()
+	if err != nil {
+		return err
+	}
 	switch {
+	case failure != nil && !remembered && known.Primary == link.MAC:
+		h.logf(link.Name, "%v; the primary ENI stays as it is (%s)", failure, l.Reason)
+		return nil
 	case !configured && !e.Primary && !last.Primary:
 		return nil // an ENI that somebody else configures, as far as anybody knows
 	case failure == nil:
@@ -152,7 +166,7 @@ func (h *Host) makeCurrent(ctx context.Context, l Lease) error {
 		if e, err = facts.Bare(link.Name, link.MAC, h.Numbers); err != nil {
 			return err
 		}
-		_, err = h.apply(ctx, l, links, e, nil)
+		_, err = h.apply(ctx, l, nil, Wanted{ENI: e, KeepRules: true, Attached: &link})
 		return err
 	}
 	if remembered && e.Table != last.Table && !e.Primary {
@@ -163,12 +177,27 @@ func (h *Host) makeCurrent(ctx context.Context, l Lease) error {
 	if up, ok := h.state().broughtUp(link.Name); ok && up.mac == link.MAC && up.table != e.Table && !e.Primary {
 		h.logf(link.Name, "was brought up with table %d, and is to have %d: \"ec2net down %s\" and \"ec2net up %s\" change it", up.table, e.Table, link.Name, link.Name)
 	}
-	if !remembered || !reflect.DeepEqual(e, last) {
-		if _, err := h.apply(ctx, l, links, e, last.IPv4); err != nil {
+	if !remembered || !reflect.DeepEqual(e, last) || superfluous(seen, e, l.Address) {
+		if _, err := h.apply(ctx, l, nil, Wanted{ENI: e, Own: last.IPv4, Fresh: true, Attached: &link}); err != nil {
 			return err
 		}
 	}
+	if now, ok, _ := h.state().facts(e.Name); remembered && ok && now.MAC != e.MAC {
+		return errReplaced // nothing had to be changed, and nobody has looked
+	}
 	return h.remember(ctx, e)
+}
+
+// superfluous says whether there was a rule of an address that is not the ENI's,
+// or of one of its addresses that is another's: old facts do not have it go.
+func superfluous(seen *Actual, e facts.ENI, lease netip.Addr) bool {
+	return seen != nil && slices.ContainsFunc(seen.Rules, func(k KernelRule) bool {
+		if k.Priority != k.Table || k.Protocol != render.RuleProtocol || !k.From.IsSingleIP() {
+			return false
+		}
+		own := k.From.Addr() == lease || slices.Contains(e.IPv4, k.From.Addr())
+		return own != (k.Table == e.Table)
+	})
 }
 
 // patience is how long IMDS is waited for. A lease at boot, of an ENI that is
@@ -180,13 +209,14 @@ func (l Lease) patience(remembered bool) time.Duration {
 	return leaseIMDS
 }
 
-// apply makes the kernel have what some facts ask for; bare ones take nothing
-// away, nor do any if the leased address is not known, whose rule that may be. own
-// are the addresses that ec2net may take from the interface. A template that is
-// broken does not take away what works: then the script that was rendered last
-// says the rules.
-func (h *Host) apply(ctx context.Context, l Lease, links []Link, e facts.ENI, own []netip.Addr) (*Actual, error) {
-	want := Wanted{ENI: e, Lease: l.Address, Own: own, KeepRules: e.ID == "" || !l.Address.IsValid()}
+// apply makes the kernel have what the facts of want ask for: it says the rules and
+// the addresses. Nothing is taken away if the leased address is not known, whose
+// rule that may be. A template that is broken does not take away what works: then
+// the script that was rendered last says the rules.
+func (h *Host) apply(ctx context.Context, l Lease, links []Link, want Wanted) (*Actual, error) {
+	e := want.ENI
+	want.Lease = l.Address
+	want.KeepRules = want.KeepRules || !l.Address.IsValid()
 	var broken error
 	if want.Rules, broken = h.rules(ctx, e, l.Address); broken != nil {
 		h.logf(e.Name, "the rules are those that were rendered last (%s)", l.Reason)

@@ -59,7 +59,16 @@ func (s *sequence) whole(name string) {
 	got := s.rulesOf(name)
 	addresses := s.addrsNow(s.t, name)
 	var wants []string
-	for _, e := range append(s.seen[name], facts.ENI{}) {
+	// Without IMDS what it said of the device under another name may serve.
+	candidates := slices.Clone(s.seen[name])
+	for _, other := range names {
+		for _, e := range s.seen[other] {
+			if other != name && e.MAC == s.attached[name] {
+				candidates = append(candidates, e)
+			}
+		}
+	}
+	for _, e := range append(candidates, facts.ENI{}) {
 		if e.MAC != s.attached[name] {
 			e = facts.ENI{}
 			if len(wants) > 0 {
@@ -72,6 +81,9 @@ func (s *sequence) whole(name string) {
 		})
 		if slices.Equal(got, rules) && slices.Equal(there, ips) {
 			s.holds[name] = leasedRule(name, lease)
+			if e.MAC != (facts.MAC{}) && len(candidates) > len(s.seen[name]) {
+				s.seen[name] = append(s.seen[name], e)
+			}
 			if e.IPv4 != nil && !slices.Contains(s.kernelRules(s.t), group999) {
 				s.fail("no group rule")
 			}

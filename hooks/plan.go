@@ -26,6 +26,15 @@ type Wanted struct {
 	// that it has besides stay: nobody has said that they should go.
 	Rules     []render.Rule
 	KeepRules bool
+	// KeepLive has those stay that are of an address which the interface has:
+	// the facts are old, and IMDS may know better.
+	KeepLive bool
+	// Fresh says that the facts are IMDS's of now: an address of this ENI is no
+	// other's any more.
+	Fresh bool
+	// Attached is the device that all of this is for. If it has gone meanwhile,
+	// or is taken down, nothing is changed. Nil if it does not matter.
+	Attached *Link
 	// Own are the addresses that were the ENI's at the last time, and so may
 	// be taken from the interface; Addrs are those that it has now; nil leaves
 	// the addresses alone. Lease is that of the DHCP client, which is its own.
@@ -44,6 +53,22 @@ func plan(actual Actual, want Wanted) []Change {
 	changes = append(changes, planTable(actual, want)...)
 	changes = append(changes, planRoutes(actual, want.Known)...)
 	return append(changes, planRules(actual, want)...)
+}
+
+// stillThere says what has become of the device while IMDS or a lock was waited for.
+func (w Wanted) stillThere(links []Link) error {
+	if w.Attached == nil {
+		return nil
+	}
+	switch now, ok := linkNamed(links, w.Attached.Name); {
+	case !ok:
+		return &GoneError{w.Attached.Name}
+	case now.MAC != w.Attached.MAC:
+		return errReplaced
+	case w.Attached.Up && !now.Up:
+		return errTakenDown
+	}
+	return nil
 }
 
 func planGroups(links []Link, known Known) []Change {
@@ -169,7 +194,7 @@ func planRoutes(actual Actual, known Known) []Change {
 	}
 	for _, l := range links {
 		number, ours := known.number(l)
-		if !ours {
+		if !ours || l.MAC == known.Primary { // the primary may have the name of one that was
 			continue
 		}
 		for _, r := range actual.Routes {
@@ -197,16 +222,19 @@ func planRules(actual Actual, want Wanted) []Change {
 	others := false
 	group := groupRule(want.Known.Base)
 	hasGroup := false
+	number := want.ENI.Priority
 	for _, k := range actual.Rules {
-		number := want.ENI.Priority
 		switch {
 		case k.Priority == number && k.Table == number:
 			switch {
 			case !k.Odd && slices.Contains(want.Rules, k.Rule) && !slices.Contains(there, k.Rule):
 				there = append(there, k.Rule)
-			case !want.KeepRules:
+			case !want.KeepRules && !(want.KeepLive && isLive(k, actual, want.ENI.Name)):
 				del = append(del, deleteRule{k})
 			}
+		case want.Fresh && ofOther(k, want):
+			del = append(del, deleteRule{k})
+			others = true
 		case k.Priority == k.Table && k.Protocol == render.RuleProtocol:
 			others = true // of another ENI's, under whichever name
 		case isGroupRule(k, want.Known.Base):
@@ -237,6 +265,25 @@ func planRules(actual Actual, want Wanted) []Change {
 	return append(add, del...)
 }
 
+// isLive says whether a rule of ours is for one address, which the interface has.
+func isLive(k KernelRule, actual Actual, name string) bool {
+	if k.Odd || k.Protocol != render.RuleProtocol || !k.From.IsSingleIP() {
+		return false
+	}
+	link, ok := linkNamed(actual.Links, name)
+	return ok && slices.ContainsFunc(actual.Addrs, func(a Addr) bool {
+		return a.LinkIndex == link.Index && a.Prefix.Addr() == k.From.Addr()
+	})
+}
+
+// ofOther says whether a rule leads an address of the wanted ENI by the table of
+// another: EC2 has moved the address.
+func ofOther(k KernelRule, want Wanted) bool {
+	return !k.Odd && k.Priority == k.Table && k.Protocol == render.RuleProtocol &&
+		k.From.IsSingleIP() && slices.Contains(want.ENI.IPv4, k.From.Addr()) &&
+		slices.ContainsFunc(want.Known.Others, func(e facts.ENI) bool { return e.Table == k.Table && e.MAC != want.ENI.MAC })
+}
+
 // groupRule takes main's answer when it leads to anything that is not an ENI
 // (docker0, a VPN), and leaves the rest to the rules of the ENIs: it drops what
 // leads to a member of the group, and default routes, also one in two halves.
@@ -253,6 +300,6 @@ func isGroupRule(k KernelRule, base int) bool {
 // groupComplete says whether every ENI is in the group, or will be by the same
 // plan. Without the primary the group rule would lead answers out by it.
 func groupComplete(actual Actual, known Known) bool {
-	return len(known.foreign(actual.Links)) == 0 &&
+	return len(known.foreign(actual)) == 0 &&
 		slices.ContainsFunc(known.links(actual.Links), func(l Link) bool { return l.MAC == known.Primary })
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"ec2net/facts"
@@ -88,4 +89,25 @@ func (k noAddr) Apply(c Change) error {
 		return unix.ENOBUFS
 	}
 	return k.Kernel.Apply(c)
+}
+
+// An ENI that was plugged in while the primary had no address, and the primary
+// gets it by a lease of before (dhclient: TIMEOUT), or a static one (dhcpcd).
+func TestScanAfterPrimary(t *testing.T) {
+	for _, reason := range []string{"BOUND", "REBOOT", "TIMEOUT", "STATIC", "INFORM"} {
+		onMachine(t, func(m *machine) {
+			m.lease(t, "eth0", "BOUND", "10.0.0.10")
+			ready(t, m)
+			check(t, m.Remove(t.Context(), "eth1"))
+			l, err := m.netns.LinkByName("eth0")
+			check(t, err)
+			check(t, m.netns.AddrDel(l, &netlink.Addr{IPNet: toIPNet(netip.MustParsePrefix("10.0.0.10/24"))}))
+			m.ran, m.added = nil, nil
+			check(t, m.Add(t.Context(), "eth1"))
+			same(t, "programs", m.ran, nil)
+			m.address(t, "eth0", "10.0.0.10/24")
+			m.lease(t, "eth0", reason, "10.0.0.10")
+			same(t, reason+": udev is asked to add", m.added, []string{"eth1"})
+		})
+	}
 }

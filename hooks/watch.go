@@ -55,7 +55,7 @@ func (h *Host) followPrimary(ctx context.Context) error {
 	}
 	for _, e := range enis {
 		if e.Primary {
-			_, failed := h.apply(ctx, Lease{Interface: e.Name, Reason: "routes changed"}, nil, e, nil)
+			_, failed := h.apply(ctx, Lease{Interface: e.Name, Reason: "routes changed"}, nil, Wanted{ENI: e})
 			err = errors.Join(err, failed)
 		}
 	}
