@@ -224,11 +224,11 @@ func (m *IMDS) explain(err error, mac MAC) error {
 	case failed.Status == http.StatusNotFound:
 		failed.hint = hintWait
 	case failed.Status == http.StatusForbidden:
-		failed.hint = "IMDS may be switched off: aws ec2 modify-instance-metadata-options --http-endpoint enabled"
+		failed.hint = "IMDS may be switched off: aws ec2 modify-instance-metadata-options --instance-id ID --http-endpoint enabled"
 	case failed.Status == http.StatusUnauthorized:
 		failed.hint = "the service did not accept the token that it gave; something else may be answering in its place"
 	case failed.Status == 0 && failed.unreachable:
-		failed.hint = "is this an EC2 instance? Elsewhere, --facts FILE renders from a file"
+		failed.hint = "is this an EC2 instance? Elsewhere, ec2net render --facts FILE renders from a file"
 	}
 	return failed
 }

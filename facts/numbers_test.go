@@ -77,7 +77,7 @@ func TestCheckName(t *testing.T) {
 			t.Errorf("%q: %v", good, err)
 		}
 	}
-	for _, bad := range []string{"", ".", "..", "../x", "eth1;id", "eth1 ", "-eth1", "eth/1", "eth:1", "$(id)", "eth1\n", "\u00e9th1", "all", "default", "lo", "ethN", "eth1.100", strings.Repeat("a", 16)} {
+	for _, bad := range []string{"", ".", "..", "../x", "eth1;id", "eth1 ", "-eth1", "eth/1", "eth:1", "$(id)", "eth1\n", "\u00e9th1", "all", "default", "lo", "ethN", "kernel", "eth1.100", strings.Repeat("a", 16)} {
 		if err := CheckName(bad); err == nil {
 			t.Errorf("%q passed", bad)
 		}

@@ -51,7 +51,7 @@ func (e *GoneError) Error() string { return fmt.Sprintf("there is no interface %
 
 // Hint says what the reader can do about it.
 func (e *GoneError) Hint() string {
-	return "ip link shows the interfaces; --facts FILE renders one that is not on this machine"
+	return "ip link shows the interfaces; ec2net render --facts FILE renders one that is not on this machine"
 }
 
 // OtherNameError says that a name is not the interface's own.

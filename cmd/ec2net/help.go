@@ -200,7 +200,8 @@ The functions: those of sprig (https://masterminds.github.io/sprig/) that give
   prefixHas BLOCK ADDR   whether the address is in the block
 
 A template that is a file has to belong to root and be writable by root alone,
-like every folder above it. "ec2net templates check" tries everything out,
+like every folder above it. What is changed takes effect with "ec2ifdown eth1"
+and "ec2ifup eth1". "ec2net templates check" tries everything out,
 "ec2net render eth1 --diff" shows what would change.
 `, strings.Join(render.Kinds(), ", "), render.BlocksFile, strings.Join(render.DefaultBlocks(), ", "))
 }

@@ -163,7 +163,12 @@ func (inv *invocation) onHost(limit time.Duration, iface string, run func(contex
 		return run(ctx, h)
 	}()
 	if err != nil {
-		log(oneLine(iface + ": " + err.Error()))
+		// The interface's name is what the line begins with, once.
+		line := iface + ": " + strings.TrimPrefix(told(err), iface+" ")
+		if hint := hintOf(err); hint != "" {
+			line += " (" + hint + ")"
+		}
+		log(oneLine(line))
 	}
 	return err
 }

@@ -115,6 +115,9 @@ func (inv *invocation) loadTemplates() (*render.Templates, error) {
 	if inv.builtIn || inv.settings.templates == "" {
 		return render.Load(nil)
 	}
+	if err := inv.checkFolder(); err != nil {
+		return nil, err
+	}
 	t, err := render.Load(disk.Overrides{Dir: inv.settings.templates})
 	var known *render.Error
 	if err != nil && !errors.As(err, &known) {

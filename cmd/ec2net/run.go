@@ -7,6 +7,7 @@ import (
 	"io"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -78,12 +79,32 @@ func Run(args []string, stdin io.Reader, stdout, stderr io.Writer, env []string)
 	if quiet, ok := err.(quietStatus); ok {
 		return int(quiet)
 	}
-	inv.say("%s", err.Error())
-	var hinted interface{ Hint() string }
-	if errors.As(err, &hinted) && hinted.Hint() != "" {
-		fmt.Fprintf(stderr, "hint: %s\n", oneLine(hinted.Hint()))
+	inv.say("%s", told(err))
+	if hint := hintOf(err); hint != "" {
+		fmt.Fprintf(stderr, "hint: %s\n", oneLine(hint))
 	}
 	return statusOf(err)
+}
+
+// told is what an error says: of errors that were joined each once, on one line.
+func told(err error) string {
+	lines := strings.Split(err.Error(), "\n")
+	var once []string
+	for _, line := range lines {
+		if !slices.Contains(once, line) {
+			once = append(once, line)
+		}
+	}
+	return strings.Join(once, "; ")
+}
+
+// hintOf is what the reader can do about an error; empty if that is not known.
+func hintOf(err error) string {
+	var hinted interface{ Hint() string }
+	if errors.As(err, &hinted) {
+		return hinted.Hint()
+	}
+	return ""
 }
 
 // say tells the reader something that is not the answer, on one line.

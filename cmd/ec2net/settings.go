@@ -152,12 +152,22 @@ func (inv *invocation) loadSettings() error {
 	if err := inv.settings.imds.Check(); err != nil {
 		return usage(inv.settings.at(err, "AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE"))
 	}
-	if place, given := inv.settings.named["EC2NET_TEMPLATES"]; given && inv.settings.templates != "" {
-		if info, err := os.Stat(inv.settings.templates); err != nil {
-			return usage(fmt.Errorf("%s: %w", place, err))
-		} else if !info.IsDir() {
-			return usage(fmt.Errorf("%s: %s is not a folder", place, inv.settings.templates))
-		}
+	return nil
+}
+
+// checkFolder says whether the folder of templates is there, if anybody named
+// one. What does not need templates goes on without.
+func (inv *invocation) checkFolder() error {
+	place, given := inv.settings.named["EC2NET_TEMPLATES"]
+	if !given || inv.settings.templates == "" {
+		return nil
+	}
+	info, err := os.Stat(inv.settings.templates)
+	if err == nil && !info.IsDir() {
+		err = fmt.Errorf("%s is not a folder", inv.settings.templates)
+	}
+	if err != nil {
+		return usage(fmt.Errorf("%s: %w", place, err))
 	}
 	return nil
 }
