@@ -59,7 +59,7 @@ func (k Known) canBeENI(l Link, all []Link) bool {
 func (k Known) foreign(actual Actual) []Link {
 	return slices.DeleteFunc(slices.Clone(actual.Links), func(l Link) bool {
 		ours := slices.Contains(k.MACs, l.MAC)
-		configured := l.Device && slices.ContainsFunc(actual.Addrs, func(a Addr) bool { return a.LinkIndex == l.Index })
+		configured := l.Device && !l.Loopback && slices.ContainsFunc(actual.Addrs, func(a Addr) bool { return a.LinkIndex == l.Index })
 		return l.Group == k.Base || !(ours && l.Group != 0 || !ours && configured || slices.Contains(k.Unmanaged, l.MAC))
 	})
 }

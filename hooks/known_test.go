@@ -156,3 +156,12 @@ func TestPrimaryRenamed(t *testing.T) {
 		same(t, "programs", m.ran, nil)
 	})
 }
+
+// The loopback has an address, and is no ENI that the group rule would wait for.
+func TestLoopback(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		m.setUp(t, "lo")
+		ready(t, m)
+		same(t, "rules", m.rulesNow(t), readyRules)
+	})
+}

@@ -223,13 +223,14 @@ func planRules(actual Actual, want Wanted) []Change {
 	group := groupRule(want.Known.Base)
 	hasGroup := false
 	number := want.ENI.Priority
+	live := want.KeepLive && len(want.Rules) > 0 // else it is to have none, whatever IMDS says
 	for _, k := range actual.Rules {
 		switch {
 		case k.Priority == number && k.Table == number:
 			switch {
 			case !k.Odd && slices.Contains(want.Rules, k.Rule) && !slices.Contains(there, k.Rule):
 				there = append(there, k.Rule)
-			case !want.KeepRules && !(want.KeepLive && isLive(k, actual, want.ENI.Name)):
+			case !want.KeepRules && !(live && isLive(k, actual, want.ENI.Name)):
 				del = append(del, deleteRule{k})
 			}
 		case want.Fresh && ofOther(k, want):

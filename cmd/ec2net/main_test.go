@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"net"
@@ -231,5 +232,13 @@ func requests(ts *testscript.TestScript, neg bool, args []string) {
 		if r.Method != "PUT" && !r.TokenValid {
 			ts.Fatalf("without a token: %s", r.Path)
 		}
+	}
+}
+
+// Errors that were joined are one line, each once.
+func TestTold(t *testing.T) {
+	one, two := errors.New("one"), errors.New("two")
+	if got := told(errors.Join(one, errors.Join(two, one))); got != "one; two" {
+		t.Errorf("got %q", got)
 	}
 }

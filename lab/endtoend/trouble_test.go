@@ -80,7 +80,7 @@ func TestTrouble(t *testing.T) {
 	logged("eth9: there is no interface eth9 here")
 	fails(t, i, 2, time.Second, "env INTERFACE=eth2 ACTION=change /etc/network/ec2net.hotplug")
 	fails(t, i, 6, time.Second, "env INTERFACE=eth0 ACTION=add /etc/network/ec2net.hotplug")
-	logged("eth0: eth0 is the primary ENI")
+	logged("eth0: is the primary ENI")
 	unchanged("refused")
 
 	v.IMDS.Fault(imds.Fault{Status: 403})
@@ -114,4 +114,12 @@ func TestTrouble(t *testing.T) {
 
 	i.Sh(t, add)
 	answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.0.20", "10.0.0.21", "10.0.1.30")
+
+	// The folder of templates is not there (yet): what does without goes on.
+	const lease = " /usr/sbin/ec2net lease --templates /srv/none"
+	fails(t, i, 0, 5*time.Second, "env interface=eth1 reason=RELEASE old_ip_address=10.0.0.20"+lease)
+	lacks(t, i.Sh(t, "ip rule"), "lookup 1001")
+	fails(t, i, 2, 15*time.Second, "env interface=eth1 reason=BOUND new_ip_address=10.0.0.20"+lease)
+	logged("eth1: --templates: stat /srv/none: no such file or directory")
+	answers(t, v, []*lab.Place{v.Client}, "10.0.0.20", "10.0.0.21")
 }
