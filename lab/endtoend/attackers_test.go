@@ -120,7 +120,7 @@ func TestAttackers(t *testing.T) {
 
 func (a attack) test(t *testing.T) string {
 	i := newFaulty(t)
-	i.Sh(t, "ec2net facts eth1 >/tmp/facts.json")
+	i.Sh(t, "ec2net facts eth1"+patient+" >/tmp/facts.json")
 	i.Sh(t, evil)
 	if a.prepare != "" {
 		i.Sh(t, a.prepare)

@@ -21,7 +21,7 @@ var killedAt = []struct{ name, ready, command string }{
 	{"hotplug remove", "INTERFACE=eth2 ACTION=add /etc/network/ec2net.hotplug", "INTERFACE=eth2 ACTION=remove /etc/network/ec2net.hotplug"},
 	{"BOUND", "rm -f /var/lib/ec2net/eth1.json /var/lib/ec2net/eth1.rules", commands[bound]},
 	{"RENEW", "rm -f /var/lib/ec2net/eth1.json /var/lib/ec2net/eth1.rules", commands[renew]},
-	{"render --root", "rm -rf /tmp/rendered", commands[renderRoot]},
+	{"render --root", "rm -rf /tmp/rendered", commands[renderRoot] + patient},
 	{"docker up", "rm -f /var/lib/ec2net/docker.iptables /run/ec2net/docker.up", "/usr/sbin/ec2net docker up"},
 }
 
