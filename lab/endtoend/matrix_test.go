@@ -65,6 +65,9 @@ type fault struct {
 	lift    string
 	// during happens when IMDS is first asked for eth2.
 	during func(*testing.T, *faulty)
+	// brief is a fault of IMDS that is over when render has failed of it, and
+	// hotplug once more.
+	brief bool
 	// wrap stands before each command.
 	wrap string
 	// want are the exit statuses; says is what a line says of the fault, for
@@ -152,6 +155,7 @@ func (f fault) test(t *testing.T, found *statuses) {
 	m.eth1.Assign(t, "10.0.0.22")
 	before := m.files(t)
 	f.inflict(t, m)
+	inflicted := time.Now()
 
 	// What takes longest goes on beside the rest.
 	new := make(chan string, 1)
@@ -188,6 +192,12 @@ func (f fault) test(t *testing.T, found *statuses) {
 	at(scan)
 	rules("scan", "10.0.0.20", "10.0.0.21")
 	at(renderRoot)
+	if f.brief {
+		before := len(v.IMDS.Requests())
+		m.WaitFor(t, "IMDS to be asked for eth2 once more", func() bool { return len(v.IMDS.Requests()) > before })
+		time.Sleep(time.Until(inflicted.Add(5 * time.Second)))
+		v.IMDS.Heal()
+	}
 	at(release)
 	rules("RELEASE")
 	at(bound)
