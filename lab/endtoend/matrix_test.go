@@ -228,7 +228,8 @@ func (f fault) test(t *testing.T, found *statuses) {
 		m.Sh(t, commands[addNew])
 		up = append(up, "10.0.1.30", "10.0.1.31")
 	}
-	m.Sh(t, commands[renew])
+	// Whose IMDS does not answer in time goes on with what is known.
+	m.WaitSh(t, "env "+commands[renew]+" && ip address show dev eth1 | grep -qwF 10.0.0.22")
 	v.ResetCounters(t) // a RELEASE that leaves by the primary is dropped
 	answers(t, v, []*lab.Place{v.Client}, up...)
 	after := m.files(t)
