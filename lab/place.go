@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,15 +15,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// answerWait is how long a place waits for an answer. A SYN is sent again
-// after one second: tcp(7).
-const answerWait = 2500 * time.Millisecond
+// answerWait is how long a place waits for an answer that is to come, on
+// whatever machine. Silence is how long it does for one that is not to come: a
+// SYN is sent again after one second, tcp(7).
+const (
+	answerWait = 20 * time.Second
+	Silence    = 2500 * time.Millisecond
+)
 
 // A Place is where connections begin and end: the client outside, a host on a
 // subnet, the instance.
 type Place struct {
 	Name string
 	ENI  *ENI // what it is connected by, if that is one ENI
+	// Patience is how long it waits for an answer, 20 seconds if it is 0;
+	// [Silence] where none is to come.
+	Patience time.Duration
 
 	mu  sync.Mutex
 	net *netns
@@ -114,7 +122,7 @@ func echoUDP(conn *net.UDPConn) {
 // Dial connects to an address like "10.0.1.20:7", from an address of the
 // place or from any, "". The network is "tcp" or "udp".
 func (p *Place) Dial(network, from, to string) (net.Conn, error) {
-	d := net.Dialer{Timeout: answerWait}
+	d := net.Dialer{Timeout: p.patience()}
 	if from != "" {
 		addr, err := netip.ParseAddr(from)
 		if err != nil {
@@ -136,11 +144,15 @@ func (p *Place) Dial(network, from, to string) (net.Conn, error) {
 	return conn, nil
 }
 
+func (p *Place) patience() time.Duration { return cmp.Or(p.Patience, answerWait) }
+
 // Ask sends a line over a connection to an Echo and returns the address that
-// the other side says it came from.
-func Ask(conn net.Conn) (from string, err error) {
+// the other side says it came from. It waits for 20 seconds.
+func Ask(conn net.Conn) (from string, err error) { return ask(conn, answerWait) }
+
+func ask(conn net.Conn, patience time.Duration) (from string, err error) {
 	question := fmt.Sprintf("%x", time.Now().UnixNano())
-	if err := conn.SetDeadline(time.Now().Add(answerWait)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return "", err
 	}
 	if _, err := fmt.Fprintln(conn, question); err != nil {
@@ -169,7 +181,7 @@ func (p *Place) ask(network, to string) error {
 		return err
 	}
 	defer conn.Close()
-	if _, err := Ask(conn); err != nil {
+	if _, err := ask(conn, p.patience()); err != nil {
 		return fmt.Errorf("%s asked %s over %s: %w", p.Name, to, network, err)
 	}
 	return nil

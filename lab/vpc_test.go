@@ -53,7 +53,7 @@ func TestVPCConnects(t *testing.T) {
 		}
 	}
 	line := make([]byte, 64)
-	n, _, err := heard.ReadFrom(line)
+	n, err := read(heard, line)
 	if got := string(line[:n]); err != nil || got != "10.0.0.9:9" {
 		t.Errorf("heard %q, %v", got, err)
 	}
@@ -217,18 +217,24 @@ func discover(t *testing.T, h *Place, chaddr net.HardwareAddr, answered bool) er
 	if !answered {
 		return nil
 	}
-	_, err := conn.Read(message)
+	_, err := read(conn, message)
 	return err
 }
 
-// listenUDP returns a socket that may send to all, and reads for a while only.
+// read reads what is to come, for a while only.
+func read(conn *net.UDPConn, data []byte) (int, error) {
+	if err := conn.SetReadDeadline(time.Now().Add(answerWait)); err != nil {
+		return 0, err
+	}
+	return conn.Read(data)
+}
+
+// listenUDP returns a socket that may send to all.
 func listenUDP(t *testing.T, p *Place, port int) (conn *net.UDPConn) {
 	t.Helper()
 	err := p.Do(func() (err error) {
-		if conn, err = net.ListenUDP("udp4", &net.UDPAddr{Port: port}); err != nil {
-			return err
-		}
-		return conn.SetReadDeadline(time.Now().Add(answerWait))
+		conn, err = net.ListenUDP("udp4", &net.UDPAddr{Port: port})
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -291,11 +297,13 @@ func TestVPCMetadata(t *testing.T) {
 		t.Errorf("refused, it says %v", err)
 	}
 	v.Metadata(t, Silent)
+	h.Patience = Silence
 	var timeout net.Error
 	if _, err := h.Dial("tcp", "", imdsAddr+":80"); !errors.As(err, &timeout) || !timeout.Timeout() {
 		t.Errorf("silent, it says %v", err)
 	}
 	v.Metadata(t, Up)
+	h.Patience = 0
 	is("mac", "200 02:00:0a:00:00:0a")
 }
 

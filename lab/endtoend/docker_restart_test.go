@@ -227,14 +227,13 @@ type writer func(int)
 
 func (w writer) Write(b []byte) (int, error) { w(len(b)); return len(b), nil }
 
-// flows says whether much comes within a second or two.
+// flows waits until much has come, and says whether it has.
 func (d *download) flows() bool {
 	start := d.got.Load()
-	for range 200 {
+	for end := time.Now().Add(90 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if d.got.Load() > start+1<<18 {
 			return true
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	return false
 }

@@ -95,6 +95,17 @@ func stage(t *testing.T, eth1 []string, backend string, on, primary bool) *scene
 	s.places = []*lab.Place{s.v.Client, s.v.Host(t, "10.0.0.99")}
 	if !strings.HasPrefix(eth1[0], "10.0.0.") {
 		s.places = append(s.places, s.v.Host(t, "10.0.1.99"))
+		if !primary {
+			s.places[2].Patience = lab.Silence // eth0 does not answer it
+		}
+	}
+	if !on {
+		for _, p := range s.places {
+			p.Patience = lab.Silence
+		}
+		for _, c := range s.containers {
+			c.Patience = lab.Silence
+		}
 	}
 	return s
 }

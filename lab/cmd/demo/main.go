@@ -152,6 +152,9 @@ type counts [2]lab.Counters
 // ask has the client ask an address, and wants these counts.
 func (d *demo) ask(addr string, want counts) {
 	d.vpc.ResetCounters(d)
+	if d.vpc.Client.Patience = 0; want[0].Dropped() > 0 {
+		d.vpc.Client.Patience = lab.Silence
+	}
 	err, answer := d.vpc.Client.UDP(addr+":7"), "an"
 	if err != nil {
 		answer = "no"
