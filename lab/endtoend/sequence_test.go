@@ -182,12 +182,28 @@ func (s *sequence) renew(name string, kill int) {
 		script += fmt.Sprintf(" 2>/dev/null & sleep %.3f; pkill -KILL -x 'ec2.*' || :; wait", float64(kill%100)/1000)
 	}
 	script = strings.NewReplacer("interface=eth1", "interface="+name, "10.0.0.20", s.at[name].Addrs()[0]).Replace(script)
-	if out := s.i.Sh(s.t, script); out != "status 0\n" {
-		s.t.Errorf("the hook says %s", out)
+	run := func() {
+		if out := s.i.Sh(s.t, script); out != "status 0\n" {
+			s.t.Errorf("the hook says %s", out)
+		}
 	}
+	run()
 	if kill < 0 && !s.ill && s.works[name] != nil {
+		s.i.WaitFor(s.t, "all of "+name+", renewed again if IMDS was not in time", func() bool {
+			if s.has(name) {
+				return true
+			}
+			run()
+			return false
+		})
 		s.whole(name)
 	}
+}
+
+// has says whether an interface has the addresses that IMDS gives.
+func (s *sequence) has(name string) bool {
+	now := s.i.Sh(s.t, "ip -4 -oneline address show dev "+name)
+	return !slices.ContainsFunc(s.at[name].Addrs(), func(a string) bool { return !strings.Contains(now, " "+a+"/") })
 }
 
 // readdress has EC2 give an ENI a secondary address, or take it away.
