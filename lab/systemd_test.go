@@ -16,9 +16,11 @@ func TestSystemd(t *testing.T) {
 				"/etc/network/interfaces.d/eth1.cfg": "allow-hotplug eth1\n" + eth1Stanza,
 				"/etc/udev/rules.d/53-test.rules": `SUBSYSTEM=="net", ACTION=="add", KERNEL=="eth1", ` +
 					`RUN+="/usr/local/bin/seen udev", TAG+="systemd", ENV{SYSTEMD_WANTS}+="seen@%k.service"` + "\n",
-				"/etc/systemd/system/seen@.service": "[Service]\nType=oneshot\nExecStart=/usr/local/bin/seen %i\n",
+				"/etc/systemd/system/seen@.service": "[Unit]\nAfter=ifup@%i.service\n[Service]\nType=oneshot\nExecStart=/usr/local/bin/seen %i\n",
 				"/usr/local/bin/seen": `#!/bin/sh
-status=$(curl --silent --max-time 1 --output /dev/null --write-out '%{http_code}' http://169.254.169.254/)
+wait=30
+test "$1" != udev || wait=1
+status=$(curl --silent --max-time $wait --output /dev/null --write-out '%{http_code}' http://169.254.169.254/)
 echo "$1 $status" >> /var/seen
 logger --tag seen "$1"
 `,
