@@ -15,11 +15,14 @@ func TestSwappedDuringIfup(t *testing.T) {
 	first, second := v.AddENI(t, "10.0.0.20"), v.AddENI(t, "10.0.0.30")
 	i := boot(t, v, lab.Setup{Systemd: true})
 	i.WaitRunning(t)
-	i.WriteFile(t, "/etc/ec2net/templates/blocks.tmpl", "{{define \"cfg-post-up\"}}\n    post-up sleep 3\n{{end}}")
+	i.WriteFile(t, "/etc/ec2net/templates/blocks.tmpl", `{{define "cfg-post-up"}}
+    post-up touch /run/in; timeout 90 sh -c 'until test -e /run/go; do sleep 0.1; done'
+{{end}}`)
 	first.Attach(t, "eth1")
-	i.WaitSh(t, "pgrep -x sleep")
+	i.WaitSh(t, "test -e /run/in")
 	first.Detach(t)
 	second.Attach(t, "eth1")
+	i.Sh(t, "udevadm settle; touch /run/go")
 	waitUp(t, i, "eth1")
 	v.ResetCounters(t) // the first one's lease was given back by eth0
 	answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.0.30")
