@@ -248,7 +248,10 @@ func (v *VPC) whoHas(t *testing.T, addr string) string {
 	t.Helper()
 	out, err := v.router.sh(t.Context(), `
 		ip neighbour flush dev subnet0
-		curl --silent --max-time 0.2 telnet://`+addr+`:9 || true
+		for n in $(seq 200); do
+			curl --silent --max-time 0.2 telnet://`+addr+`:9 || true
+			ip neighbour show `+addr+` dev subnet0 | grep -q lladdr && break
+		done
 		ip neighbour show `+addr+` dev subnet0 | sed 's/.*lladdr \([^ ]*\).*/\1/'`, nil)
 	if err != nil {
 		t.Fatal(err)

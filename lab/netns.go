@@ -81,7 +81,7 @@ func setUp(name string) error {
 // sent: the kernel may take a second to look at a new carrier, and drops
 // everything until then.
 func waitUp(name string) error {
-	for range 2000 {
+	for end := time.Now().Add(eventWait); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		link, err := netlink.LinkByName(name)
 		if err != nil {
 			return fmt.Errorf("cannot find %s: %w", name, err)
@@ -89,7 +89,6 @@ func waitUp(name string) error {
 		if link.Attrs().OperState == netlink.OperUp {
 			return nil
 		}
-		time.Sleep(time.Millisecond)
 	}
 	return fmt.Errorf("%s has no carrier", name)
 }

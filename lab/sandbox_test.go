@@ -211,8 +211,15 @@ func TestSandboxStatus(t *testing.T) {
 // TestSandboxErrors is about what is no Result.
 func TestSandboxErrors(t *testing.T) {
 	tree := Debian(t, "bookworm")
-	soon, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	seconds := fmt.Sprintf("2%09d", os.Getpid()) // the mark by which the sleep is found
+	hangs, cancel := context.WithCancel(t.Context())
 	defer cancel()
+	go func() {
+		for hangs.Err() == nil && len(running(t, "sleep", seconds)) == 0 {
+			time.Sleep(eventPoll)
+		}
+		cancel()
+	}()
 	for _, test := range []struct {
 		name string
 		ctx  context.Context
@@ -220,7 +227,7 @@ func TestSandboxErrors(t *testing.T) {
 		cmd  Cmd
 		want string
 	}{
-		{"hangs", soon, tree, Cmd{Args: []string{"sh", "-c", "echo so far; sleep 1000"}}, "deadline exceeded\nso far"},
+		{"hangs", hangs, tree, Cmd{Args: []string{"sh", "-c", "echo so far; sleep " + seconds}}, "context canceled\nso far"},
 		{"relative path", t.Context(), tree, Cmd{Args: []string{"true"}, Files: map[string]string{"a": ""}}, `"a": not an absolute path`},
 		{"no tree", t.Context(), &Tree{Dir: t.TempDir()}, Cmd{Args: []string{"true"}}, "cannot mount tmpfs on "},
 	} {
