@@ -180,6 +180,8 @@ func (p place) falseIMDS(t *testing.T) string {
 		t.Fatal("the container does not answer")
 	}
 	asked.Clear()
+	i.Sh(t, "udevadm settle")
+	i.WaitSh(t, "grep -qx up /sys/class/net/"+p.way+"/operstate")
 	before := i.State(t)
 	for command, status := range map[string]int{
 		addThird: 3, commands[renew]: 0, commands[bound]: 0, commands[scan]: 0,

@@ -110,6 +110,8 @@ func TestDockerTraceless(t *testing.T) {
 	touchTables(t, i)
 	i.StartDocker(t)
 	echo(t, i, "c80", 80)
+	i.Sh(t, "udevadm settle")
+	i.WaitSh(t, "grep -qx up /sys/class/net/docker0/operstate")
 	before := i.State(t)
 	dockerFinish(t, i)
 	eth1.Attach(t, "eth1")

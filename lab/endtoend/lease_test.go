@@ -52,6 +52,8 @@ func TestLeases(t *testing.T) {
 	if seen, _ := monitor.Output(); strings.Contains(seen, "Deleted") {
 		t.Errorf("lost for a moment:\n%s", seen)
 	}
+	// A renewal may be going on.
+	i.WaitSh(t, "! pgrep -r D,R,S,T -f '[d]hclient-script|[e]c2net lease' >/dev/null")
 	sameState(t, "after "+leaseTime.String(), before, i.State(t))
 
 	// The primary's lease bound anew: its route to the subnet is now the younger.

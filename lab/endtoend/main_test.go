@@ -84,8 +84,9 @@ func answers(t *testing.T, v *lab.VPC, places []*lab.Place, addrs ...string) {
 	}
 }
 
-// handled is a condition of shells: what udev has had started has ended.
-const handled = " && ! pgrep -r D,R,S,T -f '[e]c2net.hotplug' >/dev/null"
+// handled is a condition of shells: what udev has had started has ended, Debian's
+// own too.
+const handled = " && ! pgrep -r D,R,S,T -f '[e]c2net.hotplug|[i]fupdown-hotplug' >/dev/null"
 
 // waitUp waits until ec2net has brought an interface up, for which it holds the
 // lock of the interface, and is through with what comes after: marks of
