@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -92,6 +94,41 @@ func TestAskBounds(t *testing.T) {
 				}
 				if wait := time.Since(start); c.imds.asks > c.asks || wait > c.wait || wait < c.wait/2 {
 					t.Errorf("asked %d times in %v, want %d in %v", c.imds.asks, wait, c.asks, c.wait)
+				}
+			})
+		})
+	}
+}
+
+// TestHookBounds is how long a hook and scan wait for an IMDS that says nothing.
+func TestHookBounds(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs a network namespace, so root")
+	}
+	for _, c := range []struct {
+		name  string
+		known bool
+		call  func(*testing.T, *world) error
+		wait  time.Duration
+	}{
+		{"BOUND", true, leaseOf("BOUND"), bootIMDS},
+		{"BOUND, new", false, leaseOf("BOUND"), leaseIMDS},
+		{"RENEW", true, leaseOf("RENEW"), leaseIMDS},
+		{"RELEASE", true, leaseOf("RELEASE"), 0},
+		{"scan", true, func(t *testing.T, w *world) error { return w.Scan(t.Context()) }, leaseIMDS},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				runtime.LockOSThread()
+				w := newWorld(t)
+				if w.plugged(t, "eth1"); c.known {
+					check(t, w.Add(t.Context(), "eth1"))
+				}
+				w.vpc.err = errSilent
+				start := time.Now()
+				check(t, c.call(t, w))
+				if wait := time.Since(start); wait != c.wait {
+					t.Errorf("waited %v, want %v", wait, c.wait)
 				}
 			})
 		})

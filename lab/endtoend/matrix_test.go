@@ -50,7 +50,8 @@ const patient = " --timeout 60s"
 
 // limits are how long each may take: what cmd/ec2net gives the hooks, scan and
 // render, and for hotplug what IMDS, ifup and ifdown may take. The finer limits
-// of hooks/ask.go are proven in hooks, with a clock of their own: TestAskBounds.
+// of hooks/ask.go are proven in hooks, with a clock of their own: TestAskBounds,
+// TestHookBounds.
 var limits = [columns]time.Duration{addNew: 60 * time.Second, addKnown: 40 * time.Second, remove: 40 * time.Second,
 	bound: 15 * time.Second, renew: 15 * time.Second, release: 15 * time.Second, scan: 15 * time.Second, renderRoot: 10 * time.Second}
 
