@@ -59,7 +59,13 @@ func TestLeases(t *testing.T) {
 	// The primary's lease bound anew: its route to the subnet is now the younger.
 	i.Sh(t, "ifdown eth0; ifup eth0")
 	v.ResetCounters(t)
-	answers(t, v, places, "10.0.0.10", "10.0.0.20", "10.0.0.21")
+	answer(t, places, "10.0.0.10", "10.0.0.20", "10.0.0.21")
+	// A renewal of eth1 is dropped at any time.
+	for _, e := range []*lab.ENI{v.Primary, eth1} {
+		if c := e.Counters(t); c.Dropped() > c.ForeignDHCP {
+			t.Errorf("dropped:\n%s", v.Dropped(t))
+		}
+	}
 }
 
 // IMDS is well only after the boot: the boot does not wait for it, and an ENI
