@@ -52,9 +52,11 @@ func TestLeases(t *testing.T) {
 	if seen, _ := monitor.Output(); strings.Contains(seen, "Deleted") {
 		t.Errorf("lost for a moment:\n%s", seen)
 	}
-	// A renewal may be going on.
+	// A renewal that is going on comes to its end, and none begins.
+	i.Sh(t, "pkill -STOP -x dhclient")
 	i.WaitSh(t, "! pgrep -r D,R,S,T -f '[d]hclient-script|[e]c2net lease' >/dev/null")
 	sameState(t, "after "+leaseTime.String(), before, i.State(t))
+	i.Sh(t, "pkill -CONT -x dhclient")
 
 	// The primary's lease bound anew: its route to the subnet is now the younger.
 	i.Sh(t, "ifdown eth0; ifup eth0")
