@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"reflect"
 	"slices"
 	"time"
 
@@ -77,15 +78,18 @@ func (h *Host) factsElsewhere(l Link) *facts.ENI {
 	if err != nil || !facts.NumberedByName(l.Name) {
 		return nil
 	}
+	var found *facts.ENI
 	for _, e := range all {
 		if e.MAC != l.MAC || e.Primary {
 			continue
 		}
-		if e, err := facts.Renamed(e, l.Name, h.Numbers); err == nil {
-			return &e
+		e, err := facts.Renamed(e, l.Name, h.Numbers)
+		if err != nil || (found != nil && !reflect.DeepEqual(*found, e)) {
+			return nil // nothing says which was last
 		}
+		found = &e
 	}
-	return nil
+	return found
 }
 
 // ask asks IMDS once, if the way there is IMDS's, and if it is believed.
@@ -152,15 +156,22 @@ func (h *Host) believe(link Link, lease netip.Addr, e facts.ENI) error {
 func (h *Host) askUntilComplete(ctx context.Context, link Link) (facts.ENI, error) {
 	ctx, cancel := context.WithTimeout(ctx, hotplugIMDS)
 	defer cancel()
+	var six facts.ENI // if it has had IPv6 addresses alone so far
 	for wait := pause; ; wait = min(2*wait, longestPause) {
 		e, err := h.ask(ctx, link, netip.Addr{}, oneIMDS, nil)
 		// That there are IPv6 addresses alone may be so, or not be all yet.
 		whole := err == nil && (e.Primary || e.HasIPv4())
+		if err == nil && !whole {
+			six = e
+		}
 		if whole || (err != nil && after(err, false, true) != askAgain) {
 			return e, err
 		}
 		select {
 		case <-ctx.Done():
+			if six.ID != "" {
+				return six, nil
+			}
 			return e, err
 		case <-time.After(wait):
 		}

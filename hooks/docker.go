@@ -63,6 +63,11 @@ func (h *Host) dockerUp(ctx context.Context, soon ...facts.ENI) error {
 		h.logf(bridge, "answers of containers get the marks of the ENIs")
 	}
 	for _, e := range enis {
+		// What is marked already goes on being answered; more is not ours.
+		var left *UnmanagedError
+		if errors.As(h.managed(e.Name), &left) {
+			continue
+		}
 		if e.Primary {
 			// No stanza does that for the primary.
 			if err := h.markPrimary(ctx, e); err != nil {
@@ -219,15 +224,13 @@ func (h *Host) up() ([]facts.ENI, error) {
 		hasRules := func(k KernelRule) bool {
 			return k.Priority == e.Table && k.Table == e.Table && k.Protocol == render.RuleProtocol
 		}
-		var left *UnmanagedError
-		return !e.Routed || !ok || l.MAC != e.MAC || errors.As(h.managed(e.Name), &left) ||
+		return !e.Routed || !ok || l.MAC != e.MAC ||
 			!(e.Primary || s.configured(l) || (l.Up && slices.ContainsFunc(rules, hasRules)))
 	})
 	noted, err := s.noted()
 	for name, note := range noted {
 		l, ok := linkNamed(links, name)
-		var left *UnmanagedError
-		if !ok || !note.of(l) || errors.As(h.managed(name), &left) || slices.ContainsFunc(up, func(e facts.ENI) bool { return e.Name == name }) {
+		if !ok || !note.of(l) || slices.ContainsFunc(up, func(e facts.ENI) bool { return e.Name == name }) {
 			continue
 		}
 		e := facts.ENI{Name: name, MAC: l.MAC, Table: note.table, Priority: note.table, Metric: note.table,

@@ -102,3 +102,17 @@ func TestDockerUnmanaged(t *testing.T) {
 		}
 	})
 }
+
+// An ENI that an administrator takes over while it is up goes on answering for
+// its containers.
+func TestDockerTakenOver(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		check(t, m.DockerUp(t.Context()))
+		m.put(t, "/etc/network/interfaces.d/eth1.cfg", "# EC2SYNC=no\n"+m.file(t, "/etc/network/interfaces.d/eth1.cfg"))
+		check(t, m.Add(t.Context(), "eth2"))
+		if text := m.file(t, "/var/lib/ec2net/docker.iptables"); !strings.Contains(text, "0x3e9/0x3fff") {
+			t.Error(text)
+		}
+	})
+}

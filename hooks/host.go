@@ -159,17 +159,26 @@ func (h *Host) makeSo(ctx context.Context, why string, links []Link, want func()
 		if err != nil {
 			return nil, fmt.Errorf("cannot ask the kernel: %w", err)
 		}
+		changes := plan(actual, w)
+		if links != nil && len(changes) > 0 {
+			// They are of before the lock was waited for.
+			if actual.Links, err = h.Kernel.Links(); err != nil {
+				return nil, fmt.Errorf("cannot ask the kernel: %w", err)
+			}
+			changes = plan(actual, w)
+		}
 		links = nil
 		if err := w.stillThere(actual.Links); err != nil {
 			return &actual, err
 		}
-		changes := plan(actual, w)
 		if len(changes) == 0 {
 			return &actual, nil
 		}
-		for _, l := range w.Known.foreign(actual) {
-			h.logf(l.Name, "is in the interface group %d, by somebody else's will, and stays there; without the rule %q answers to containers and VPNs may take the wrong way",
-				l.Group, groupRule(w.Known.Base))
+		if grouped := func(k KernelRule) bool { return isGroupRule(k, w.Known.Base) }; len(w.Rules) > 0 && !slices.ContainsFunc(actual.Rules, grouped) {
+			for _, l := range w.Known.foreign(actual) {
+				h.logf(l.Name, "is in the interface group %d, by somebody else's will, and stays there; without the rule %q answers to containers and VPNs may take the wrong way",
+					l.Group, groupRule(w.Known.Base))
+			}
 		}
 		again, failed := false, error(nil)
 		added := true

@@ -49,7 +49,7 @@ func (h *Host) addLocked(ctx context.Context, name string) error {
 		switch {
 		case errors.Is(err, errReplaced):
 			h.logf(name, "%v: beginning again", err)
-		case errors.Is(err, errNotYet):
+		case errors.Is(err, errNotYet), errors.Is(err, errTakenDown): // by somebody who knows why
 			h.logf(name, "%v", err)
 			return nil
 		default:
@@ -250,8 +250,8 @@ func (h *Host) reconsider(ctx context.Context, e facts.ENI, why string) error {
 }
 
 // leaseNow is the lease that an interface seems to have, where no DHCP client says
-// so: its first address unless it has another that is not ec2net's, which gives
-// single ones.
+// so: its first address, unless it has another one of its subnet that is not
+// ec2net's, which gives single ones.
 func (h *Host) leaseNow(link Link, e facts.ENI, why string) (Lease, error) {
 	l := Lease{Interface: e.Name, Reason: why, Address: e.IPv4[0]}
 	addrs, err := h.Kernel.Addrs()
@@ -259,7 +259,7 @@ func (h *Host) leaseNow(link Link, e facts.ENI, why string) (Lease, error) {
 		return l, fmt.Errorf("cannot ask the kernel: %w", err)
 	}
 	for _, a := range addrs {
-		if a.LinkIndex == link.Index && !a.Prefix.IsSingleIP() {
+		if a.LinkIndex == link.Index && !a.Prefix.IsSingleIP() && e.Subnet.Contains(a.Prefix.Addr()) {
 			l.Address = a.Prefix.Addr()
 		}
 	}

@@ -385,3 +385,30 @@ func (oneOverride) Path(name string) string  { return "/etc/ec2net/templates/" +
 func (oneOverride) Read(string) ([]byte, error) {
 	return []byte("{{define \"rules\"}}\nrule add pref {{.Priority}} from 10.200.0.0/16 lookup {{.Table}} suppress_prefixlength 0\n{{end}}"), nil
 }
+
+// Who takes an ENI down while IMDS is asked does not have it come up again when
+// the unit tries once more.
+func TestTakenDownMeanwhile(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		m.says(macs["eth1"], func(e *facts.ENI) { e.IPv4 = addrs("10.0.1.20", "10.0.1.22") })
+		m.vpc.asked = func() {
+			m.vpc.asked = nil
+			l, err := m.netns.LinkByName("eth1")
+			check(t, err)
+			check(t, m.netns.LinkSetDown(l))
+		}
+		check(t, m.Add(t.Context(), "eth1")) // the unit tries again what fails
+		same(t, "addresses", m.addrsNow(t, "eth1"), []string{"10.0.1.20/24", "10.0.1.21/32"})
+	})
+}
+
+// An administrator's own address is no lease.
+func TestAddWithOwnAddress(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		m.address(t, "eth1", "192.168.77.1/24")
+		check(t, m.Add(t.Context(), "eth1"))
+		same(t, "rules", m.rulesNow(t), readyRules)
+	})
+}

@@ -165,3 +165,22 @@ func TestLoopback(t *testing.T) {
 		same(t, "rules", m.rulesNow(t), readyRules)
 	})
 }
+
+// While IMDS says of both ENIs that they have an address, and when it does no
+// more, the new owner keeps its rule.
+func TestMovedLate(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		check(t, m.Add(t.Context(), "eth2"))
+		m.address(t, "eth2", "10.0.1.30/24")
+		m.lease(t, "eth2", "BOUND", "10.0.1.30")
+		m.says(macs["eth2"], func(e *facts.ENI) { e.IPv4 = addrs("10.0.1.30", "10.0.1.21") })
+		m.lease(t, "eth2", "RENEW", "10.0.1.30")
+		m.lease(t, "eth1", "RENEW", "10.0.1.20")
+		m.says(macs["eth1"], func(e *facts.ENI) { e.IPv4 = addrs("10.0.1.20") })
+		m.lease(t, "eth1", "RENEW", "10.0.1.20")
+		if rules := m.rulesNow(t); !slices.Contains(rules, "pref 1002 from 10.0.1.21 lookup 1002 protocol 236") || slices.Contains(rules, from1001("10.0.1.21")) {
+			t.Errorf("rules %q", rules)
+		}
+	})
+}

@@ -188,15 +188,12 @@ func (h *Host) makeCurrent(ctx context.Context, l Lease) error {
 	return h.remember(ctx, e)
 }
 
-// superfluous says whether there was a rule of an address that is not the ENI's,
-// or of one of its addresses that is another's: old facts do not have it go.
+// superfluous says whether there was a rule of an address that is not the ENI's:
+// old facts do not have it go.
 func superfluous(seen *Actual, e facts.ENI, lease netip.Addr) bool {
 	return seen != nil && slices.ContainsFunc(seen.Rules, func(k KernelRule) bool {
-		if k.Priority != k.Table || k.Protocol != render.RuleProtocol || !k.From.IsSingleIP() {
-			return false
-		}
-		own := k.From.Addr() == lease || slices.Contains(e.IPv4, k.From.Addr())
-		return own != (k.Table == e.Table)
+		return k.Priority == e.Table && k.Table == e.Table && k.Protocol == render.RuleProtocol && k.From.IsSingleIP() &&
+			k.From.Addr() != lease && !slices.Contains(e.IPv4, k.From.Addr())
 	})
 }
 

@@ -488,3 +488,45 @@ func TestLeaseKeepsRule(t *testing.T) {
 		}
 	})
 }
+
+// A device goes while the lock is waited for.
+func TestGoneBeforeLock(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		m.Kernel = &afterLinks{m.Kernel, func() {
+			l, err := m.netns.LinkByName("eth1")
+			check(t, err)
+			check(t, m.netns.LinkDel(l))
+			check(t, m.RemoveIfGone(t.Context(), "eth1"))
+			delete(m.vpc.enis, macs["eth1"])
+		}}
+		_ = m.OnLease(t.Context(), Lease{Interface: "eth1", Reason: "RENEW", Address: netip.MustParseAddr("10.0.1.20")})
+		same(t, "rules", m.rulesNow(t), nil)
+	})
+}
+
+// afterLinks is a kernel in which something happens once the links were listed.
+type afterLinks struct {
+	Kernel
+	then func()
+}
+
+func (k *afterLinks) Links() ([]Link, error) {
+	links, err := k.Kernel.Links()
+	if then := k.then; then != nil {
+		k.then = nil
+		then()
+	}
+	return links, err
+}
+
+// A rule of an earlier template goes, though its address is live.
+func TestOtherShape(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		m.foreign(t, render.Rule{Priority: 1001, Table: 1001, From: netip.MustParsePrefix("10.0.1.20/32"),
+			To: netip.MustParsePrefix("10.9.0.0/16"), Protocol: render.RuleProtocol, SuppressPrefixLength: -1, SuppressGroup: -1})
+		m.lease(t, "eth1", "RENEW", "10.0.1.20")
+		same(t, "rules", m.rulesNow(t), readyRules)
+	})
+}

@@ -26,11 +26,11 @@ type Wanted struct {
 	// that it has besides stay: nobody has said that they should go.
 	Rules     []render.Rule
 	KeepRules bool
-	// KeepLive has those stay that are of an address which the interface has:
-	// the facts are old, and IMDS may know better.
+	// KeepLive has those stay that are of an address which the interface has and
+	// the facts do not: they are old, and IMDS may know better.
 	KeepLive bool
-	// Fresh says that the facts are IMDS's of now: an address of this ENI is no
-	// other's any more.
+	// Fresh says that the facts are IMDS's of now: an address that is new to this
+	// ENI is no other's any more.
 	Fresh bool
 	// Attached is the device that all of this is for. If it has gone meanwhile,
 	// or is taken down, nothing is changed. Nil if it does not matter.
@@ -230,7 +230,7 @@ func planRules(actual Actual, want Wanted) []Change {
 			switch {
 			case !k.Odd && slices.Contains(want.Rules, k.Rule) && !slices.Contains(there, k.Rule):
 				there = append(there, k.Rule)
-			case !want.KeepRules && !(live && isLive(k, actual, want.ENI.Name)):
+			case !want.KeepRules && !(live && isLive(k, actual, want.ENI.Name) && !hasRuleFrom(want.Rules, k.From.Addr())):
 				del = append(del, deleteRule{k})
 			}
 		case want.Fresh && ofOther(k, want):
@@ -277,11 +277,12 @@ func isLive(k KernelRule, actual Actual, name string) bool {
 	})
 }
 
-// ofOther says whether a rule leads an address of the wanted ENI by the table of
-// another: EC2 has moved the address.
+// ofOther says whether a rule leads an address that is new to the wanted ENI by the
+// table of another: EC2 has moved the address. One that it had may have been moved
+// to the other, and IMDS not have got that far.
 func ofOther(k KernelRule, want Wanted) bool {
 	return !k.Odd && k.Priority == k.Table && k.Protocol == render.RuleProtocol &&
-		k.From.IsSingleIP() && slices.Contains(want.ENI.IPv4, k.From.Addr()) &&
+		k.From.IsSingleIP() && slices.Contains(want.ENI.IPv4, k.From.Addr()) && !slices.Contains(want.Own, k.From.Addr()) &&
 		slices.ContainsFunc(want.Known.Others, func(e facts.ENI) bool { return e.Table == k.Table && e.MAC != want.ENI.MAC })
 }
 
