@@ -38,6 +38,12 @@ func (s *sequence) kept(name string, lease netip.Addr, before []string) {
 	}
 }
 
+// parseAddr is not valid for the leased address, which has the length of its subnet.
+func parseAddr(s string) netip.Addr {
+	a, _ := netip.ParseAddr(s)
+	return a
+}
+
 func leasedRule(name string, lease netip.Addr) string {
 	return fmt.Sprintf("pref %d from %s lookup %d protocol 236", number(name), lease, number(name))
 }
@@ -61,9 +67,11 @@ func (s *sequence) whole(name string) {
 	var wants []string
 	// Without IMDS what it said of the device under another name may serve.
 	candidates := slices.Clone(s.seen[name])
+	noted, err := s.state().all()
+	check(s.t, err)
 	for _, other := range names {
-		for _, e := range s.seen[other] {
-			if other != name && e.MAC == s.attached[name] {
+		for _, e := range append(noted, s.seen[other]...) {
+			if other != name && e.Name != name && e.MAC == s.attached[name] {
 				candidates = append(candidates, e)
 			}
 		}
@@ -79,7 +87,15 @@ func (s *sequence) whole(name string) {
 		there := slices.DeleteFunc(slices.Clone(addresses), func(a string) bool {
 			return !slices.Contains(ips, a) && slices.Contains(s.slack, strings.TrimSuffix(a, "/32"))
 		})
-		if slices.Equal(got, rules) && slices.Equal(there, ips) {
+		// Old facts take no rule from an address that the interface has.
+		old := s.vpc.err != nil || s.strike.hit != ""
+		live := slices.DeleteFunc(slices.Clone(got), func(rule string) bool {
+			return old && !slices.Contains(rules, rule) && slices.ContainsFunc(addresses, func(a string) bool {
+				a = strings.TrimSuffix(a, "/32")
+				return slices.Contains(s.slack, a) && rule == leasedRule(name, parseAddr(a))
+			})
+		})
+		if slices.Equal(live, rules) && slices.Equal(there, ips) {
 			s.holds[name] = leasedRule(name, lease)
 			if e.MAC != (facts.MAC{}) && len(candidates) > len(s.seen[name]) {
 				s.seen[name] = append(s.seen[name], e)
