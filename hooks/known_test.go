@@ -176,6 +176,7 @@ func TestMovedLate(t *testing.T) {
 		m.lease(t, "eth2", "BOUND", "10.0.1.30")
 		m.says(macs["eth2"], func(e *facts.ENI) { e.IPv4 = addrs("10.0.1.30", "10.0.1.21") })
 		m.lease(t, "eth2", "RENEW", "10.0.1.30")
+		m.says(macs["eth1"], func(e *facts.ENI) { e.IPv4 = addrs("10.0.1.20", "10.0.1.21", "10.0.1.22") })
 		m.lease(t, "eth1", "RENEW", "10.0.1.20")
 		m.says(macs["eth1"], func(e *facts.ENI) { e.IPv4 = addrs("10.0.1.20") })
 		m.lease(t, "eth1", "RENEW", "10.0.1.20")
