@@ -35,9 +35,7 @@ func (m *machine) eight(t *testing.T) (names []string) {
 	for i := byte(1); i <= eightENIs; i++ {
 		name, mac := fmt.Sprintf("eth%d", i), facts.MAC{2, 0, 0, 0, 8, i}
 		if i <= 2 {
-			l, err := m.netns.LinkByName(name)
-			check(t, err)
-			check(t, m.netns.LinkDel(l))
+			m.pull(t, name)
 		}
 		addVeth(t, m.netns, name, mac)
 		m.vpc.enis[mac] = facts.ENI{MAC: mac, ID: fmt.Sprintf("eni-%d", i), DeviceNumber: int(i), PrimaryMAC: primaryMAC,

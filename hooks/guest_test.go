@@ -252,9 +252,7 @@ func TestUnmanagedByOthers(t *testing.T) {
 		ready(t, m)
 		check(t, m.Add(t.Context(), "eth2"))
 		m.put(t, "/etc/network/interfaces.d/eth2.cfg", "# EC2SYNC=no\niface eth2 inet dhcp\n")
-		l, err := m.netns.LinkByName("eth2")
-		check(t, err)
-		check(t, m.netns.LinkDel(l))
+		m.pull(t, "eth2")
 		m.plug(t, "eth2", macs["eth2"])
 		m.address(t, "eth2", "10.0.0.30/24") // the primary's subnet
 		m.log = nil
@@ -271,9 +269,7 @@ func TestUnmanagedAndGroup(t *testing.T) {
 		check(t, m.Add(t.Context(), "eth2"))
 		check(t, m.Remove(t.Context(), "eth2"))
 		m.put(t, "/etc/network/interfaces.d/eth2.cfg", "# EC2SYNC=no\niface eth2 inet dhcp\n")
-		l, err := m.netns.LinkByName("eth2")
-		check(t, err)
-		check(t, m.netns.LinkDel(l))
+		m.pull(t, "eth2")
 		m.plug(t, "eth2", macs["eth2"])
 		ready(t, m)
 		same(t, "rules", m.rulesNow(t), readyRules[1:])

@@ -208,9 +208,7 @@ func TestPlugAndUnplug(t *testing.T) {
 				state = now
 			}
 			same(t, "rules", now, state)
-			l, err := m.netns.LinkByName("eth1")
-			check(t, err)
-			check(t, m.netns.LinkDel(l))
+			m.pull(t, "eth1")
 			m.ran = nil
 			check(t, m.Remove(t.Context(), "eth1"))
 			same(t, "programs", m.ran, []string{"ifdown --force eth1"})
@@ -263,9 +261,7 @@ func TestLateRemove(t *testing.T) {
 		same(t, "programs", m.ran, nil)
 		same(t, "rules", m.rulesNow(t), readyRules)
 		// Another device of the same name, not brought up yet.
-		l, err := m.netns.LinkByName("eth1")
-		check(t, err)
-		check(t, m.netns.LinkDel(l))
+		m.pull(t, "eth1")
 		m.plug(t, "eth1", macs["eth1"])
 		check(t, m.RemoveIfGone(t.Context(), "eth1"))
 		same(t, "programs", m.ran, []string{"ifdown --force eth1"})
@@ -299,9 +295,7 @@ func TestReplacedMeanwhile(t *testing.T) {
 		other := facts.MAC{2, 0, 0, 0, 7, 7}
 		m.vpc.asked = func() {
 			m.vpc.asked = nil
-			l, err := m.netns.LinkByName("eth1")
-			check(t, err)
-			check(t, m.netns.LinkDel(l))
+			m.pull(t, "eth1")
 			m.plug(t, "eth1", other)
 			eni.MAC, eni.ID = other, "eni-7"
 			m.vpc.enis[other] = eni
@@ -322,9 +316,7 @@ func TestReplacedMeanwhile(t *testing.T) {
 func TestAnotherENI(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
-		l, err := m.netns.LinkByName("eth1")
-		check(t, err)
-		check(t, m.netns.LinkDel(l))
+		m.pull(t, "eth1")
 		other := facts.MAC{2, 0, 0, 0, 7, 7}
 		eni := m.vpc.enis[macs["eth1"]]
 		eni.MAC, eni.ID, eni.IPv4 = other, "eni-7", addrs("10.0.1.70")
@@ -362,6 +354,14 @@ func TestForeignGroup(t *testing.T) {
 }
 
 // plug makes a device, as the hypervisor does.
+// pull detaches a device; nobody is told.
+func (m *machine) pull(t *testing.T, name string) {
+	t.Helper()
+	l, err := m.netns.LinkByName(name)
+	check(t, err)
+	check(t, m.netns.LinkDel(l))
+}
+
 func (m *machine) plug(t *testing.T, name string, mac facts.MAC) {
 	t.Helper()
 	addVeth(t, m.netns, name, mac)

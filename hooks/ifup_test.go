@@ -49,9 +49,7 @@ func TestReplacedDuringIfup(t *testing.T) {
 				return err
 			}
 			once = true
-			l, err := m.netns.LinkByName("eth1")
-			check(t, err)
-			check(t, m.netns.LinkDel(l))
+			m.pull(t, "eth1")
 			m.plug(t, "eth1", other)
 			return nil
 		}

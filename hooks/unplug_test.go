@@ -25,9 +25,7 @@ func TestCfgRemoved(t *testing.T) {
 func TestRemovedAfterReplaced(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
-		l, err := m.netns.LinkByName("eth1")
-		check(t, err)
-		check(t, m.netns.LinkDel(l))
+		m.pull(t, "eth1")
 		m.plug(t, "eth1", facts.MAC{2, 0, 0, 0, 7, 7})
 		check(t, m.RemoveIfGone(t.Context(), "eth1"))
 		same(t, "asked udev to add", m.added, []string{"eth1"})

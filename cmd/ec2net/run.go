@@ -190,9 +190,8 @@ func (f *failure) Unwrap() error { return f.err }
 
 // Hint is f's own, or that of its cause.
 func (f *failure) Hint() string {
-	var hinted interface{ Hint() string }
-	if f.hint == "" && errors.As(f.err, &hinted) {
-		return hinted.Hint()
+	if f.hint == "" {
+		return hintOf(f.err)
 	}
 	return f.hint
 }
