@@ -9,6 +9,8 @@ package facts
 import (
 	"fmt"
 	"net/netip"
+
+	"ec2net/fault"
 )
 
 // ENI is one network interface of an instance, as the templates see it. The
@@ -53,20 +55,27 @@ type ENI struct {
 	// VPCCIDRs are the IPv4 blocks of the whole VPC.
 	VPCCIDRs []netip.Prefix `json:"vpc_cidrs"`
 
-	// Table is the id of the ENI's own route table: BASE + Index.
-	Table int `json:"table"`
-	// Metric is that of the default route in the main table: BASE + Index.
-	Metric int `json:"metric"`
-	// Priority is that of every ip rule of this ENI: BASE + Index.
-	Priority int `json:"priority"`
-	// Mark is the fwmark of what comes in by this ENI: BASE + Index.
-	Mark Mark `json:"mark"`
+	// Number is BASE + Index, and all that has to be unique per ENI: its route
+	// table, metric, rule priority and fwmark, see [Numbers].
+	Number int `json:"-"`
 	// MarkMask has the bits that ec2net uses of a mark.
-	MarkMask Mark `json:"mark_mask"`
+	MarkMask Mark `json:"-"`
 	// Routed says whether the ENI has a table and rules of its own: every ENI
 	// but the primary, and the primary too if the settings say so.
 	Routed bool `json:"-"`
 }
+
+// Table is the id of the ENI's own route table.
+func (e ENI) Table() int { return e.Number }
+
+// Metric is that of the ENI's default route in the main table.
+func (e ENI) Metric() int { return e.Number }
+
+// Priority is that of every ip rule of the ENI.
+func (e ENI) Priority() int { return e.Number }
+
+// Mark is the fwmark of what comes in by the ENI.
+func (e ENI) Mark() Mark { return Mark(e.Number) }
 
 // HasIPv4 reports whether there is anything to route by IPv4.
 func (e ENI) HasIPv4() bool { return e.Subnet.IsValid() }
@@ -79,6 +88,9 @@ type FieldError struct {
 }
 
 func (e *FieldError) Error() string { return fmt.Sprintf("%s: %s", e.Field, e.Why) }
+
+// Status is that of facts that cannot be used.
+func (*FieldError) Status() fault.Status { return fault.Facts }
 
 func fieldErrorf(field, format string, args ...any) error {
 	return &FieldError{Field: field, Why: fmt.Sprintf(format, args...)}

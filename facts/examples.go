@@ -32,7 +32,6 @@ func Examples(n Numbers) ([]ENI, error) {
 // Renamed is e as if its interface had another name, and so other numbers.
 func Renamed(e ENI, name string, n Numbers) (ENI, error) {
 	e.Name = name
-	e.Index, e.Table, e.Metric, e.Priority, e.Mark, e.MarkMask = 0, 0, 0, 0, 0, 0
 	err := e.finish(n)
 	return e, err
 }

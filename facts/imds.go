@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"ec2net/fault"
+
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
@@ -190,22 +192,25 @@ type IMDSError struct {
 	// Endpoint is the URL of the service, Path what was asked for below
 	// /latest/meta-data/.
 	Endpoint, Path string
-	// Status is that of the HTTP answer, 0 if there was none.
-	Status int
-	Err    error
-	hint   string
+	// HTTP is the status of the answer, 0 if there was none.
+	HTTP int
+	Err  error
+	hint string
 	// unreachable says that nothing answered at all.
 	unreachable bool
 }
 
 func (e *IMDSError) Error() string {
-	if e.Status != 0 {
-		return fmt.Sprintf("IMDS at %s answered %d %s for %s", e.Endpoint, e.Status, http.StatusText(e.Status), e.Path)
+	if e.HTTP != 0 {
+		return fmt.Sprintf("IMDS at %s answered %d %s for %s", e.Endpoint, e.HTTP, http.StatusText(e.HTTP), e.Path)
 	}
 	return fmt.Sprintf("IMDS at %s: %v", e.Endpoint, e.Err)
 }
 
 func (e *IMDSError) Unwrap() error { return e.Err }
+
+// Status is that of facts that are missing.
+func (*IMDSError) Status() fault.Status { return fault.Facts }
 
 // Hint says what the reader can do about it.
 func (e *IMDSError) Hint() string { return e.hint }
@@ -219,15 +224,15 @@ func (m *IMDS) explain(err error, mac MAC) error {
 	}
 	failed.Endpoint = m.endpoint
 	switch {
-	case failed.Status == http.StatusNotFound && strings.HasSuffix(failed.Path, mac.String()+"/"):
+	case failed.HTTP == http.StatusNotFound && strings.HasSuffix(failed.Path, mac.String()+"/"):
 		failed.hint = fmt.Sprintf("IMDS knows no ENI with the MAC %s (yet): it is none of this instance's, or was attached a moment ago", mac)
-	case failed.Status == http.StatusNotFound:
+	case failed.HTTP == http.StatusNotFound:
 		failed.hint = hintWait
-	case failed.Status == http.StatusForbidden:
+	case failed.HTTP == http.StatusForbidden:
 		failed.hint = "IMDS may be switched off: aws ec2 modify-instance-metadata-options --instance-id ID --http-endpoint enabled"
-	case failed.Status == http.StatusUnauthorized:
+	case failed.HTTP == http.StatusUnauthorized:
 		failed.hint = "the service did not accept the token that it gave; something else may be answering in its place"
-	case failed.Status == 0 && failed.unreachable:
+	case failed.HTTP == 0 && failed.unreachable:
 		failed.hint = "is this an EC2 instance? Elsewhere, ec2net render --facts FILE renders from a file"
 	}
 	return failed

@@ -115,7 +115,7 @@ func (m *IMDS) get(ctx context.Context, path string) (string, error) {
 			return string(body), nil
 		}
 	}
-	failed := &IMDSError{Path: path, Status: seen.status, Err: err}
+	failed := &IMDSError{Path: path, HTTP: seen.status, Err: err}
 	if seen.err != nil {
 		failed.Err, failed.unreachable = seen.err, !seen.answered
 		var of *url.Error
@@ -125,12 +125,12 @@ func (m *IMDS) get(ctx context.Context, path string) (string, error) {
 	}
 	if 200 <= seen.status && seen.status < 300 {
 		// The token came, but could not be used.
-		failed.Status = 0
+		failed.HTTP = 0
 	}
 	var timeout net.Error
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded), errors.As(failed.Err, &timeout) && timeout.Timeout():
-		failed.Status, failed.Err = 0, fmt.Errorf("no answer in time for %s", path)
+		failed.HTTP, failed.Err = 0, fmt.Errorf("no answer in time for %s", path)
 	case errors.Is(failed.Err, io.ErrUnexpectedEOF):
 		failed.unreachable = false
 		failed.Err = fmt.Errorf("the connection ended in the middle of the answer for %s", path)

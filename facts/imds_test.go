@@ -56,7 +56,7 @@ func TestENI(t *testing.T) {
 		{e.ID, rich().ID}, {e.DeviceNumber, 1}, {e.Primary, false}, {e.Gateway, netip.MustParseAddr("10.0.1.1")},
 		{fmt.Sprint(e.IPv4), "[10.0.1.20 10.0.1.21]"}, {fmt.Sprint(e.IPv4Prefixes), "[10.0.1.32/28]"},
 		{fmt.Sprint(e.IPv6), "[2001:db8::20]"}, {fmt.Sprint(e.IPv6Prefixes), "[2001:db8:0:0:1::/80]"},
-		{fmt.Sprint(e.VPCCIDRs), "[10.0.0.0/16]"}, {e.Table, 1001},
+		{fmt.Sprint(e.VPCCIDRs), "[10.0.0.0/16]"}, {e.Table(), 1001},
 	} {
 		if c.got != c.want {
 			t.Errorf("got %v, want %v", c.got, c.want)
@@ -342,7 +342,7 @@ func mustBeSafe(t *testing.T, e ENI) {
 	if e.HasIPv4() && !e.Subnet.Contains(e.Gateway) {
 		t.Errorf("gateway %s is outside %s", e.Gateway, e.Subnet)
 	}
-	if e.Table < minBase || e.Table >= mainPriority {
-		t.Errorf("table %d", e.Table)
+	if e.Table() < minBase || e.Table() >= mainPriority {
+		t.Errorf("table %d", e.Table())
 	}
 }

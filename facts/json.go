@@ -19,6 +19,20 @@ const maxJSON = 1 << 20
 // table, metric, priority, mark, mark_mask.
 var required = []string{"name", "mac", "id", "device_number"}
 
+// document is an ENI as it stands in JSON, where its number has four names.
+type document struct {
+	ENI
+	Table    int  `json:"table"`
+	Metric   int  `json:"metric"`
+	Priority int  `json:"priority"`
+	Mark     Mark `json:"mark"`
+	MarkMask Mark `json:"mark_mask"`
+}
+
+func documentOf(e ENI) document {
+	return document{ENI: e, Table: e.Table(), Metric: e.Metric(), Priority: e.Priority(), Mark: e.Mark(), MarkMask: e.MarkMask}
+}
+
 // Decode reads facts in the format of Encode: JSON objects, one after the
 // other, each an ENI. An unknown field, a field that is there twice, a value of
 // the wrong type and facts that contradict each other are errors that name the
@@ -56,54 +70,55 @@ func Decode(r io.Reader, n Numbers) ([]ENI, error) {
 // decodeOne reads one object. It goes field by field, since json.Unmarshal
 // keeps the last of two values and names no field that has its own type.
 func decodeOne(dec *json.Decoder, n Numbers) (ENI, error) {
-	var e ENI
+	var given document
+	e := &given.ENI
 	if t, err := dec.Token(); err != nil {
-		return e, err
+		return *e, err
 	} else if t != json.Delim('{') {
-		return e, errors.New("expected a JSON object for each ENI")
+		return *e, errors.New("expected a JSON object for each ENI")
 	}
 	var seen []string
 	for dec.More() {
 		t, err := dec.Token()
 		if err != nil {
-			return e, err
+			return *e, err
 		}
 		name, _ := t.(string)
-		field := fieldOf(&e, name)
+		field := fieldOf(&given, name)
 		if !field.IsValid() {
-			return e, fieldErrorf(quoted(name), "unknown field")
+			return *e, fieldErrorf(quoted(name), "unknown field")
 		}
 		if slices.Contains(seen, name) {
-			return e, fieldErrorf(name, "there twice")
+			return *e, fieldErrorf(name, "there twice")
 		}
 		seen = append(seen, name)
 		var raw json.RawMessage
 		if err := dec.Decode(&raw); err != nil {
-			return e, err
+			return *e, err
 		}
 		if err := json.Unmarshal(raw, field.Addr().Interface()); err != nil || isNull(raw, field) {
-			return e, fieldErrorf(name, "%s is not %s", clipped(raw), wanted(field))
+			return *e, fieldErrorf(name, "%s is not %s", clipped(raw), wanted(field))
 		}
 	}
 	if _, err := dec.Token(); err != nil { // the closing brace
-		return e, err
+		return *e, err
 	}
 	for _, name := range required {
 		if !slices.Contains(seen, name) {
-			return e, fieldErrorf(name, "missing")
+			return *e, fieldErrorf(name, "missing")
 		}
 	}
-	given := e
-	if err := e.finish(n); err != nil {
-		return e, err
+	whole := *e
+	if err := whole.finish(n); err != nil {
+		return whole, err
 	}
-	return e, checkGiven(given, e, seen)
+	return whole, checkGiven(given, whole, seen)
 }
 
 // checkGiven holds the fields that follow from others to those, where they are
 // given. Table, metric, priority and mark are of the settings' making: facts
 // that were printed under another BASE are as good, as long as they agree.
-func checkGiven(given, whole ENI, seen []string) error {
+func checkGiven(given document, whole ENI, seen []string) error {
 	if slices.Contains(seen, "index") && given.Index != whole.Index {
 		return fieldErrorf("index", "%d, where %s has %d", given.Index, whole.Name, whole.Index)
 	}
@@ -135,13 +150,13 @@ func isNull(raw json.RawMessage, field reflect.Value) bool {
 	return string(raw) == "null" && field.Kind() != reflect.Slice
 }
 
-// fieldOf is the field of e that has this JSON name, to the letter.
-func fieldOf(e *ENI, name string) reflect.Value {
-	v := reflect.ValueOf(e).Elem()
-	for i := range v.NumField() {
-		tag, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
-		if tag == name {
-			return v.Field(i)
+// fieldOf is the field of a document that has this JSON name, to the letter.
+func fieldOf(d *document, name string) reflect.Value {
+	v := reflect.ValueOf(d).Elem()
+	for _, f := range reflect.VisibleFields(v.Type()) {
+		tag, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if tag == name && tag != "-" && !f.Anonymous {
+			return v.FieldByIndex(f.Index)
 		}
 	}
 	return reflect.Value{}
@@ -194,7 +209,7 @@ func Encode(w io.Writer, enis []ENI) error {
 		enc.SetIndent("", "  ")
 	}
 	for _, e := range enis {
-		if err := enc.Encode(e); err != nil {
+		if err := enc.Encode(documentOf(e)); err != nil {
 			return err
 		}
 	}

@@ -25,8 +25,8 @@ func TestDecode(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := enis[0]
-	if e.Gateway.String() != "10.0.1.1" || e.Index != 1 || e.Table != 1001 || e.Metric != 1001 || e.Priority != 1001 ||
-		e.Mark.String() != "0x3e9" || e.MarkMask.String() != "0x3fff" {
+	if e.Gateway.String() != "10.0.1.1" || e.Index != 1 || e.Table() != 1001 || e.Metric() != 1001 || e.Priority() != 1001 ||
+		e.Mark().String() != "0x3e9" || e.MarkMask.String() != "0x3fff" {
 		t.Errorf("derived fields are wrong: %+v", e)
 	}
 	if e.IPv6 == nil || e.VPCCIDRs == nil {
@@ -75,7 +75,7 @@ func TestDecodeOtherBase(t *testing.T) {
 		t.Errorf("%s", out.String())
 	}
 	again, err := Decode(&out, DefaultNumbers)
-	if err != nil || again[0].Table != 1001 || again[0].MarkMask != 0x3fff {
+	if err != nil || again[0].Table() != 1001 || again[0].MarkMask != 0x3fff {
 		t.Errorf("%+v, %v", again, err)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"ec2net/fault"
 )
 
 // Numbers is what the numbers of every ENI are made from. Whatever has to be
@@ -65,8 +67,7 @@ func (n Numbers) of(e ENI) (ENI, error) {
 			index, e.Name, n.Base, index, mainPriority, n.MarkMask)
 	}
 	e.Index = index
-	e.Table, e.Metric, e.Priority = number, number, number
-	e.Mark, e.MarkMask = Mark(number), n.MarkMask
+	e.Number, e.MarkMask = number, n.MarkMask
 	e.Routed = !e.Primary || n.Primary
 	return e, nil
 }
@@ -97,6 +98,9 @@ type ClashError struct{ text string }
 
 func (e *ClashError) Error() string { return e.text }
 
+// Status is that of what does not mend itself.
+func (*ClashError) Status() fault.Status { return fault.Usage }
+
 // Distinct says whether ENIs can live on one machine: no two may have one
 // index, since they would share a table, a mark and a priority; nor one MAC, id
 // or address, since they would be one ENI under two names.
@@ -113,7 +117,7 @@ func Distinct(enis []ENI) error {
 			switch {
 			case !taken:
 			case i == 0:
-				return &ClashError{fmt.Sprintf("%s and %s both have the index %d, so they would share table %d", other, e.Name, e.Index, e.Table)}
+				return &ClashError{fmt.Sprintf("%s and %s both have the index %d, so they would share table %d", other, e.Name, e.Index, e.Number)}
 			default:
 				return &ClashError{fmt.Sprintf("%s and %s both have %v", other, e.Name, thing)}
 			}

@@ -17,8 +17,8 @@ func TestIndex(t *testing.T) {
 		{"eth", 5, 0, 5}, {"eth1x", 6, 0, 6}, {"myeth1", 8, 0, 8}, {"eth-1", 9, 0, 9},
 	} {
 		e, err := DefaultNumbers.of(ENI{Name: c.name, DeviceNumber: c.device, NetworkCard: c.card})
-		if err != nil || e.Index != c.want || e.Table != 1000+c.want {
-			t.Errorf("%s, device %d of card %d: index %d, table %d, %v; want %d", c.name, c.device, c.card, e.Index, e.Table, err, c.want)
+		if err != nil || e.Index != c.want || e.Table() != 1000+c.want {
+			t.Errorf("%s, device %d of card %d: index %d, table %d, %v; want %d", c.name, c.device, c.card, e.Index, e.Table(), err, c.want)
 		}
 	}
 }
@@ -47,8 +47,8 @@ func TestNumbersCheck(t *testing.T) {
 }
 
 func TestDistinct(t *testing.T) {
-	one := ENI{Name: "eth1", Index: 1, Table: 1001}
-	two := ENI{Name: "ens6", Index: 1, Table: 1001, ID: "eni-2", MAC: MAC{2}}
+	one := ENI{Name: "eth1", Index: 1, Number: 1001}
+	two := ENI{Name: "ens6", Index: 1, Number: 1001, ID: "eni-2", MAC: MAC{2}}
 	if err := Distinct([]ENI{one, {Name: "eth2", Index: 2, ID: "eni-2", MAC: MAC{2}}}); err != nil {
 		t.Error(err)
 	}

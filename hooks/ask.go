@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ec2net/facts"
+	"ec2net/fault"
 )
 
 const (
@@ -55,7 +56,7 @@ func after(failure error, known, patient bool) consequence {
 		return useLast
 	case !patient:
 		return useLease
-	case errors.As(failure, &imds) && imds.Status == http.StatusForbidden:
+	case errors.As(failure, &imds) && imds.HTTP == http.StatusForbidden:
 		return giveUp // switched off
 	}
 	return askAgain
@@ -115,6 +116,9 @@ type AnswerError struct{ Name, Why string }
 func (e *AnswerError) Error() string {
 	return fmt.Sprintf("what IMDS says of %s is not believed: %s", e.Name, e.Why)
 }
+
+// Status is that of facts that are missing.
+func (*AnswerError) Status() fault.Status { return fault.Facts }
 
 // Hint says how to have it believed.
 func (e *AnswerError) Hint() string {
@@ -192,6 +196,9 @@ type WayError struct {
 func (e *WayError) Error() string {
 	return fmt.Sprintf("what answers at %s is not IMDS: the way there leads by %s, which is no ENI", e.To, e.By)
 }
+
+// Status is that of facts that are missing.
+func (*WayError) Status() fault.Status { return fault.Facts }
 
 // Hint says where to look.
 func (e *WayError) Hint() string {

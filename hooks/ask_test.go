@@ -17,11 +17,11 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"ec2net/facts"
-	"ec2net/render"
+	"ec2net/iprule"
 )
 
 func imdsSays(status int) error {
-	return fmt.Errorf("asked: %w", &facts.IMDSError{Status: status})
+	return fmt.Errorf("asked: %w", &facts.IMDSError{HTTP: status})
 }
 
 func TestAfter(t *testing.T) {
@@ -189,7 +189,7 @@ func TestWayToIMDS(t *testing.T) {
 		check(t, m.netns.AddrDel(l, &netlink.Addr{IPNet: toIPNet(netip.MustParsePrefix("169.254.169.1/24"))}))
 		check(t, CheckWay(m.Kernel, imds))
 		m.address(t, bridge, "192.0.2.1/24")
-		m.foreign(t, render.Rule{Priority: 500, Table: 77, SuppressPrefixLength: -1, SuppressGroup: -1})
+		m.foreign(t, iprule.Rule{Priority: 500, Table: 77, SuppressPrefixLength: -1, SuppressGroup: -1})
 		check(t, m.netns.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: toIPNet(netip.MustParsePrefix("0.0.0.0/0")), Table: 77}))
 		if err := CheckWay(m.Kernel, imds); !errors.As(err, &way) || way.By != bridge {
 			t.Errorf("by a rule: %v", err)

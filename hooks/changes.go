@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"net/netip"
 
+	"ec2net/iprule"
+
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-
-	"ec2net/render"
 )
 
 // Change is one step of a plan. Its text is the command that would do the
@@ -18,7 +18,7 @@ type Change interface {
 	takesAway() bool
 }
 
-type addRule struct{ rule render.Rule }
+type addRule struct{ rule iprule.Rule }
 
 func (c addRule) String() string  { return "ip rule add " + c.rule.String() }
 func (c addRule) takesAway() bool { return false }

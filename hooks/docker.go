@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ec2net/facts"
+	"ec2net/iprule"
 	"ec2net/render"
 )
 
@@ -162,7 +163,7 @@ func (h *Host) markPrimary(ctx context.Context, e facts.ENI) error {
 	if err := h.run(ctx, "iptables", jumpOf(e, "-A")...); err != nil {
 		return err
 	}
-	h.logf(e.Name, "what comes in is marked %v", e.Mark)
+	h.logf(e.Name, "what comes in is marked %v", e.Mark())
 	return nil
 }
 
@@ -222,7 +223,7 @@ func (h *Host) up() ([]facts.ENI, error) {
 	up := slices.DeleteFunc(all, func(e facts.ENI) bool {
 		l, ok := linkNamed(links, e.Name)
 		hasRules := func(k KernelRule) bool {
-			return k.Priority == e.Table && k.Table == e.Table && k.Protocol == render.RuleProtocol
+			return k.Priority == e.Table() && k.Table == e.Table() && k.Protocol == iprule.Protocol
 		}
 		return !e.Routed || !ok || l.MAC != e.MAC ||
 			!(e.Primary || s.configured(l) || (l.Up && slices.ContainsFunc(rules, hasRules)))
@@ -233,8 +234,8 @@ func (h *Host) up() ([]facts.ENI, error) {
 		if !ok || !note.of(l) || slices.ContainsFunc(up, func(e facts.ENI) bool { return e.Name == name }) {
 			continue
 		}
-		e := facts.ENI{Name: name, MAC: l.MAC, Table: note.table, Priority: note.table, Metric: note.table,
-			Mark: facts.Mark(note.table), MarkMask: h.Numbers.MarkMask, Routed: true}
+		e := facts.ENI{Name: name, MAC: l.MAC, Number: note.table,
+			MarkMask: h.Numbers.MarkMask, Routed: true}
 		up = append(up, e.Clone())
 	}
 	slices.SortFunc(up, func(a, b facts.ENI) int { return strings.Compare(a.Name, b.Name) })
@@ -248,11 +249,11 @@ func (h *Host) bridgeRoutes(e facts.ENI, add bool) error {
 		return err
 	}
 	for _, r := range toBridge(link, all, unix.RT_TABLE_MAIN) {
-		there := slices.ContainsFunc(toBridge(link, all, e.Table), func(o Route) bool { return o.Dst == r.Dst })
+		there := slices.ContainsFunc(toBridge(link, all, e.Table()), func(o Route) bool { return o.Dst == r.Dst })
 		if there == add {
 			continue
 		}
-		c := changeRoute{link: link, route: r.plain(), table: e.Table, add: add}
+		c := changeRoute{link: link, route: r.plain(), table: e.Table(), add: add}
 		if err := h.Kernel.Apply(c); err != nil {
 			return fmt.Errorf("%s: %w", c, err)
 		}

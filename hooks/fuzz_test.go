@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"ec2net/disk"
 	"ec2net/facts"
-	"ec2net/render/disk"
 )
 
 // fuzzTree is a tree of which only the files that a target writes differ.

@@ -12,6 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ec2net/facts"
+	"ec2net/fault"
+	"ec2net/iprule"
 	"ec2net/render"
 )
 
@@ -23,6 +25,9 @@ type GuestError struct {
 }
 
 func (e *GuestError) Error() string { return fmt.Sprintf("%s is left alone: %s", e.Name, e.Owner) }
+
+// Status is that of what another try does not change.
+func (*GuestError) Status() fault.Status { return fault.NoRetry }
 
 // Hint says how to give it to ec2net.
 func (e *GuestError) Hint() string { return e.hint }
@@ -115,7 +120,7 @@ func (h *Host) otherStanza(_ context.Context, link Link) (owner, hint string, er
 }
 
 // vpcCNI is the rule of AWS's VPC CNI plugin, which gives secondary ENIs to pods.
-var vpcCNI = render.Rule{Priority: 1024, Mark: 0x80, MarkMask: 0x80, Table: unix.RT_TABLE_MAIN}
+var vpcCNI = iprule.Rule{Priority: 1024, Mark: 0x80, MarkMask: 0x80, Table: unix.RT_TABLE_MAIN}
 
 // otherRules finds who routes by policy already: the VPC CNI plugin, and tools
 // that have sent an address of the interface to a table of their own.
@@ -135,7 +140,7 @@ func (h *Host) otherRules(_ context.Context, link Link) (owner, hint string, err
 		has := func(a Addr) bool {
 			return a.LinkIndex == link.Index && k.From == netip.PrefixFrom(a.Prefix.Addr(), a.Prefix.Addr().BitLen())
 		}
-		if !kernels(k.Table) && k.Protocol != render.RuleProtocol && !h.ownTable(link.Name, k.Table) && slices.ContainsFunc(addrs, has) {
+		if !kernels(k.Table) && k.Protocol != iprule.Protocol && !h.ownTable(link.Name, k.Table) && slices.ContainsFunc(addrs, has) {
 			return fmt.Sprintf("another tool has sent its address to a route table, %q", k.Rule.String()), "remove that tool, or its rule, to have ec2net do so", nil
 		}
 	}
@@ -150,7 +155,7 @@ func kernels(table int) bool {
 // older tools have the same ones, and ec2net takes over from them.
 func (h *Host) ownTable(name string, table int) bool {
 	if e, err := facts.Bare(name, facts.MAC{}, h.Numbers); err == nil {
-		return table == e.Table
+		return table == e.Table()
 	}
 	const indexes = 100 * 100 // device numbers, network cards
 	return table >= h.Numbers.Base && table < h.Numbers.Base+indexes

@@ -10,6 +10,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"ec2net/iprule"
 	"ec2net/render"
 )
 
@@ -24,7 +25,7 @@ func TestGuest(t *testing.T) {
 		for _, c := range []struct {
 			name       string
 			path, text string
-			rule       render.Rule
+			rule       iprule.Rule
 			owner      string // empty: ec2net's
 		}{
 			{name: "nobody"},
@@ -42,12 +43,12 @@ func TestGuest(t *testing.T) {
 			{name: "cloud-ifupdown-helper", path: helper, text: "auto eth1\niface eth1 inet dhcp\n", owner: "cloud-ifupdown-helper"},
 			{name: "the VPC CNI plugin", rule: vpcCNI, owner: "VPC CNI"},
 			{name: "another tool's table", owner: `"pref 32765 from 10.0.1.20 lookup 10001 protocol 0"`,
-				rule: render.Rule{Priority: 32765, From: netip.MustParsePrefix("10.0.1.20/32"), Table: 10001}},
+				rule: iprule.Rule{Priority: 32765, From: netip.MustParsePrefix("10.0.1.20/32"), Table: 10001}},
 			{name: "an older tool's table, which is ec2net's",
-				rule: render.Rule{Priority: 32765, From: netip.MustParsePrefix("10.0.1.20/32"), Table: 1001}},
-			{name: "a rule of ec2net's, from when it was eth3", rule: render.Rule{Priority: 1003,
-				From: netip.MustParsePrefix("10.0.1.20/32"), Table: 1003, Protocol: render.RuleProtocol}},
-			{name: "another address's rule", rule: render.Rule{Priority: 100, From: netip.MustParsePrefix("10.7.0.1/32"), Table: 77}},
+				rule: iprule.Rule{Priority: 32765, From: netip.MustParsePrefix("10.0.1.20/32"), Table: 1001}},
+			{name: "a rule of ec2net's, from when it was eth3", rule: iprule.Rule{Priority: 1003,
+				From: netip.MustParsePrefix("10.0.1.20/32"), Table: 1003, Protocol: iprule.Protocol}},
+			{name: "another address's rule", rule: iprule.Rule{Priority: 100, From: netip.MustParsePrefix("10.7.0.1/32"), Table: 77}},
 		} {
 			_, err := m.Tree.Write(interfacesFile, []byte("source /run/network/interfaces.d/*\nsource /etc/network/interfaces.d/*.cfg\n"))
 			check(t, err)

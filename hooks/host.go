@@ -14,9 +14,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ec2net/disk"
 	"ec2net/facts"
+	"ec2net/fault"
 	"ec2net/render"
-	"ec2net/render/disk"
 )
 
 // Source is where facts come from: IMDS.
@@ -71,6 +72,9 @@ func (h *Host) state() state { return state{tree: h.Tree, numbers: h.Numbers} }
 type UnmanagedError struct{ Name, Why string }
 
 func (e *UnmanagedError) Error() string { return fmt.Sprintf("%s is left alone: %s", e.Name, e.Why) }
+
+// Status is that of what another try does not change.
+func (*UnmanagedError) Status() fault.Status { return fault.NoRetry }
 
 // managed refuses an interface that an administrator keeps from ec2net.
 func (h *Host) managed(name string) error {

@@ -15,9 +15,10 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"ec2net/disk"
 	"ec2net/facts"
+	"ec2net/iprule"
 	"ec2net/render"
-	"ec2net/render/disk"
 )
 
 // vpc is an IMDS that a test can change: facts by MAC, or a failure.
@@ -243,7 +244,7 @@ func from1001(addr string) string {
 }
 
 // foreign adds rules that are not ec2net's doing.
-func (m *machine) foreign(t *testing.T, rules ...render.Rule) {
+func (m *machine) foreign(t *testing.T, rules ...iprule.Rule) {
 	t.Helper()
 	for _, r := range rules {
 		check(t, m.Kernel.Apply(addRule{r}))

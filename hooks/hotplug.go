@@ -7,9 +7,11 @@ import (
 	"net/netip"
 	"slices"
 
+	"ec2net/disk"
 	"ec2net/facts"
+	"ec2net/fault"
+	"ec2net/iprule"
 	"ec2net/render"
-	"ec2net/render/disk"
 )
 
 // PrimaryError says that an interface is the primary ENI's.
@@ -18,6 +20,9 @@ type PrimaryError struct{ Name string }
 func (e *PrimaryError) Error() string {
 	return fmt.Sprintf("%s is the primary ENI, which ec2net never takes up or down", e.Name)
 }
+
+// Status is that of what another try does not change.
+func (*PrimaryError) Status() fault.Status { return fault.NoRetry }
 
 // Add configures an ENI that was attached: facts, files, group, ifup. With
 // files for this very ENI it does not wait for IMDS.
@@ -173,7 +178,7 @@ func (h *Host) bringUp(ctx context.Context, d device, e facts.ENI) error {
 	var trouble error
 	if err := h.writeFiles(ctx, e); err != nil {
 		cfg, _ := h.state().cfg(e.Name)
-		if cfg == nil || !d.known || e.Table != d.last.Table {
+		if cfg == nil || !d.known || e.Table() != d.last.Table() {
 			return err
 		}
 		h.logf(e.Name, "going on with the files that are there")
@@ -286,14 +291,14 @@ func (h *Host) withoutHook(ctx context.Context, link Link) error {
 // were rendered for it last.
 func (h *Host) lacksRules(link Link) (e facts.ENI, lacking bool, err error) {
 	e, ok, err := h.lastFacts(link)
-	if up, isUp := h.state().broughtUp(link.Name); err != nil || !ok || !e.Routed || !e.HasIPv4() || !isUp || up.table != e.Table {
+	if up, isUp := h.state().broughtUp(link.Name); err != nil || !ok || !e.Routed || !e.HasIPv4() || !isUp || up.table != e.Table() {
 		return e, false, err
 	}
 	have, err := h.Kernel.Rules()
 	if err != nil {
 		return e, false, fmt.Errorf("cannot ask the kernel: %w", err)
 	}
-	return e, slices.ContainsFunc(withLease(h.lastRules(e), e, e.IPv4[0]), func(r render.Rule) bool {
+	return e, slices.ContainsFunc(withLease(h.lastRules(e), e, e.IPv4[0]), func(r iprule.Rule) bool {
 		return !slices.ContainsFunc(have, func(k KernelRule) bool { return !k.Odd && k.Rule == r })
 	}), nil
 }

@@ -24,7 +24,7 @@ func (h *Host) ifup(ctx context.Context, d device, e facts.ENI) error {
 	}
 	// Before: should this be killed, the next device of the name is known not to
 	// be the one that ifupdown has in mind, and that one is taken down first.
-	if err := h.state().setConfigured(d.link, e.Table); err != nil {
+	if err := h.state().setConfigured(d.link, e.Table()); err != nil {
 		return err
 	}
 	if counted, err := h.countedAsUp(e.Name); err != nil {
@@ -48,7 +48,7 @@ func (h *Host) ifup(ctx context.Context, d device, e facts.ENI) error {
 	case !now.Up:
 		h.logf(e.Name, "ifup has left it down")
 	}
-	h.logf(e.Name, "ifup done: %s, table %d", e.ID, e.Table)
+	h.logf(e.Name, "ifup done: %s, table %d", e.ID, e.Table())
 	return nil
 }
 

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ec2net/facts"
-	"ec2net/render"
+	"ec2net/iprule"
 )
 
 // Addr is an IPv4 address of an interface.
@@ -25,8 +25,8 @@ type Addr struct {
 
 // KernelRule is an IPv4 rule as the kernel has it.
 type KernelRule struct {
-	render.Rule
-	// Odd says that the rule looks at something that render.Rule does not
+	iprule.Rule
+	// Odd says that the rule looks at something that iprule.Rule does not
 	// have (a port, a user, ...): then it is none that ec2net has made.
 	Odd bool
 	raw netlink.Rule
@@ -84,7 +84,7 @@ func (n *Netlink) Close() {
 	n.sockets[unix.NETLINK_ROUTE].Close()
 }
 
-func (n *Netlink) rule(command, flags int, r render.Rule) error {
+func (n *Netlink) rule(command, flags int, r iprule.Rule) error {
 	req := ruleRequest(command, flags, r)
 	req.Sockets = n.sockets
 	_, err := req.Execute(unix.NETLINK_ROUTE, 0)

@@ -23,7 +23,7 @@ type Known struct {
 func (k Known) number(l Link) (int, bool) {
 	for _, e := range k.Others {
 		if e.Name == l.Name && e.MAC == l.MAC {
-			return e.Table, true
+			return e.Table(), true
 		}
 	}
 	return 0, false

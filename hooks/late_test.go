@@ -10,7 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"ec2net/facts"
-	"ec2net/render"
+	"ec2net/iprule"
 )
 
 // A hook waits for IMDS; meanwhile the ENI is unplugged, and another one may come
@@ -135,8 +135,8 @@ func (k *afterLinks) Links() ([]Link, error) {
 func TestOtherShape(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
-		m.foreign(t, render.Rule{Priority: 1001, Table: 1001, From: netip.MustParsePrefix("10.0.1.20/32"),
-			To: netip.MustParsePrefix("10.9.0.0/16"), Protocol: render.RuleProtocol, SuppressPrefixLength: -1, SuppressGroup: -1})
+		m.foreign(t, iprule.Rule{Priority: 1001, Table: 1001, From: netip.MustParsePrefix("10.0.1.20/32"),
+			To: netip.MustParsePrefix("10.9.0.0/16"), Protocol: iprule.Protocol, SuppressPrefixLength: -1, SuppressGroup: -1})
 		m.lease(t, "eth1", "RENEW", "10.0.1.20")
 		same(t, "rules", m.rulesNow(t), readyRules)
 	})

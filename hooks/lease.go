@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"ec2net/facts"
+	"ec2net/iprule"
 	"ec2net/render"
 )
 
@@ -169,13 +170,13 @@ func (h *Host) makeCurrent(ctx context.Context, l Lease) error {
 		_, err = h.apply(ctx, l, nil, Wanted{ENI: e, KeepRules: true, Attached: &link})
 		return err
 	}
-	if remembered && e.Table != last.Table && !e.Primary {
+	if remembered && e.Table() != last.Table() && !e.Primary {
 		// Its files, and so its table, are of another number: hotplug's matter.
-		h.logf(link.Name, "IMDS gives it another place (table %d, was %d): unplug it, or take it down and up, to have it moved", e.Table, last.Table)
+		h.logf(link.Name, "IMDS gives it another place (table %d, was %d): unplug it, or take it down and up, to have it moved", e.Table(), last.Table())
 		return nil
 	}
-	if up, ok := h.state().broughtUp(link.Name); ok && up.mac == link.MAC && up.table != e.Table && !e.Primary {
-		h.logf(link.Name, "was brought up with table %d, and is to have %d: \"ec2net down %s\" and \"ec2net up %s\" change it", up.table, e.Table, link.Name, link.Name)
+	if up, ok := h.state().broughtUp(link.Name); ok && up.mac == link.MAC && up.table != e.Table() && !e.Primary {
+		h.logf(link.Name, "was brought up with table %d, and is to have %d: \"ec2net down %s\" and \"ec2net up %s\" change it", up.table, e.Table(), link.Name, link.Name)
 	}
 	if !remembered || !reflect.DeepEqual(e, last) || superfluous(seen, e, l.Address) {
 		if _, err := h.apply(ctx, l, nil, Wanted{ENI: e, Own: last.IPv4, Fresh: true, Attached: &link}); err != nil {
@@ -192,7 +193,7 @@ func (h *Host) makeCurrent(ctx context.Context, l Lease) error {
 // old facts do not have it go.
 func superfluous(seen *Actual, e facts.ENI, lease netip.Addr) bool {
 	return seen != nil && slices.ContainsFunc(seen.Rules, func(k KernelRule) bool {
-		return k.Priority == e.Table && k.Table == e.Table && k.Protocol == render.RuleProtocol && k.From.IsSingleIP() &&
+		return k.Priority == e.Table() && k.Table == e.Table() && k.Protocol == iprule.Protocol && k.From.IsSingleIP() &&
 			k.From.Addr() != lease && !slices.Contains(e.IPv4, k.From.Addr())
 	})
 }
@@ -232,18 +233,18 @@ func (h *Host) apply(ctx context.Context, l Lease, links []Link, want Wanted) (*
 
 // rules are those that the script of the ENI's template holds, and one for the
 // leased address, whatever IMDS said.
-func (h *Host) rules(ctx context.Context, e facts.ENI, lease netip.Addr) ([]render.Rule, error) {
+func (h *Host) rules(ctx context.Context, e facts.ENI, lease netip.Addr) ([]iprule.Rule, error) {
 	if !e.Routed {
 		return nil, nil
 	}
-	var rules []render.Rule
+	var rules []iprule.Rule
 	if e.HasIPv4() {
 		files, err := h.render(ctx, e, "rules")
 		if err != nil {
 			return nil, err
 		}
 		for _, f := range files {
-			if rules, err = render.ParseRules(f.Content, e); err != nil {
+			if rules, err = iprule.Parse(f.Content, e); err != nil {
 				return nil, err
 			}
 		}
@@ -252,12 +253,12 @@ func (h *Host) rules(ctx context.Context, e facts.ENI, lease netip.Addr) ([]rend
 }
 
 // lastRules are those of the script on disk; none if it does not hold them.
-func (h *Host) lastRules(e facts.ENI) []render.Rule {
+func (h *Host) lastRules(e facts.ENI) []iprule.Rule {
 	script, err := h.lastScript(e.Name)
 	if err != nil {
 		return nil
 	}
-	rules, err := render.ParseRules(script, e)
+	rules, err := iprule.Parse(script, e)
 	if err != nil {
 		return nil
 	}
@@ -284,16 +285,16 @@ func (h *Host) hasStanza(name string) (bool, error) {
 }
 
 // withLease adds the rule for the leased address, if it is not there.
-func withLease(rules []render.Rule, e facts.ENI, lease netip.Addr) []render.Rule {
+func withLease(rules []iprule.Rule, e facts.ENI, lease netip.Addr) []iprule.Rule {
 	if !lease.IsValid() || hasRuleFrom(rules, lease) {
 		return rules
 	}
-	return append(rules, render.Rule{Priority: e.Priority, From: netip.PrefixFrom(lease, lease.BitLen()), Table: e.Table,
-		Protocol: render.RuleProtocol, SuppressPrefixLength: -1, SuppressGroup: -1})
+	return append(rules, iprule.Rule{Priority: e.Priority(), From: netip.PrefixFrom(lease, lease.BitLen()), Table: e.Table(),
+		Protocol: iprule.Protocol, SuppressPrefixLength: -1, SuppressGroup: -1})
 }
 
 // hasRuleFrom says whether one of the rules is for what comes from this address.
-func hasRuleFrom(rules []render.Rule, a netip.Addr) bool {
+func hasRuleFrom(rules []iprule.Rule, a netip.Addr) bool {
 	for _, r := range rules {
 		if r.From.IsSingleIP() && r.From.Addr() == a {
 			return true
@@ -340,10 +341,10 @@ func (h *Host) takeRules(ctx context.Context, name, why string) error {
 	}
 	var failed error
 	up, isUp := h.state().broughtUp(name)
-	if isUp && !e.Primary && (!ok || up.table != e.Table) {
+	if isUp && !e.Primary && (!ok || up.table != e.Table()) {
 		// The facts are lost, or the settings are others than they were.
 		was := e
-		was.Name, was.Table, was.Priority, was.Routed = name, up.table, up.table, true
+		was.Name, was.Number, was.Routed = name, up.table, true
 		failed = h.takeRulesOf(ctx, was, why)
 	}
 	if !ok || !e.Routed {

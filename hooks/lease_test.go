@@ -12,7 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"ec2net/facts"
-	"ec2net/render"
+	"ec2net/iprule"
 )
 
 // ready is a machine on which hotplug has configured eth1, and which has its lease.
@@ -74,7 +74,7 @@ func TestOddRule(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
 		odd := netlink.NewRule()
-		odd.Priority, odd.Table, odd.Protocol, odd.IPProto = 1001, 1001, render.RuleProtocol, 6
+		odd.Priority, odd.Table, odd.Protocol, odd.IPProto = 1001, 1001, iprule.Protocol, 6
 		odd.Src = &net.IPNet{IP: net.IP{10, 0, 1, 20}, Mask: net.CIDRMask(32, 32)}
 		check(t, m.netns.RuleAdd(odd))
 		m.lease(t, "eth1", "RENEW", "10.0.1.20")
@@ -93,7 +93,7 @@ func TestOddRule(t *testing.T) {
 // an administrator's rules alone.
 func TestRenewals(t *testing.T) {
 	onMachine(t, func(m *machine) {
-		admins := []render.Rule{
+		admins := []iprule.Rule{
 			{Priority: 500, Mark: 1, MarkMask: 0xff, Table: 77, SuppressPrefixLength: -1, SuppressGroup: -1},
 			{Priority: 1001, From: netip.MustParsePrefix("10.9.0.0/16"), Table: 78, SuppressPrefixLength: -1, SuppressGroup: -1},
 			{Priority: 1500, Table: 1001, SuppressPrefixLength: -1, SuppressGroup: -1},
@@ -126,17 +126,17 @@ func TestRenewals(t *testing.T) {
 // would match a wanted one when deleted by their looser spelling.
 func TestStaleRules(t *testing.T) {
 	onMachine(t, func(m *machine) {
-		stale := func(r render.Rule) render.Rule {
+		stale := func(r iprule.Rule) iprule.Rule {
 			r.Priority, r.Table = 1001, 1001
 			r.SuppressGroup = -1
 			return r
 		}
 		m.foreign(t,
-			stale(render.Rule{SuppressPrefixLength: -1}),
-			stale(render.Rule{Mark: 1001, MarkMask: 0x3fff, SuppressPrefixLength: -1}),
-			stale(render.Rule{From: netip.MustParsePrefix("10.0.1.99/32"), Protocol: 236, SuppressPrefixLength: -1}),
-			stale(render.Rule{From: netip.MustParsePrefix("10.0.1.20/32"), Protocol: 4, SuppressPrefixLength: -1}),
-			stale(render.Rule{From: netip.MustParsePrefix("10.0.1.20/32"), Protocol: 236, SuppressPrefixLength: 3}))
+			stale(iprule.Rule{SuppressPrefixLength: -1}),
+			stale(iprule.Rule{Mark: 1001, MarkMask: 0x3fff, SuppressPrefixLength: -1}),
+			stale(iprule.Rule{From: netip.MustParsePrefix("10.0.1.99/32"), Protocol: 236, SuppressPrefixLength: -1}),
+			stale(iprule.Rule{From: netip.MustParsePrefix("10.0.1.20/32"), Protocol: 4, SuppressPrefixLength: -1}),
+			stale(iprule.Rule{From: netip.MustParsePrefix("10.0.1.20/32"), Protocol: 236, SuppressPrefixLength: 3}))
 		ready(t, m)
 		same(t, "rules", m.rulesNow(t), readyRules)
 	})
@@ -354,7 +354,7 @@ func TestLeaseOfPrimary(t *testing.T) {
 func TestLeaseOfOthers(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		m.address(t, "eth2", "10.0.1.30/24") // an ENI without a cfg of ec2net's
-		admins := render.Rule{Priority: 1002, Table: 1002, SuppressPrefixLength: -1, SuppressGroup: -1}
+		admins := iprule.Rule{Priority: 1002, Table: 1002, SuppressPrefixLength: -1, SuppressGroup: -1}
 		m.foreign(t, admins)
 		m.lease(t, "eth2", "BOUND", "10.0.1.30")
 		m.lease(t, "p-eth2", "BOUND", "10.0.1.31")

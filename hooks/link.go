@@ -9,6 +9,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"ec2net/facts"
+	"ec2net/fault"
 )
 
 // Link is an interface as the kernel has it.
@@ -49,6 +50,9 @@ type GoneError struct{ Name string }
 
 func (e *GoneError) Error() string { return fmt.Sprintf("there is no interface %s here", e.Name) }
 
+// Status is that of what another try does not change.
+func (*GoneError) Status() fault.Status { return fault.NoRetry }
+
 // Hint says what the reader can do about it.
 func (e *GoneError) Hint() string {
 	return "ip link shows the interfaces; ec2net render --facts FILE renders one that is not on this machine"
@@ -60,6 +64,9 @@ type OtherNameError struct{ Name, Real string }
 func (e *OtherNameError) Error() string {
 	return fmt.Sprintf("%s is another name of the interface %s", e.Name, e.Real)
 }
+
+// Status is that of a wrong name.
+func (*OtherNameError) Status() fault.Status { return fault.Usage }
 
 // Hint says which name to use.
 func (e *OtherNameError) Hint() string { return "use the name " + e.Real }

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ec2net/facts"
-	"ec2net/render"
+	"ec2net/iprule"
 )
 
 // Actual is what the kernel has, as far as a plan looks at it.
@@ -24,7 +24,7 @@ type Wanted struct {
 	ENI facts.ENI
 	// Rules are those of the ENI; none takes them all away. With KeepRules, those
 	// that it has besides stay: nobody has said that they should go.
-	Rules     []render.Rule
+	Rules     []iprule.Rule
 	KeepRules bool
 	// KeepLive has those stay that are of an address which the interface has and
 	// the facts do not: they are old, and IMDS may know better.
@@ -127,14 +127,14 @@ func planTable(actual Actual, want Wanted) []Change {
 	everywhere := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 	var changes []Change
 	for _, dst := range []netip.Prefix{want.ENI.Subnet, everywhere} {
-		if slices.ContainsFunc(actual.Routes, func(r Route) bool { return r.Table == want.ENI.Table && r.Dst == dst }) {
+		if slices.ContainsFunc(actual.Routes, func(r Route) bool { return r.Table == want.ENI.Table() && r.Dst == dst }) {
 			continue
 		}
 		raw := netlink.Route{LinkIndex: link.Index, Dst: toIPNet(dst), Scope: netlink.SCOPE_LINK, Protocol: unix.RTPROT_BOOT}
 		if dst == everywhere {
 			raw.Scope, raw.Gw = netlink.SCOPE_UNIVERSE, want.ENI.Gateway.AsSlice()
 		}
-		changes = append(changes, changeRoute{link: link, route: Route{Dst: dst, raw: raw}, table: want.ENI.Table, add: true})
+		changes = append(changes, changeRoute{link: link, route: Route{Dst: dst, raw: raw}, table: want.ENI.Table(), add: true})
 	}
 	return changes
 }
@@ -151,7 +151,7 @@ func planPrimaryTable(actual Actual, want Wanted, link Link) []Change {
 	of := func(r Route) key { return key{r.Dst, r.raw.Gw.String(), r.Metric} }
 	wanted, there := make(map[key]bool), make(map[key]bool)
 	for _, r := range actual.Routes {
-		if r.LinkIndex == link.Index && r.Table == want.ENI.Table {
+		if r.LinkIndex == link.Index && r.Table == want.ENI.Table() {
 			there[of(r)] = true
 		}
 	}
@@ -160,13 +160,13 @@ func planPrimaryTable(actual Actual, want Wanted, link Link) []Change {
 		if r.LinkIndex == link.Index && r.Table == unix.RT_TABLE_MAIN && len(want.Rules) > 0 {
 			wanted[of(r)] = true
 			if !there[of(r)] {
-				add = append(add, changeRoute{link: link, route: r, metric: r.Metric, table: want.ENI.Table, add: true})
+				add = append(add, changeRoute{link: link, route: r, metric: r.Metric, table: want.ENI.Table(), add: true})
 			}
 		}
 	}
 	for _, r := range actual.Routes {
-		if r.LinkIndex == link.Index && r.Table == want.ENI.Table && !wanted[of(r)] {
-			del = append(del, changeRoute{link: link, route: r, metric: r.Metric, table: want.ENI.Table})
+		if r.LinkIndex == link.Index && r.Table == want.ENI.Table() && !wanted[of(r)] {
+			del = append(del, changeRoute{link: link, route: r, metric: r.Metric, table: want.ENI.Table()})
 		}
 	}
 	return append(add, del...)
@@ -218,11 +218,11 @@ func planRoutes(actual Actual, known Known) []Change {
 
 func planRules(actual Actual, want Wanted) []Change {
 	var add, del []Change
-	var there []render.Rule
+	var there []iprule.Rule
 	others := false
 	group := groupRule(want.Known.Base)
 	hasGroup := false
-	number := want.ENI.Priority
+	number := want.ENI.Priority()
 	live := want.KeepLive && len(want.Rules) > 0 // else it is to have none, whatever IMDS says
 	for _, k := range actual.Rules {
 		switch {
@@ -236,7 +236,7 @@ func planRules(actual Actual, want Wanted) []Change {
 		case want.Fresh && ofOther(k, want):
 			del = append(del, deleteRule{k})
 			others = true
-		case k.Priority == k.Table && k.Protocol == render.RuleProtocol:
+		case k.Priority == k.Table && k.Protocol == iprule.Protocol:
 			others = true // of another ENI's, under whichever name
 		case isGroupRule(k, want.Known.Base):
 			if k.Rule == group && !hasGroup {
@@ -268,7 +268,7 @@ func planRules(actual Actual, want Wanted) []Change {
 
 // isLive says whether a rule of ours is for one address, which the interface has.
 func isLive(k KernelRule, actual Actual, name string) bool {
-	if k.Odd || k.Protocol != render.RuleProtocol || !k.From.IsSingleIP() {
+	if k.Odd || k.Protocol != iprule.Protocol || !k.From.IsSingleIP() {
 		return false
 	}
 	link, ok := linkNamed(actual.Links, name)
@@ -281,16 +281,16 @@ func isLive(k KernelRule, actual Actual, name string) bool {
 // table of another: EC2 has moved the address. One that it had may have been moved
 // to the other, and IMDS not have got that far.
 func ofOther(k KernelRule, want Wanted) bool {
-	return !k.Odd && k.Priority == k.Table && k.Protocol == render.RuleProtocol &&
+	return !k.Odd && k.Priority == k.Table && k.Protocol == iprule.Protocol &&
 		k.From.IsSingleIP() && slices.Contains(want.ENI.IPv4, k.From.Addr()) && !slices.Contains(want.Own, k.From.Addr()) &&
-		slices.ContainsFunc(want.Known.Others, func(e facts.ENI) bool { return e.Table == k.Table && e.MAC != want.ENI.MAC })
+		slices.ContainsFunc(want.Known.Others, func(e facts.ENI) bool { return e.Table() == k.Table && e.MAC != want.ENI.MAC })
 }
 
 // groupRule takes main's answer when it leads to anything that is not an ENI
 // (docker0, a VPN), and leaves the rest to the rules of the ENIs: it drops what
 // leads to a member of the group, and default routes, also one in two halves.
-func groupRule(base int) render.Rule {
-	return render.Rule{Priority: base - 1, Table: unix.RT_TABLE_MAIN, Protocol: render.RuleProtocol,
+func groupRule(base int) iprule.Rule {
+	return iprule.Rule{Priority: base - 1, Table: unix.RT_TABLE_MAIN, Protocol: iprule.Protocol,
 		SuppressPrefixLength: 1, SuppressGroup: base}
 }
 

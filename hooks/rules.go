@@ -9,12 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ec2net/facts"
-	"ec2net/render"
+	"ec2net/iprule"
 )
 
 // fromNetlink reads a rule of the kernel's.
 func fromNetlink(r netlink.Rule) KernelRule {
-	k := KernelRule{raw: r, Rule: render.Rule{
+	k := KernelRule{raw: r, Rule: iprule.Rule{
 		Priority: r.Priority, From: fromIPNet(r.Src), To: fromIPNet(r.Dst),
 		Mark: facts.Mark(r.Mark), IIF: r.IifName, OIF: r.OifName, Table: r.Table, Protocol: int(r.Protocol),
 		SuppressPrefixLength: r.SuppressPrefixlen, SuppressGroup: r.SuppressIfgroup,
@@ -46,7 +46,7 @@ func fromIPNet(n *net.IPNet) netip.Prefix {
 // ruleRequest is a request to add or delete a rule: struct fib_rule_hdr and
 // the FRA_ attributes of linux/fib_rules.h. The library has one of its own,
 // which leaves the suppressors out of a rule for a table above 255.
-func ruleRequest(command, flags int, r render.Rule) *nl.NetlinkRequest {
+func ruleRequest(command, flags int, r iprule.Rule) *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(command, flags|unix.NLM_F_ACK)
 	msg := nl.NewRtMsg()
 	msg.Family, msg.Type = unix.AF_INET, unix.RTN_UNICAST // FR_ACT_TO_TBL is 1 too

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"path"
 	"strings"
+
+	"ec2net/fault"
 )
 
 const interfacesFile = "/etc/network/interfaces"
@@ -14,6 +16,9 @@ type NotSourcedError struct{ Path string }
 func (e *NotSourcedError) Error() string {
 	return fmt.Sprintf("%s does not read %s", interfacesFile, e.Path)
 }
+
+// Status is that of what does not mend itself.
+func (*NotSourcedError) Status() fault.Status { return fault.Usage }
 
 // Hint says what to write where.
 func (e *NotSourcedError) Hint() string {

@@ -6,9 +6,9 @@ import (
 	"path"
 	"strings"
 
+	"ec2net/disk"
 	"ec2net/facts"
 	"ec2net/render"
-	"ec2net/render/disk"
 )
 
 const stateDir = "/var/lib/ec2net"

@@ -68,8 +68,8 @@ func (h *Host) takeDown(ctx context.Context, name string) error {
 	}
 	e, known, unreadable := h.state().facts(name)
 	known = known && unreadable == nil
-	if known && e.Mark != 0 {
-		if err := h.Kernel.Apply(dropFlows{uint32(e.Mark), uint32(e.MarkMask)}); err != nil {
+	if known && e.Mark() != 0 {
+		if err := h.Kernel.Apply(dropFlows{uint32(e.Mark()), uint32(e.MarkMask)}); err != nil {
 			h.logf(name, "cannot end its connections: %v", err)
 		}
 	}

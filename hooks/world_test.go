@@ -18,9 +18,10 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"ec2net/disk"
 	"ec2net/facts"
+	"ec2net/iprule"
 	"ec2net/render"
-	"ec2net/render/disk"
 )
 
 // world is a machine that things happen to: ENIs come and go, ifup and ifdown
@@ -211,7 +212,7 @@ func (w *world) powerOn(t *testing.T) {
 	addVeth(t, w.netns, "eth0", primaryMAC)
 	w.address(t, "eth0", "10.0.0.10/24")
 	w.address(t, "eth0", "192.0.2.10/32") // an administrator's
-	admins := render.Rule{Priority: 1001, From: netip.MustParsePrefix("10.9.0.0/16"), Table: 78, SuppressPrefixLength: -1, SuppressGroup: -1}
+	admins := iprule.Rule{Priority: 1001, From: netip.MustParsePrefix("10.9.0.0/16"), Table: 78, SuppressPrefixLength: -1, SuppressGroup: -1}
 	check(t, kernel.Apply(addRule{admins}))
 	for _, name := range slices.Sorted(maps.Keys(w.attached)) {
 		addVeth(t, w.netns, name, w.attached[name])

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"ec2net/facts"
+	"ec2net/iprule"
 	"ec2net/lab"
 	"ec2net/render"
 )
@@ -63,12 +64,12 @@ func TestIfquery(t *testing.T) {
 		if strings.TrimSpace(list) != e.Name {
 			t.Errorf("allow-ec2net has %q", list)
 		}
-		if !strings.Contains(options, fmt.Sprintf("metric: %d\n", e.Metric)) {
-			t.Errorf("no metric %d in\n%s", e.Metric, options)
+		if !strings.Contains(options, fmt.Sprintf("metric: %d\n", e.Metric())) {
+			t.Errorf("no metric %d in\n%s", e.Metric(), options)
 		}
 		for _, want := range []string{
-			fmt.Sprintf("up: ip route replace %s dev %s table %d\n", e.Subnet, e.Name, e.Table),
-			fmt.Sprintf("up: ip route replace default via %s dev %s table %d\n", e.Gateway, e.Name, e.Table),
+			fmt.Sprintf("up: ip route replace %s dev %s table %d\n", e.Subnet, e.Name, e.Table()),
+			fmt.Sprintf("up: ip route replace default via %s dev %s table %d\n", e.Gateway, e.Name, e.Table()),
 		} {
 			if !strings.Contains(options, want) {
 				t.Errorf("no %q in\n%s", want, options)
@@ -144,7 +145,7 @@ func TestIPBatch(t *testing.T) {
 	eachENI(t, func(t *testing.T, e facts.ENI) {
 		files := machine(t, []facts.ENI{e})
 		script := files["/var/lib/ec2net/"+e.Name+".rules"]
-		out := run(t, files, "ip -batch /var/lib/ec2net/%s.rules; ip -j -N rule show pref %d", e.Name, e.Priority)
+		out := run(t, files, "ip -batch /var/lib/ec2net/%s.rules; ip -j -N rule show pref %d", e.Name, e.Priority())
 		var kernel []struct {
 			Priority                     int
 			Src, Table, Protocol, Fwmark string
@@ -165,7 +166,7 @@ func TestIPBatch(t *testing.T) {
 			}
 			got = append(got, line+fmt.Sprintf(" lookup %s protocol %s", r.Table, r.Protocol))
 		}
-		rules, err := render.ParseRules([]byte(script), e)
+		rules, err := iprule.Parse([]byte(script), e)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -195,7 +196,7 @@ func TestUpTwiceDownTwice(t *testing.T) {
 						e.Name, e.IPv4[0], e.Subnet.Bits())
 					fmt.Fprintf(&up, "lines up %s | sh -eu\n", e.Name)
 					fmt.Fprintf(&down, "lines down %[1]s | sh -eu; lines post-down %[1]s | sh -eu\n", e.Name)
-					fmt.Fprintf(&tables, "ip route show table %d 2>/dev/null || true\n", e.Table)
+					fmt.Fprintf(&tables, "ip route show table %d 2>/dev/null || true\n", e.Table())
 				}
 				out := run(t, machine(t, enis), stanzaLines+`
 mkdir /tmp/bin
@@ -231,7 +232,7 @@ for n in 0 1 2 3 4; do cat /tmp/$n; echo ---; done
 						fmt.Sprintf("%s dev %s", e.Subnet, e.Name),
 						"172.17.0.0/16 dev docker0",
 						fmt.Sprintf("-A PREROUTING -i %s -j ec2net-%s", e.Name, e.Name),
-						fmt.Sprintf("-A ec2net-%s -j MARK --set-xmark %v/0x3fff", e.Name, e.Mark),
+						fmt.Sprintf("-A ec2net-%s -j MARK --set-xmark %v/0x3fff", e.Name, e.Mark()),
 					} {
 						if strings.Count(states[1], want) != max(1, strings.Count(want, "docker0")*len(enis)) {
 							t.Errorf("not once: %q in\n%s", want, states[1])

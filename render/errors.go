@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"ec2net/fault"
 )
 
 // Error says which file could not be rendered, from which template, and why.
@@ -31,6 +33,9 @@ func (e *Error) Error() string {
 }
 
 func (e *Error) Unwrap() error { return e.Err }
+
+// Status is that of a template that cannot be used.
+func (*Error) Status() fault.Status { return fault.Template }
 
 // Hint says what the reader can do about it.
 func (e *Error) Hint() string {
@@ -61,26 +66,4 @@ func (e *Error) builtIn() string {
 
 func (e *unknownBlockError) Hint() string {
 	return "the blocks are " + strings.Join(e.known, ", ")
-}
-
-// lineError is a line of rendered text that cannot be.
-type lineError struct {
-	line int
-	text string
-	why  string
-	hint string
-}
-
-func (e *lineError) Error() string {
-	return fmt.Sprintf("line %d of the output, %q: %s", e.line, clip(e.text), e.why)
-}
-
-func (e *lineError) Hint() string { return e.hint }
-
-func clip(s string) string {
-	const most = 80
-	if len(s) > most {
-		return s[:most] + "..."
-	}
-	return s
 }

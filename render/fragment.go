@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"ec2net/facts"
+	"ec2net/lines"
 )
 
 // checkFragment holds a rendered fragment to the form of iptables-restore(8):
@@ -14,7 +15,7 @@ func checkFragment(content []byte, _ facts.ENI) error {
 	table := ""
 	for i, line := range strings.Split(string(content), "\n") {
 		refuse := func(why string) error {
-			return &lineError{line: i + 1, text: line, why: why, hint: "iptables-restore(8), and iptables-save for how it looks"}
+			return &lines.Error{Number: i + 1, Text: line, Why: why, Try: "iptables-restore(8), and iptables-save for how it looks"}
 		}
 		switch {
 		case strings.Trim(line, " \t") == "", line[0] == '#':
@@ -29,7 +30,7 @@ func checkFragment(content []byte, _ facts.ENI) error {
 		}
 	}
 	if table != "" {
-		return errors.New("there is no COMMIT after " + clip(table))
+		return errors.New("there is no COMMIT after " + lines.Clip(table))
 	}
 	return nil
 }

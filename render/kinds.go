@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"ec2net/facts"
+	"ec2net/iprule"
 )
 
 // kind is one of the files that an ENI has. The table below is the only place
@@ -62,4 +63,9 @@ func kindNamed(name string) (kind, bool) {
 		}
 	}
 	return kind{}, false
+}
+
+func checkRules(content []byte, e facts.ENI) error {
+	_, err := iprule.Parse(content, e)
+	return err
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"ec2net/fault"
 	"ec2net/templates"
 )
 
@@ -85,6 +86,9 @@ type UnknownTemplateError struct{ Name string }
 func (e *UnknownTemplateError) Error() string {
 	return fmt.Sprintf("there is no template %.60q", e.Name)
 }
+
+// Status is that of a wrong name.
+func (*UnknownTemplateError) Status() fault.Status { return fault.Usage }
 
 // Hint says where to look.
 func (e *UnknownTemplateError) Hint() string { return `"ec2net templates list" lists them` }

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 
 	"ec2net/facts"
+	"ec2net/iprule"
 )
 
 // File is one rendered file.
@@ -27,11 +28,6 @@ type File struct {
 
 // maxOutput bounds a rendered file: fifty addresses make about 5 KiB.
 const maxOutput = 1 << 20
-
-// RuleProtocol is written on every ip rule, so that "ip rule" shows whose it
-// is. The number is ec2net's own and does not change; 0xEC is free in
-// /etc/iproute2/rt_protos.
-const RuleProtocol = 236
 
 // View is what a template sees as its dot: the facts of one ENI, and what
 // follows from them.
@@ -88,7 +84,7 @@ func (t *Templates) Render(ctx context.Context, e facts.ENI, only ...string) ([]
 				continue
 			}
 			f, err := t.file(ctx, k, e, now, func(template string) any {
-				return View{ENI: e.Clone(), Template: template, Protocol: RuleProtocol}
+				return View{ENI: e.Clone(), Template: template, Protocol: iprule.Protocol}
 			})
 			if err != nil {
 				return nil, err

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"ec2net/facts"
+	"ec2net/lines"
 )
 
 // What interfaces(5) has, as ifupdown of Debian 12 and 13 reads it.
@@ -33,8 +34,8 @@ func checkStanza(content []byte, e facts.ENI) error {
 	s := stanza{name: e.Name}
 	for line := range logicalLines(content) {
 		if why := s.read(line.text); why != "" {
-			return &lineError{line: line.number, text: line.text, why: why,
-				hint: "interfaces(5) describes the lines; at one that it cannot read ifupdown drops the rest of the file"}
+			return &lines.Error{Number: line.number, Text: line.text, Why: why,
+				Try: "interfaces(5) describes the lines; at one that it cannot read ifupdown drops the rest of the file"}
 		}
 	}
 	if !s.found {
@@ -53,7 +54,7 @@ type stanza struct {
 
 // read says what is wrong with a line, if anything is.
 func (s *stanza) read(line string) string {
-	words := blanks(line)
+	words := lines.Words(line)
 	switch word := words[0]; {
 	case word == "iface":
 		s.in, s.options = word, nil
@@ -124,7 +125,7 @@ func logicalLines(content []byte) func(func(textLine) bool) {
 // HasStanza says whether a file of interfaces(5) has a stanza for an interface.
 func HasStanza(text []byte, name string) bool {
 	for line := range logicalLines(text) {
-		if words := blanks(line.text); len(words) > 1 && words[0] == "iface" && words[1] == name {
+		if words := lines.Words(line.text); len(words) > 1 && words[0] == "iface" && words[1] == name {
 			return true
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"text/template/parse"
 
 	"ec2net/facts"
+	"ec2net/fault"
 	"ec2net/templates"
 )
 
@@ -320,3 +321,6 @@ type unknownBlockError struct {
 func (e *unknownBlockError) Error() string {
 	return fmt.Sprintf("no template has a block %q", e.name)
 }
+
+// Status is that of a template that cannot be used.
+func (*unknownBlockError) Status() fault.Status { return fault.Template }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"ec2net/facts"
+	"ec2net/fault"
 	"ec2net/hooks"
 )
 
@@ -67,7 +68,7 @@ func (inv *invocation) wantedENIs(ctx context.Context) ([]facts.ENI, error) {
 		enis, err = inv.factsFromIMDS(ctx)
 	}
 	if err == nil {
-		err = withStatus(statusFacts, facts.Distinct(enis))
+		err = fault.As(fault.Facts, facts.Distinct(enis))
 	}
 	return enis, err
 }
@@ -88,7 +89,7 @@ func (inv *invocation) factsFromFile(ctx context.Context) ([]facts.ENI, error) {
 	case r := <-done:
 		return r.enis, r.err
 	case <-ctx.Done():
-		return nil, withStatus(statusFacts, fmt.Errorf("facts in %s: not there in time", inv.factsFrom()))
+		return nil, fault.As(fault.Facts, fmt.Errorf("facts in %s: not there in time", inv.factsFrom()))
 	}
 }
 
@@ -105,7 +106,7 @@ func (inv *invocation) readFacts() ([]facts.ENI, error) {
 	if inv.factsFile != "-" {
 		f, err := os.Open(inv.factsFile)
 		if err != nil {
-			return nil, withStatus(statusFacts, fmt.Errorf("cannot read the facts: %w", err))
+			return nil, fault.As(fault.Facts, fmt.Errorf("cannot read the facts: %w", err))
 		}
 		defer f.Close()
 		r = f
@@ -116,7 +117,7 @@ func (inv *invocation) readFacts() ([]facts.ENI, error) {
 // pick reads facts and takes those of the wanted names, in that order.
 func pick(r io.Reader, where string, wanted []string, n facts.Numbers) ([]facts.ENI, error) {
 	fail := func(err error, hint string) ([]facts.ENI, error) {
-		return nil, &failure{statusFacts, fmt.Errorf("facts in %s: %w", where, err), hint}
+		return nil, &fault.Error{Kind: fault.Facts, Err: fmt.Errorf("facts in %s: %w", where, err), Try: hint}
 	}
 	all, err := facts.Decode(r, n)
 	if err != nil {
@@ -154,7 +155,7 @@ func (inv *invocation) factsFromIMDS(ctx context.Context) ([]facts.ENI, error) {
 			} else if errors.As(err, &other) {
 				return nil, usage(err)
 			}
-			return nil, withStatus(statusFacts, err)
+			return nil, fault.As(fault.Facts, err)
 		}
 	}
 	imds, err := facts.NewIMDS(inv.settings.imds)
@@ -175,7 +176,7 @@ func (inv *invocation) factsFromIMDS(ctx context.Context) ([]facts.ENI, error) {
 	for i, name := range inv.args {
 		e, err := imds.ENI(ctx, name, macs[i], inv.settings.numbers)
 		if err != nil {
-			return nil, withStatus(statusFacts, fmt.Errorf("no facts of %s: %w", name, err))
+			return nil, fault.As(fault.Facts, fmt.Errorf("no facts of %s: %w", name, err))
 		}
 		enis = append(enis, e)
 	}

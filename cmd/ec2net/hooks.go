@@ -11,10 +11,11 @@ import (
 	"syscall"
 	"time"
 
+	"ec2net/disk"
 	"ec2net/facts"
+	"ec2net/fault"
 	"ec2net/hooks"
 	"ec2net/render"
-	"ec2net/render/disk"
 )
 
 // The time that a command may take in all, whatever happens.
@@ -165,7 +166,7 @@ func (inv *invocation) onHost(limit time.Duration, iface string, run func(contex
 	if err != nil {
 		// The interface's name is what the line begins with, once.
 		line := iface + ": " + strings.TrimPrefix(told(err), iface+" ")
-		if hint := hintOf(err); hint != "" {
+		if hint := fault.Hint(err); hint != "" {
 			line += " (" + hint + ")"
 		}
 		log(oneLine(line))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"ec2net/fault"
 	"ec2net/lab"
 	"ec2net/lab/manpage"
 	"ec2net/render"
@@ -61,8 +62,8 @@ func TestManual(t *testing.T) {
 	}
 	_, help, _ := strings.Cut(statusesHelp, "\n\n")
 	same(t, "statuses", statuses, strings.Split(strings.TrimSpace(help), "\n"))
-	if len(statuses) != statusNoRetry+1 {
-		t.Errorf("%d statuses, where the last is %d", len(statuses), statusNoRetry)
+	if len(statuses) != int(fault.NoRetry)+1 {
+		t.Errorf("%d statuses, where the last is %d", len(statuses), fault.NoRetry)
 	}
 }
 

@@ -11,10 +11,11 @@ import (
 
 	"github.com/rogpeppe/go-internal/diff"
 
+	"ec2net/disk"
 	"ec2net/facts"
+	"ec2net/fault"
 	"ec2net/hooks"
 	"ec2net/render"
-	"ec2net/render/disk"
 )
 
 type renderFlags struct {
@@ -121,7 +122,7 @@ func (inv *invocation) loadTemplates() (*render.Templates, error) {
 	t, err := render.Load(disk.Overrides{Dir: inv.settings.templates})
 	var known *render.Error
 	if err != nil && !errors.As(err, &known) {
-		return nil, withStatus(statusTemplate, fmt.Errorf("cannot read the templates: %w", err))
+		return nil, fault.As(fault.Template, fmt.Errorf("cannot read the templates: %w", err))
 	}
 	return t, err
 }
@@ -182,7 +183,7 @@ func (inv *invocation) compare(tree *disk.Tree, files []render.File) ([]change, 
 // statusOfKept is the status of a run that had nothing else to say.
 func statusOfKept(changes []change) error {
 	if slices.ContainsFunc(changes, func(c change) bool { return c.kept }) {
-		return quietStatus(statusNoRetry)
+		return quietStatus(fault.NoRetry)
 	}
 	return nil
 }
@@ -213,7 +214,7 @@ func (inv *invocation) printDiff(files []render.File) error {
 	if _, err := inv.stdout.Write(out.Bytes()); err != nil {
 		return system(err)
 	}
-	return quietStatus(statusDiffers)
+	return quietStatus(fault.Differs)
 }
 
 // openTree opens the folder that --root names, or the machine's own root.

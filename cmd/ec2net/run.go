@@ -11,23 +11,9 @@ import (
 	"strings"
 	"time"
 
+	"ec2net/fault"
+
 	"github.com/spf13/pflag"
-
-	"ec2net/facts"
-	"ec2net/hooks"
-	"ec2net/render"
-)
-
-// The exit statuses. They are part of what ec2net promises: "ec2net help
-// statuses" prints them, and the tests hold to them.
-const (
-	statusDone     = 0
-	statusDiffers  = 1
-	statusUsage    = 2
-	statusFacts    = 3
-	statusTemplate = 4
-	statusSystem   = 5
-	statusNoRetry  = 6
 )
 
 // version is set by the linker for a release.
@@ -74,16 +60,16 @@ func Run(args []string, stdin io.Reader, stdout, stderr io.Writer, env []string)
 	inv := &invocation{stdin: stdin, stdout: stdout, stderr: stderr, env: environment(env)}
 	err := inv.dispatch(append(namedCommand(args[0]), args[1:]...))
 	if err == nil {
-		return statusDone
+		return int(fault.Done)
 	}
 	if quiet, ok := err.(quietStatus); ok {
 		return int(quiet)
 	}
 	inv.say("%s", told(err))
-	if hint := hintOf(err); hint != "" {
+	if hint := fault.Hint(err); hint != "" {
 		fmt.Fprintf(stderr, "hint: %s\n", oneLine(hint))
 	}
-	return statusOf(err)
+	return int(fault.Of(err))
 }
 
 // told is what an error says: of errors that were joined each once, on one line.
@@ -96,15 +82,6 @@ func told(err error) string {
 		}
 	}
 	return strings.Join(once, "; ")
-}
-
-// hintOf is what the reader can do about an error; empty if that is not known.
-func hintOf(err error) string {
-	var hinted interface{ Hint() string }
-	if errors.As(err, &hinted) {
-		return hinted.Hint()
-	}
-	return ""
 }
 
 // say tells the reader something that is not the answer, on one line.
@@ -178,73 +155,21 @@ func (inv *invocation) deadline() (context.Context, context.CancelFunc) {
 // imdsShare is how much of the deadline the facts may take.
 func (inv *invocation) imdsShare() time.Duration { return inv.settings.timeout / 2 }
 
-// failure is an error with the exit status that it leads to.
-type failure struct {
-	status int
-	err    error
-	hint   string
-}
-
-func (f *failure) Error() string { return f.err.Error() }
-func (f *failure) Unwrap() error { return f.err }
-
-// Hint is f's own, or that of its cause.
-func (f *failure) Hint() string {
-	if f.hint == "" {
-		return hintOf(f.err)
-	}
-	return f.hint
-}
-
 // quietStatus ends a run with a status and nothing more to say.
-type quietStatus int
+type quietStatus fault.Status
 
 func (quietStatus) Error() string { return "" }
 
+// Status is the one that it was made of.
+func (q quietStatus) Status() fault.Status { return fault.Status(q) }
+
 func usageError(what, see string) error {
-	return &failure{statusUsage, errors.New(what), fmt.Sprintf("%q says more", see)}
+	return &fault.Error{Kind: fault.Usage, Err: errors.New(what), Try: fmt.Sprintf("%q says more", see)}
 }
 
-func usage(err error) error { return withStatus(statusUsage, err) }
+func usage(err error) error { return fault.As(fault.Usage, err) }
 
-func system(err error) error { return withStatus(statusSystem, err) }
-
-func withStatus(status int, err error) error {
-	if err == nil {
-		return nil
-	}
-	return &failure{status: status, err: err}
-}
-
-// statusOf is the exit status of an error.
-func statusOf(err error) int {
-	var (
-		gone     *hooks.GoneError
-		left     *hooks.UnmanagedError
-		guest    *hooks.GuestError
-		way      *hooks.WayError
-		answer   *hooks.AnswerError
-		primary  *hooks.PrimaryError
-		sourced  *hooks.NotSourcedError
-		clash    *facts.ClashError
-		failed   *failure
-		template *render.Error
-		imds     *facts.IMDSError
-	)
-	switch {
-	case errors.As(err, &gone), errors.As(err, &left), errors.As(err, &guest), errors.As(err, &primary):
-		return statusNoRetry
-	case errors.As(err, &failed):
-		return failed.status
-	case errors.As(err, &sourced), errors.As(err, &clash):
-		return statusUsage // nothing that mends itself
-	case errors.As(err, &template):
-		return statusTemplate
-	case errors.As(err, &imds), errors.As(err, &way), errors.As(err, &answer):
-		return statusFacts
-	}
-	return statusSystem
-}
+func system(err error) error { return fault.As(fault.System, err) }
 
 // oneLine keeps a message on its line, whatever came in from outside.
 func oneLine(s string) string {

@@ -11,9 +11,10 @@ import (
 	"strings"
 	"time"
 
+	"ec2net/disk"
 	"ec2net/facts"
+	"ec2net/fault"
 	"ec2net/hooks"
-	"ec2net/render/disk"
 )
 
 // settings are what an administrator can set: in /etc/default/ec2net, by the
@@ -218,7 +219,7 @@ func parseSettings(path, text string) (map[string]fileSetting, error) {
 			return nil, fmt.Errorf("%s: %.80q is not a line NAME=value", place, line)
 		}
 		if !slices.ContainsFunc(settingsTable, func(row setting) bool { return row.name == name }) {
-			return nil, &failure{statusUsage, fmt.Errorf("%s: there is no setting %.40q", place, name), `"ec2net help settings" lists them`}
+			return nil, &fault.Error{Kind: fault.Usage, Err: fmt.Errorf("%s: there is no setting %.40q", place, name), Try: `"ec2net help settings" lists them`}
 		}
 		value, why := unquote(value)
 		if why != "" {

@@ -8,6 +8,7 @@ import (
 	"text/tabwriter"
 
 	"ec2net/facts"
+	"ec2net/fault"
 	"ec2net/render"
 )
 
@@ -119,8 +120,8 @@ func (inv *invocation) checkTemplates(t *render.Templates) error {
 		return err
 	}
 	if unused := t.Unused(); len(unused) > 0 {
-		return &failure{statusTemplate, fmt.Errorf("never used: %s", strings.Join(unused, ", ")),
-			fmt.Sprintf("an override is called ethN.KIND.tmpl or eth1.KIND.tmpl, KIND being %s, or %s", strings.Join(render.Kinds(), ", "), render.BlocksFile)}
+		return &fault.Error{Kind: fault.Template, Err: fmt.Errorf("never used: %s", strings.Join(unused, ", ")),
+			Try: fmt.Sprintf("an override is called ethN.KIND.tmpl or eth1.KIND.tmpl, KIND being %s, or %s", strings.Join(render.Kinds(), ", "), render.BlocksFile)}
 	}
 	_, err = fmt.Fprintf(inv.stdout, "all templates render for the examples %s\n", strings.Join(names, ", "))
 	return system(err)

@@ -1,4 +1,4 @@
-package render
+package iprule
 
 import (
 	"strings"
@@ -16,7 +16,7 @@ func eth1(t testing.TB) facts.ENI {
 	return enis[0]
 }
 
-func TestParseRules(t *testing.T) {
+func TestParse(t *testing.T) {
 	for line, want := range map[string]string{
 		"rule add pref 1001 from 10.0.1.20 lookup 1001":                                            "pref 1001 from 10.0.1.20 lookup 1001 protocol 236",
 		"rule add pref 1001 from 10.0.1.20/32 lookup 1001 protocol 236":                            "pref 1001 from 10.0.1.20 lookup 1001 protocol 236",
@@ -50,7 +50,7 @@ func TestParseRules(t *testing.T) {
 		"rule add pref 1001 lookup 1001\nrule add pref 1001 from all lookup 1001 protocol 236":     "! line 2 of the output, \"rule add pref 1001 from all lookup 1001 protocol 236\": the same rule is there twice",
 		"rule add pref 1001 lookup 1001\\\nrule add pref 1001 from all lookup 1001 protocol 236\n": "! lookup",
 	} {
-		rules, err := ParseRules([]byte(line), eth1(t))
+		rules, err := Parse([]byte(line), eth1(t))
 		switch refused, isError := strings.CutPrefix(want, "! "); {
 		case isError:
 			if err == nil || !strings.Contains(err.Error(), refused) {
@@ -65,11 +65,11 @@ func TestParseRules(t *testing.T) {
 }
 
 // What is taken reads back as the same rules.
-func FuzzParseRules(f *testing.F) {
+func FuzzParse(f *testing.F) {
 	f.Add("rule add pref 1001 from 10.0.1.20 lookup 1001 protocol 236\nrule add pref 1001 fwmark 0x3e9/0x3fff iif a oif b to 10.0.0.0/8 lookup 1001 suppress_prefixlength 3")
 	f.Fuzz(func(t *testing.T, script string) {
 		e := eth1(t)
-		rules, err := ParseRules([]byte(script), e)
+		rules, err := Parse([]byte(script), e)
 		if err != nil {
 			return
 		}
@@ -77,7 +77,7 @@ func FuzzParseRules(f *testing.F) {
 		for _, r := range rules {
 			again.WriteString("rule add " + r.String() + "\n")
 		}
-		second, err := ParseRules([]byte(again.String()), e)
+		second, err := Parse([]byte(again.String()), e)
 		if err != nil || len(second) != len(rules) {
 			t.Fatalf("%q: %v", again.String(), err)
 		}
@@ -85,52 +85,6 @@ func FuzzParseRules(f *testing.F) {
 			if rules[i] != second[i] {
 				t.Errorf("%v became %v", rules[i], second[i])
 			}
-		}
-	})
-}
-
-// What is taken has the stanza that ifup will look for, and no line that
-// interfaces(5) does not have.
-func FuzzStanza(f *testing.F) {
-	f.Add("auto eth1\niface eth1 inet dhcp\n  post-up a \\\n b\n")
-	f.Add("iface eth1 inet dhcp\n\tmetric 1001\n# iface eth2\nmapping eth*\n script /x\n")
-	f.Fuzz(func(t *testing.T, text string) {
-		if checkStanza([]byte(text), eth1(t)) != nil {
-			return
-		}
-		if !HasStanza([]byte(text), "eth1") || strings.Contains(text, "\x00") {
-			t.Errorf("took %q", text)
-		}
-		for line := range logicalLines([]byte(text)) {
-			if words := blanks(line.text); len(words) < 2 && words[0] != "mapping" {
-				t.Errorf("took %q", line.text)
-			}
-		}
-	})
-}
-
-// What is taken is, to iptables-restore(8), tables that are committed: what is
-// outside of them, which it would not read, is nothing.
-func FuzzFragment(f *testing.F) {
-	f.Add("*mangle\n:ec2net-eth1 -\n-A ec2net-eth1 -j MARK --set-xmark 0x3e9/0x3fff\nCOMMIT\n")
-	f.Add("# comment\n*mangle\nCOMMIT\n*nat\n-F\n")
-	f.Fuzz(func(t *testing.T, text string) {
-		if checkFragment([]byte(text), eth1(t)) != nil {
-			return
-		}
-		open := 0
-		for line := range strings.SplitSeq(text, "\n") {
-			switch {
-			case strings.HasPrefix(line, "*"):
-				open++
-			case line == "COMMIT":
-				open--
-			case strings.Trim(line, " \t") != "" && line[0] != '#' && open != 1:
-				t.Errorf("took %q outside of a table", line)
-			}
-		}
-		if open != 0 {
-			t.Errorf("took %q", text)
 		}
 	})
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 
+	"ec2net/fault"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -25,6 +27,9 @@ type UntrustedError struct {
 func (e *UntrustedError) Error() string {
 	return fmt.Sprintf("not to be trusted: %s %s", e.Path, e.Why)
 }
+
+// Status is that of the system: a unit tries again, since a mended mode tells nobody.
+func (*UntrustedError) Status() fault.Status { return fault.System }
 
 // Hint says how to mend it.
 func (e *UntrustedError) Hint() string { return e.fix }

@@ -1,4 +1,6 @@
-package render
+// Package iprule holds an ip rule as a value and as text: ip-rule(8), and the
+// script of rules that a template renders.
+package iprule
 
 import (
 	"errors"
@@ -10,6 +12,7 @@ import (
 	"strings"
 
 	"ec2net/facts"
+	"ec2net/lines"
 )
 
 // Rule is one ip rule of an ENI, IPv4. It is comparable. String gives it in
@@ -29,8 +32,13 @@ type Rule struct {
 	SuppressGroup int
 }
 
-// mainTable is RT_TABLE_MAIN of linux/rtnetlink.h.
-const mainTable = 254
+// Protocol is written on every ip rule, so that "ip rule" shows whose it is. The
+// number is ec2net's own and does not change; 0xEC is free in
+// /etc/iproute2/rt_protos.
+const Protocol = 236
+
+// MainTable is RT_TABLE_MAIN of linux/rtnetlink.h.
+const MainTable = 254
 
 func (r Rule) String() string {
 	var b strings.Builder
@@ -48,7 +56,7 @@ func (r Rule) String() string {
 	if r.OIF != "" {
 		word(" oif %s", r.OIF)
 	}
-	if r.Table == mainTable {
+	if r.Table == MainTable {
 		word(" lookup main")
 	} else {
 		word(" lookup %d", r.Table)
@@ -74,17 +82,17 @@ func network(p netip.Prefix) string {
 	return p.String()
 }
 
-// ParseRules reads the ip-rule script of an ENI: lines "rule add ..." for
+// Parse reads the ip-rule script of an ENI: lines "rule add ..." for
 // "ip -batch", comments and empty lines. It is the one source of which rules
 // an ENI has, so it takes only what can be compared with the kernel's rules,
 // and only the priority and the table of this ENI.
-func ParseRules(script []byte, e facts.ENI) ([]Rule, error) {
-	lines := strings.Split(string(script), "\n")
-	rules := make([]Rule, 0, len(lines))
-	seen := make(map[Rule]bool, len(lines))
-	for i, line := range lines {
-		text, _, _ := strings.Cut(line, "#")
-		words := blanks(text)
+func Parse(script []byte, e facts.ENI) ([]Rule, error) {
+	text := strings.Split(string(script), "\n")
+	rules := make([]Rule, 0, len(text))
+	seen := make(map[Rule]bool, len(text))
+	for i, line := range text {
+		code, _, _ := strings.Cut(line, "#")
+		words := lines.Words(code)
 		if len(words) == 0 {
 			continue
 		}
@@ -93,9 +101,9 @@ func ParseRules(script []byte, e facts.ENI) ([]Rule, error) {
 			err = errors.New("the same rule is there twice")
 		}
 		if err != nil {
-			return nil, &lineError{line: i + 1, text: line, why: err.Error(),
-				hint: fmt.Sprintf(`a line is "rule add pref %d ... lookup %d", with any of from, to, fwmark, iif, oif, protocol and suppress_prefixlength`,
-					e.Priority, e.Table)}
+			return nil, &lines.Error{Number: i + 1, Text: line, Why: err.Error(),
+				Try: fmt.Sprintf(`a line is "rule add pref %d ... lookup %d", with any of from, to, fwmark, iif, oif, protocol and suppress_prefixlength`,
+					e.Number, e.Number)}
 		}
 		seen[rule] = true
 		rules = append(rules, rule)
@@ -103,14 +111,8 @@ func ParseRules(script []byte, e facts.ENI) ([]Rule, error) {
 	return rules, nil
 }
 
-// blanks splits at the blanks that ip(8) and ifupdown know, which are not all
-// that Unicode has.
-func blanks(line string) []string {
-	return strings.FieldsFunc(line, func(r rune) bool { return r == ' ' || r == '\t' })
-}
-
 func parseRule(words []string, e facts.ENI) (Rule, error) {
-	r := Rule{Protocol: RuleProtocol, SuppressPrefixLength: -1, SuppressGroup: -1}
+	r := Rule{Protocol: Protocol, SuppressPrefixLength: -1, SuppressGroup: -1}
 	if len(words) < 2 || words[0] != "rule" || words[1] != "add" {
 		return r, errors.New(`not a line of "rule add"`)
 	}
@@ -120,7 +122,7 @@ func parseRule(words []string, e facts.ENI) (Rule, error) {
 		read, ok := ruleKeywords[keyword]
 		switch {
 		case !ok:
-			return r, fmt.Errorf("%q is not a keyword that ec2net can compare with the kernel's rules", clip(keyword))
+			return r, fmt.Errorf("%q is not a keyword that ec2net can compare with the kernel's rules", lines.Clip(keyword))
 		case slices.Contains(given, keyword):
 			return r, fmt.Errorf("%s is there twice", keyword)
 		case len(words) == 1:
@@ -134,10 +136,10 @@ func parseRule(words []string, e facts.ENI) (Rule, error) {
 	switch {
 	case !slices.Contains(given, "pref"):
 		return r, errors.New("no pref: the kernel would choose the priority")
-	case r.Priority != e.Priority:
-		return r, fmt.Errorf("pref %d is not the priority of %s, %d", r.Priority, e.Name, e.Priority)
-	case r.Table != e.Table:
-		return r, fmt.Errorf("lookup %d is not the table of %s, %d", r.Table, e.Name, e.Table)
+	case r.Priority != e.Number:
+		return r, fmt.Errorf("pref %d is not the priority of %s, %d", r.Priority, e.Name, e.Number)
+	case r.Table != e.Number:
+		return r, fmt.Errorf("lookup %d is not the table of %s, %d", r.Table, e.Name, e.Number)
 	}
 	return r, nil
 }
@@ -159,17 +161,17 @@ func readInt(to *int, s string, most int) error {
 	n, err := strconv.ParseUint(s, 10, 31)
 	// ip(8) reads a number that begins with 0 as octal.
 	if err != nil || (most > 0 && n > uint64(most)) || (len(s) > 1 && s[0] == '0') {
-		return fmt.Errorf("%q is not a number for this", clip(s))
+		return fmt.Errorf("%q is not a number for this", lines.Clip(s))
 	}
 	*to = int(n)
 	return nil
 }
 
 func readProtocol(r *Rule, s string) error {
-	if err := readInt(&r.Protocol, s, 255); err != nil || r.Protocol == RuleProtocol {
+	if err := readInt(&r.Protocol, s, 255); err != nil || r.Protocol == Protocol {
 		return err
 	}
-	return fmt.Errorf("%d is not ec2net's number, %d", r.Protocol, RuleProtocol)
+	return fmt.Errorf("%d is not ec2net's number, %d", r.Protocol, Protocol)
 }
 
 func readNetwork(to *netip.Prefix, s string) error {
@@ -185,7 +187,7 @@ func readNetwork(to *netip.Prefix, s string) error {
 	}
 	switch {
 	case err != nil || p != p.Masked():
-		return fmt.Errorf("%q is not an address, a block or all", clip(s))
+		return fmt.Errorf("%q is not an address, a block or all", lines.Clip(s))
 	case !p.Addr().Is4():
 		return fmt.Errorf("%s is IPv6, which ec2net does not route", p)
 	}
@@ -211,15 +213,10 @@ func readFwmark(r *Rule, s string) (err error) {
 func readDevice(to *string, s string) error {
 	*to = s
 	if !deviceName.MatchString(s) {
-		return fmt.Errorf("%q is not an interface's name", clip(s))
+		return fmt.Errorf("%q is not an interface's name", lines.Clip(s))
 	}
 	return nil
 }
 
 // deviceName is any interface's name, a bridge's or a VLAN's too.
 var deviceName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.:-]{0,14}$`)
-
-func checkRules(content []byte, e facts.ENI) error {
-	_, err := ParseRules(content, e)
-	return err
-}

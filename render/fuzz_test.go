@@ -1,0 +1,64 @@
+package render
+
+import (
+	"strings"
+	"testing"
+
+	"ec2net/facts"
+	"ec2net/lines"
+)
+
+func eth1(t testing.TB) facts.ENI {
+	t.Helper()
+	enis, err := facts.Examples(facts.DefaultNumbers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return enis[0]
+}
+
+// What is taken has the stanza that ifup will look for, and no line that
+// interfaces(5) does not have.
+func FuzzStanza(f *testing.F) {
+	f.Add("auto eth1\niface eth1 inet dhcp\n  post-up a \\\n b\n")
+	f.Add("iface eth1 inet dhcp\n\tmetric 1001\n# iface eth2\nmapping eth*\n script /x\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		if checkStanza([]byte(text), eth1(t)) != nil {
+			return
+		}
+		if !HasStanza([]byte(text), "eth1") || strings.Contains(text, "\x00") {
+			t.Errorf("took %q", text)
+		}
+		for line := range logicalLines([]byte(text)) {
+			if words := lines.Words(line.text); len(words) < 2 && words[0] != "mapping" {
+				t.Errorf("took %q", line.text)
+			}
+		}
+	})
+}
+
+// What is taken is, to iptables-restore(8), tables that are committed: what is
+// outside of them, which it would not read, is nothing.
+func FuzzFragment(f *testing.F) {
+	f.Add("*mangle\n:ec2net-eth1 -\n-A ec2net-eth1 -j MARK --set-xmark 0x3e9/0x3fff\nCOMMIT\n")
+	f.Add("# comment\n*mangle\nCOMMIT\n*nat\n-F\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		if checkFragment([]byte(text), eth1(t)) != nil {
+			return
+		}
+		open := 0
+		for line := range strings.SplitSeq(text, "\n") {
+			switch {
+			case strings.HasPrefix(line, "*"):
+				open++
+			case line == "COMMIT":
+				open--
+			case strings.Trim(line, " \t") != "" && line[0] != '#' && open != 1:
+				t.Errorf("took %q outside of a table", line)
+			}
+		}
+		if open != 0 {
+			t.Errorf("took %q", text)
+		}
+	})
+}
