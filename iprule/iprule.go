@@ -15,10 +15,13 @@ import (
 	"ec2net/lines"
 )
 
-// Rule is one ip rule of an ENI, IPv4. It is comparable. String gives it in
+// Rule is one ip rule of an ENI. It is comparable. String gives it in
 // the spelling of ip-rule(8).
 type Rule struct {
 	Priority int
+	// IPv6 is the family of a rule that names no address; one that does is of the
+	// family of the address.
+	IPv6     bool
 	From, To netip.Prefix // not valid: all
 	Mark     facts.Mark
 	MarkMask facts.Mark // 0: the rule does not look at the mark
@@ -39,6 +42,9 @@ const Protocol = 236
 
 // MainTable is RT_TABLE_MAIN of linux/rtnetlink.h.
 const MainTable = 254
+
+// Is6 reports whether the rule is one of IPv6.
+func (r Rule) Is6() bool { return r.IPv6 || r.From.Addr().Is6() || r.To.Addr().Is6() }
 
 func (r Rule) String() string {
 	var b strings.Builder

@@ -1,0 +1,198 @@
+package plan
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"ec2net/facts"
+	"ec2net/iprule"
+)
+
+// Change is one step from what the kernel has to what it should have. It is plain
+// data: its text is the command of ip(8) that would do the same, and package
+// kernel applies it.
+type Change interface {
+	fmt.Stringer
+	// Removes reports whether the change takes something away.
+	Removes() bool
+	// Of is the interface that the change concerns; empty if it is the machine's.
+	Of() string
+}
+
+// AddRule adds a rule for the ENI with this name.
+type AddRule struct {
+	ENI  string
+	Rule iprule.Rule
+}
+
+func (c AddRule) String() string { return ip(c.Rule.Is6()) + "rule add " + c.Rule.String() }
+
+// Removes is false.
+func (AddRule) Removes() bool { return false }
+
+// Of is the ENI.
+func (c AddRule) Of() string { return c.ENI }
+
+// DelRule deletes a rule.
+type DelRule struct {
+	ENI  string
+	Rule Rule
+}
+
+func (c DelRule) String() string { return ip(c.Rule.Is6()) + "rule del " + c.Rule.String() }
+
+// Removes is true.
+func (DelRule) Removes() bool { return true }
+
+// Of is the ENI.
+func (c DelRule) Of() string { return c.ENI }
+
+// AddAddr gives an interface an address.
+type AddAddr struct {
+	Link Link
+	Addr netip.Prefix
+}
+
+func (c AddAddr) String() string { return fmt.Sprintf("ip addr add %s dev %s", c.Addr, c.Link.Name) }
+
+// Removes is false.
+func (AddAddr) Removes() bool { return false }
+
+// Of is the interface.
+func (c AddAddr) Of() string { return c.Link.Name }
+
+// DelAddr takes an address from an interface.
+type DelAddr struct {
+	Link Link
+	Addr netip.Prefix
+}
+
+func (c DelAddr) String() string { return fmt.Sprintf("ip addr del %s dev %s", c.Addr, c.Link.Name) }
+
+// Removes is true.
+func (DelAddr) Removes() bool { return true }
+
+// Of is the interface.
+func (c DelAddr) Of() string { return c.Link.Name }
+
+// SetGroup puts an interface into an interface group.
+type SetGroup struct {
+	Link  Link
+	Group int
+}
+
+func (c SetGroup) String() string {
+	return fmt.Sprintf("ip link set dev %s group %d", c.Link.Name, c.Group)
+}
+
+// Removes is false.
+func (SetGroup) Removes() bool { return false }
+
+// Of is the interface.
+func (c SetGroup) Of() string { return c.Link.Name }
+
+// AddRoute adds a route by an interface.
+type AddRoute struct {
+	ENI   string
+	Link  Link
+	Route Route
+}
+
+func (c AddRoute) String() string { return "ip " + routeText("add", c.Link, c.Route) }
+
+// Removes is false.
+func (AddRoute) Removes() bool { return false }
+
+// Of is the ENI.
+func (c AddRoute) Of() string { return c.ENI }
+
+// DelRoute deletes a route.
+type DelRoute struct {
+	ENI   string
+	Link  Link
+	Route Route
+}
+
+func (c DelRoute) String() string { return "ip " + routeText("del", c.Link, c.Route) }
+
+// Removes is true.
+func (DelRoute) Removes() bool { return true }
+
+// Of is the ENI.
+func (c DelRoute) Of() string { return c.ENI }
+
+// MoveRoute gives a route another metric. The kernel cannot change a metric, so
+// the new route is added, and only then is the old one deleted: there is never
+// none. If the first fails, the second is not tried.
+type MoveRoute struct {
+	ENI    string
+	Link   Link
+	Route  Route // as it is
+	Metric int   // as it should be
+}
+
+func (c MoveRoute) String() string {
+	to := c.Route
+	to.Metric = c.Metric
+	return "ip " + routeText("add", c.Link, to) + "; ip " + routeText("del", c.Link, c.Route)
+}
+
+// Removes is false: what is deleted is there in its new place.
+func (MoveRoute) Removes() bool { return false }
+
+// Of is the ENI.
+func (c MoveRoute) Of() string { return c.ENI }
+
+// DropFlows makes conntrack forget the connections with an ENI's mark. What a
+// container still sends in them would leave by another ENI, from an address of one
+// that is gone.
+type DropFlows struct {
+	ENI        string
+	Mark, Mask facts.Mark
+}
+
+func (c DropFlows) String() string { return fmt.Sprintf("conntrack -D --mark %v/%v", c.Mark, c.Mask) }
+
+// Removes is true.
+func (DropFlows) Removes() bool { return true }
+
+// Of is the ENI.
+func (c DropFlows) Of() string { return c.ENI }
+
+// ip is the command, with the family where it has to be named.
+func ip(six bool) string {
+	if six {
+		return "ip -6 "
+	}
+	return "ip "
+}
+
+func routeText(verb string, l Link, r Route) string {
+	var b strings.Builder
+	dst := r.Dst.String()
+	if r.Default() {
+		dst = "default"
+	}
+	fmt.Fprintf(&b, "route %s %s", verb, dst)
+	if r.Gateway.IsValid() {
+		fmt.Fprintf(&b, " via %s", r.Gateway)
+	}
+	fmt.Fprintf(&b, " dev %s", l.Name)
+	if r.Source.IsValid() {
+		fmt.Fprintf(&b, " src %s", r.Source)
+	}
+	if r.Metric != 0 {
+		fmt.Fprintf(&b, " metric %d", r.Metric)
+	}
+	if r.Table != iprule.MainTable {
+		fmt.Fprintf(&b, " table %d", r.Table)
+	}
+	if r.Protocol == iprule.Protocol {
+		fmt.Fprintf(&b, " proto %d", r.Protocol)
+	}
+	if r.OnLink {
+		b.WriteString(" onlink")
+	}
+	return b.String()
+}

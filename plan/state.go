@@ -1,0 +1,120 @@
+// Package plan holds what a machine's network is and should be, as plain data:
+// judge says what is known of each ENI, want what the machine should have, diff
+// which changes lead there. It does no I/O and has no clock; IPv4 and IPv6 are
+// alike in its types.
+package plan
+
+import (
+	"net/netip"
+
+	"ec2net/facts"
+	"ec2net/iprule"
+)
+
+// State is what the kernel has, as far as a plan looks at it.
+type State struct {
+	Links  []Link
+	Addrs  []Addr
+	Rules  []Rule
+	Routes []Route
+}
+
+// Link is an interface as the kernel has it.
+type Link struct {
+	Name  string
+	Index int
+	MAC   facts.MAC // zero without one of six octets
+	Group int
+	Up    bool
+	// Device is true for a card's own interface, and for a veth that udev's rules
+	// count as an ENI; false for bridges, tunnels and what else the kernel makes.
+	Device bool
+	// Loopback is true for lo.
+	Loopback bool
+	// Master is the index of the bridge, bond, team or VRF that the link belongs
+	// to; 0 without one.
+	Master int
+}
+
+// Is reports whether two looks at a name saw the same device: the kernel gives no
+// index twice.
+func (l Link) Is(o Link) bool { return l.MAC == o.MAC && l.Index == o.Index }
+
+// Addr is an address of an interface.
+type Addr struct {
+	Link   int          // its index
+	Prefix netip.Prefix // the address, and the length of its network
+}
+
+// Rule is a rule as the kernel has it.
+type Rule struct {
+	iprule.Rule
+	// Extra are attributes of the rule that iprule has no words for (a port, a
+	// user, an inverted match), in the kernel's own encoding. A rule with any is
+	// none that ec2net has made; deleting it names them, so that no other rule
+	// goes in its place.
+	Extra string
+}
+
+// Odd reports whether a rule looks at something that no rule of ec2net's does.
+func (r Rule) Odd() bool { return r.Extra != "" }
+
+// Route is a unicast route to one interface. It is comparable.
+type Route struct {
+	Table    int
+	Link     int          // the interface's index
+	Dst      netip.Prefix // of length 0: the default route
+	Gateway  netip.Addr   // not valid: none
+	Source   netip.Addr   // preferred; not valid: none
+	Metric   int
+	Protocol int  // rtnetlink(7): 2 kernel, 3 boot, 4 static, 16 DHCP
+	Scope    int  // rtnetlink(7): 0 universe, 253 link
+	OnLink   bool // the gateway is reached although no route leads to it
+}
+
+// Default reports whether the route is a default route.
+func (r Route) Default() bool { return r.Dst.Bits() == 0 }
+
+// What ec2net writes into routes and reads of them: rtnetlink(7).
+const (
+	protocolKernel = 2
+	protocolBoot   = 3
+	protocolRA     = 9
+	protocolDHCP   = 16
+	scopeUniverse  = 0
+	scopeLink      = 253
+)
+
+// Scope says which routes a look is to bring: a machine may have hundreds of
+// thousands, and a plan needs few.
+type Scope struct {
+	// Tables are the route tables that are read whole.
+	Tables []int
+	// Main are the links whose routes in the main table are read, by index.
+	Main []int
+}
+
+// LinkNamed finds a link by its name.
+func (s State) LinkNamed(name string) (Link, bool) {
+	return find(s.Links, func(l Link) bool { return l.Name == name })
+}
+
+// LinkAt finds a link by its index.
+func (s State) LinkAt(index int) (Link, bool) {
+	return find(s.Links, func(l Link) bool { return l.Index == index })
+}
+
+// Has reports whether an interface has an address, whatever its length.
+func (s State) Has(index int, a netip.Addr) bool {
+	_, ok := find(s.Addrs, func(h Addr) bool { return h.Link == index && h.Prefix.Addr() == a })
+	return ok
+}
+
+func find[T any](all []T, is func(T) bool) (found T, ok bool) {
+	for _, one := range all {
+		if is(one) {
+			return one, true
+		}
+	}
+	return found, false
+}
