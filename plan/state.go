@@ -92,6 +92,9 @@ type Scope struct {
 	Tables []int
 	// Main are the links whose routes in the main table are read, by index.
 	Main []int
+	// To is an address: what of the main table leads to it is read, by whichever
+	// link. Not valid: none.
+	To netip.Addr
 }
 
 // LinkNamed finds a link by its name.

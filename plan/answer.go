@@ -1,0 +1,121 @@
+package plan
+
+import (
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+
+	"ec2net/facts"
+	"ec2net/fault"
+)
+
+// AnswerError says that an answer of IMDS's cannot be about the device that it was
+// asked for: it counts as none.
+type AnswerError struct{ Name, Why string }
+
+func (e *AnswerError) Error() string {
+	return fmt.Sprintf("what IMDS says of %s is not believed: %s", e.Name, e.Why)
+}
+
+// Status is that of facts that are missing.
+func (*AnswerError) Status() fault.Status { return fault.Facts }
+
+// Check rejects an answer that contradicts what is known: an ENI that is up keeps
+// its id, and no two ENIs that are here share one. If the leased address is in the
+// answer and not in the remembered facts, those are wrong.
+func (m *Machine) Check(l Link, answer facts.ENI) error {
+	k, _ := m.Of(l.Name)
+	last, known := k.FactsOf(l)
+	lease := k.Lease.Addr
+	leased := k.Lease.Held(l) && slices.Contains(answer.IPv4, lease)
+	switch {
+	case k.Lease.Held(l) && !answer.HasIPv4() && !lease.IsLinkLocalUnicast():
+		return &AnswerError{l.Name, fmt.Sprintf("no IPv4 address, where %s is leased", lease)}
+	case known && last.ID == answer.ID && last.Primary == answer.Primary:
+	case known && leased && !slices.Contains(last.IPv4, lease):
+	case known && (last.Primary || k.Note.Of(l)):
+		return &AnswerError{l.Name, fmt.Sprintf("it is %s, and is to be %s (primary: %t)", last.ID, answer.ID, answer.Primary)}
+	case known:
+	default:
+		for _, other := range m.Known {
+			if other.Facts.ID != answer.ID || other.Facts.MAC == answer.MAC {
+				continue
+			}
+			if o, ok := m.State.LinkNamed(other.Name); ok && o.MAC == other.Facts.MAC {
+				return &AnswerError{l.Name, fmt.Sprintf("%s is the ENI with the MAC %s", answer.ID, other.Facts.MAC)}
+			}
+		}
+	}
+	return nil
+}
+
+// Learn takes in an answer about the device that has the name now: it is what is
+// known from here on, and an address that is new to the ENI has moved to it.
+func (m *Machine) Learn(answer facts.ENI) {
+	k, _ := m.Of(answer.Name)
+	k.Name = answer.Name
+	k.Had = nil
+	if k.Facts.MAC == answer.MAC {
+		k.Had = k.Facts.IPv4
+	}
+	k.Facts, k.Fresh = answer, true
+	m.Set(k)
+	m.Moved = filter(m.Moved, func(v Moved) bool {
+		taken := v.From == answer.MAC && slices.Contains(answer.IPv4, v.Addr) && !slices.Contains(k.Had, v.Addr)
+		return !taken
+	})
+	for _, a := range answer.IPv4 {
+		if slices.Contains(k.Had, a) {
+			continue
+		}
+		for _, other := range m.Known {
+			if other.Facts.MAC != answer.MAC && slices.Contains(other.Facts.IPv4, a) && !m.movedFrom(other.Facts.MAC, a) {
+				m.Moved = append(m.Moved, Moved{Addr: a, From: other.Facts.MAC, To: answer.MAC})
+			}
+		}
+	}
+	m.prune()
+}
+
+// prune forgets the moves that the facts of both sides do not speak of any more.
+func (m *Machine) prune() {
+	gives := func(mac facts.MAC, a netip.Addr) bool {
+		return slices.ContainsFunc(m.Known, func(k Known) bool { return k.Facts.MAC == mac && slices.Contains(k.Facts.IPv4, a) })
+	}
+	m.Moved = filter(m.Moved, func(v Moved) bool { return gives(v.From, v.Addr) && gives(v.To, v.Addr) })
+}
+
+// Elsewhere are the facts that IMDS gave last for a device when it had another
+// name, with the numbers of the one that it has now. It is nil without any, or if
+// nothing says which were last.
+func (m *Machine) Elsewhere(l Link) *facts.ENI {
+	if !facts.NumberedByName(l.Name) {
+		return nil
+	}
+	var found *facts.ENI
+	for _, k := range m.Known {
+		if k.Facts.Name == "" || k.Facts.MAC != l.MAC || k.Facts.Primary || k.Name == l.Name {
+			continue
+		}
+		e, err := facts.Renamed(k.Facts, l.Name, m.Numbers)
+		if err != nil || (found != nil && !reflect.DeepEqual(*found, e)) {
+			return nil
+		}
+		found = &e
+	}
+	return found
+}
+
+// Distinct refuses an ENI whose number, MAC or id another one has that is here. An
+// address that both have has moved since the other was asked for.
+func (m *Machine) Distinct(e facts.ENI) error {
+	present := []facts.ENI{e}
+	for _, k := range m.Known {
+		if l, ok := m.State.LinkNamed(k.Name); ok && l.MAC == k.Facts.MAC && k.Name != e.Name {
+			k.Facts.IPv4 = nil
+			present = append(present, k.Facts)
+		}
+	}
+	return facts.Distinct(present)
+}

@@ -1,0 +1,250 @@
+package plan
+
+import (
+	"net/netip"
+	"slices"
+
+	"ec2net/facts"
+	"ec2net/iprule"
+)
+
+// Diff finds the changes that lead from what the kernel has to what it should have:
+// what is missing comes before what is too much, so that nothing is without a rule
+// in between. Rules, routes and addresses of others are not in it.
+func Diff(s State, w Want) []Change {
+	var changes []Change
+	changes = append(changes, diffGroup(w)...)
+	for _, t := range w.Targets {
+		changes = append(changes, diffAddrs(s, t)...)
+	}
+	for _, t := range w.Targets {
+		changes = append(changes, diffTable(s, t)...)
+	}
+	changes = append(changes, diffMain(s, w)...)
+	return append(changes, diffRules(s, w)...)
+}
+
+// difference compares what there is with what is wanted: what to add, in the order
+// of want, and what is there besides, a second one of the same among it, in the
+// order of have.
+func difference[K comparable](have, want []K) (add, extra []K) {
+	var there []K
+	for _, h := range have {
+		if slices.Contains(want, h) && !slices.Contains(there, h) {
+			there = append(there, h)
+			continue
+		}
+		extra = append(extra, h)
+	}
+	return filter(want, func(k K) bool { return !slices.Contains(there, k) }), extra
+}
+
+func diffGroup(w Want) []Change {
+	var changes []Change
+	for _, l := range w.Members {
+		if l.Group == 0 {
+			changes = append(changes, SetGroup{l, w.Group})
+		}
+	}
+	return changes
+}
+
+func diffAddrs(s State, t Target) []Change {
+	if t.Addrs == nil || t.Link.Index == 0 {
+		return nil
+	}
+	var have []netip.Addr
+	length := make(map[netip.Addr]netip.Prefix)
+	for _, a := range s.Addrs {
+		if a.Link == t.Link.Index && a.Prefix.Addr() != t.Lease {
+			have = append(have, a.Prefix.Addr())
+			length[a.Prefix.Addr()] = a.Prefix
+		}
+	}
+	missing, extra := difference(have, filter(t.Addrs, func(a netip.Addr) bool { return a != t.Lease }))
+	var changes []Change
+	for _, a := range missing {
+		// A single address does not hang on the leased one, as one of the same network
+		// would, and brings no route of its own.
+		changes = append(changes, AddAddr{t.Link, netip.PrefixFrom(a, a.BitLen())})
+	}
+	for _, a := range extra {
+		if slices.Contains(t.Had, a) && !slices.Contains(t.Addrs, a) {
+			changes = append(changes, DelAddr{t.Link, length[a]})
+		}
+	}
+	return changes
+}
+
+// diffTable gives an ENI's own table the routes that it lacks. Only of a mirror is
+// anything taken away: what is there else is an administrator's.
+func diffTable(s State, t Target) []Change {
+	own := filter(s.Routes, func(r Route) bool { return r.Table == t.Number })
+	byLink := filter(own, func(r Route) bool { return r.Link == t.Link.Index })
+	var changes []Change
+	if t.Mirror {
+		missing, extra := difference(plainly(byLink), plainly(t.Routes))
+		for _, r := range missing {
+			changes = append(changes, AddRoute{t.Name, t.Link, r})
+		}
+		for _, r := range extra {
+			changes = append(changes, DelRoute{t.Name, t.Link, r})
+		}
+		return changes
+	}
+	for _, r := range t.Routes {
+		if !slices.ContainsFunc(own, func(o Route) bool { return o.Dst == r.Dst }) {
+			changes = append(changes, AddRoute{t.Name, t.Link, r})
+		}
+	}
+	bridge, there := s.LinkNamed(Bridge)
+	if !there {
+		return changes
+	}
+	toBridge := filter(own, func(r Route) bool { return r.Link == bridge.Index && !r.Default() })
+	for _, r := range t.Bridge {
+		if !slices.ContainsFunc(toBridge, func(o Route) bool { return o.Dst == r.Dst }) {
+			changes = append(changes, AddRoute{t.Name, bridge, r})
+		}
+	}
+	if t.NoBridge {
+		for _, r := range toBridge {
+			changes = append(changes, DelRoute{t.Name, bridge, r})
+		}
+	}
+	return changes
+}
+
+// plainly leaves out of routes what a copy need not have like the first: who made
+// it.
+func plainly(routes []Route) []Route {
+	plain := slices.Clone(routes)
+	for i := range plain {
+		plain[i].Protocol = protocolBoot
+	}
+	return plain
+}
+
+// diffMain puts the routes of the other ENIs in main behind those that the primary
+// has to the same place: the kernel's own to a subnet, and those of the DHCP
+// client. On one subnet both have the kernel's route with metric 0, of which the
+// older one wins, so that the order turns when the primary's lease is bound anew.
+// An administrator's routes stay as they are.
+func diffMain(s State, w Want) []Change {
+	best := make(map[netip.Prefix]int) // the primary's metric
+	links := firstByMAC(w.Members)
+	main := filter(s.Routes, func(r Route) bool { return r.Table == iprule.MainTable })
+	for _, l := range links {
+		for _, r := range main {
+			if l.MAC != w.Primary || r.Link != l.Index {
+				continue
+			}
+			if m, ok := best[r.Dst]; !ok || r.Metric < m {
+				best[r.Dst] = r.Metric
+			}
+		}
+	}
+	var changes []Change
+	for _, t := range w.Targets {
+		if t.Primary || t.Link.MAC == w.Primary || w.Primary == (facts.MAC{}) {
+			continue
+		}
+		for _, r := range main {
+			first, shared := best[r.Dst]
+			if r.Link != t.Link.Index || !shared || r.Metric > first {
+				continue
+			}
+			if r.Protocol != protocolKernel && r.Protocol != protocolDHCP && r.Metric != t.Number {
+				continue
+			}
+			behind := t.Number
+			if behind <= first {
+				behind = first + t.Number - w.Group
+			}
+			changes = append(changes, MoveRoute{t.Name, t.Link, r, behind})
+		}
+	}
+	return changes
+}
+
+func diffRules(s State, w Want) []Change {
+	var add, del []Change
+	wanted, remain := false, false // rules of ENIs, whichever
+	var group []Rule
+	for _, t := range w.Targets {
+		own := filter(s.Rules, func(r Rule) bool { return r.Priority == t.Number && r.Table == t.Number })
+		missing, extra := difference(own, kernelRules(t.Rules))
+		for _, r := range missing {
+			add = append(add, AddRule{t.Name, r.Rule})
+		}
+		for _, r := range extra {
+			if w.spares(s, t, r) {
+				remain = true
+			} else {
+				del = append(del, DelRule{t.Name, r})
+			}
+		}
+		wanted = wanted || len(t.Rules) > 0
+	}
+	for _, r := range s.Rules {
+		if isGroupRule(r, w.Group) {
+			group = append(group, r)
+		}
+		if r.Priority != r.Table || w.serves(r.Table) {
+			continue
+		}
+		if c, ok := find(w.Clear, func(c Claim) bool { return c.Number == r.Table }); ok {
+			del = append(del, DelRule{c.Name, r})
+		} else if m, ok := find(w.Moved, func(m MovedRule) bool { return m.Rule == r }); ok {
+			del = append(del, DelRule{m.Name, r})
+		} else if ofENI(r) {
+			remain = true
+		}
+	}
+	before, after := w.diffGroupRule(group, wanted, remain)
+	return slices.Concat(before, add, del, after)
+}
+
+// diffGroupRule adds the group rule before the first rule of an ENI, which it goes
+// together with, and deletes it after the last.
+func (w Want) diffGroupRule(have []Rule, wanted, remain bool) (before, after []Change) {
+	missing, extra := difference(have, []Rule{{Rule: w.Rule}})
+	if wanted && len(missing) > 0 && w.Complete {
+		before = append(before, AddRule{Rule: w.Rule})
+	}
+	if !wanted && !remain {
+		extra = have
+	}
+	for _, r := range extra {
+		after = append(after, DelRule{Rule: r})
+	}
+	return before, after
+}
+
+func (w Want) serves(number int) bool {
+	return slices.ContainsFunc(w.Targets, func(t Target) bool { return t.Number == number })
+}
+
+// spares reports whether a rule at an ENI's number stays although it is not wanted.
+func (w Want) spares(s State, t Target, r Rule) bool {
+	if slices.ContainsFunc(w.Moved, func(m MovedRule) bool { return m.Rule == r }) {
+		return false
+	}
+	switch t.Spare {
+	case SpareAll:
+		return true
+	case SpareLive:
+		// Without any rule wanted the ENI is to have none, whatever IMDS says.
+		return len(t.Rules) > 0 && !r.Odd() && r.Protocol == iprule.Protocol && r.From.IsSingleIP() &&
+			s.Has(t.Link.Index, r.From.Addr()) && !hasRuleFrom(t.Rules, r.From.Addr())
+	}
+	return false
+}
+
+func kernelRules(rules []iprule.Rule) []Rule {
+	all := make([]Rule, len(rules))
+	for i, r := range rules {
+		all[i].Rule = r
+	}
+	return all
+}

@@ -1,0 +1,196 @@
+package plan
+
+import (
+	"net/netip"
+	"slices"
+
+	"ec2net/facts"
+	"ec2net/iprule"
+)
+
+// Verdict is what is to become of an interface, and why.
+type Verdict struct {
+	Name string
+	// Link is the interface; its Index is 0 if there is none of the name.
+	Link Link
+	Do   Do
+	// Facts are those that Serve goes by, without the addresses that have moved to
+	// another ENI; its numbers alone if the lease is all that is known.
+	Facts facts.ENI
+	// Lease is the address that the DHCP client has; not valid if nobody knows.
+	Lease netip.Addr
+	// Had are the addresses that IMDS gave at one time, and so ec2net may take
+	// away.
+	Had []netip.Addr
+	// Spare says what of the ENI's own rules stays although it is not wanted.
+	Spare Spare
+	// Numbers are those that the interface has or had. With Clear nothing of them is
+	// left, unless another interface has the number now.
+	Numbers []int
+}
+
+// Do is what ec2net does about an interface.
+type Do int
+
+// What ec2net does, from the least to the most.
+const (
+	// Leave: nothing. Somebody else has the interface, or nothing is known of it.
+	Leave Do = iota
+	// Rest: it was brought up and is down now, by somebody who knows why; or what it
+	// should have is not known. What there is stays.
+	Rest
+	// Clear: it should have no rules. Its lease has ended, it is gone or going.
+	Clear
+	// Serve: it should have its addresses, and its rules if it has a table.
+	Serve
+)
+
+// Spare is what of an ENI's own rules stays although it is not wanted: the less is
+// known, the more.
+type Spare int
+
+// What stays, from the least to the most.
+const (
+	// SpareNone: nothing. IMDS has just said what the ENI has.
+	SpareNone Spare = iota
+	// SpareLive: rules of addresses that the interface has. The facts are old, and
+	// the address may have been given since.
+	SpareLive
+	// SpareAll: all. Only the leased address is known.
+	SpareAll
+)
+
+// Judge says for each interface what is to become of it, in the order of m.Known.
+func (m *Machine) Judge() []Verdict {
+	verdicts := make([]Verdict, 0, len(m.Known))
+	for _, k := range m.Known {
+		verdicts = append(verdicts, m.judge(k))
+	}
+	return verdicts
+}
+
+func (m *Machine) judge(k Known) Verdict {
+	v := Verdict{Name: k.Name, Numbers: k.Numbers(m.Numbers)}
+	l, there := m.State.LinkNamed(k.Name)
+	v.Link = l
+	e, known := k.FactsOf(l)
+	switch {
+	case k.Left != "", !k.Ours:
+		v.Do = Leave
+	case k.Going, !there:
+		v.Do = Clear
+	case known && e.Primary:
+		return m.serve(v, k, e)
+	case l.MAC == m.Primary():
+		v.Do = Clear // the name was another ENI's
+	case k.Lease.Of(l) && k.Lease.Ended:
+		v.Do = Clear
+	case known && m.live(k, l):
+		return m.serve(v, k, e)
+	case !known && k.Stanza && k.Lease.Held(l):
+		return m.serveLease(v, k)
+	case k.Note.Of(l), k.Coming:
+		v.Do = Rest
+	case known:
+		v.Do = Leave // not brought up yet, or by somebody else
+	default:
+		v.Do = Clear // what is known is of another device
+	}
+	return v
+}
+
+// live reports whether an ENI is up by ec2net's doing: it was brought up since
+// boot, its DHCP client has said so, or it has rules.
+func (m *Machine) live(k Known, l Link) bool {
+	if !l.Up || k.Coming {
+		return false
+	}
+	if k.Note.Of(l) || (k.Stanza && k.Lease.Of(l)) {
+		return true
+	}
+	return k.Stanza && m.hasRules(k.Facts.Number)
+}
+
+// ofENI reports whether a rule is one of ec2net's for an ENI, whichever.
+func ofENI(r Rule) bool { return r.Priority == r.Table && r.Protocol == iprule.Protocol }
+
+func (m *Machine) serve(v Verdict, k Known, e facts.ENI) Verdict {
+	v.Do, v.Spare = Serve, SpareLive
+	if k.Fresh {
+		v.Spare = SpareNone
+	}
+	v.Had = slices.Concat(k.Had, e.IPv4)
+	e.IPv4 = filter(e.IPv4, func(a netip.Addr) bool { return !m.movedFrom(e.MAC, a) })
+	v.Facts = e
+	v.Lease = m.leaseOf(k, v.Link, e)
+	if !v.Lease.IsValid() {
+		v.Spare = SpareAll // the rule of the lease may be any of them
+	}
+	return v
+}
+
+// serveLease makes do with the leased address, where IMDS has said nothing of the
+// device. A name without a number of its own has no rules then.
+func (m *Machine) serveLease(v Verdict, k Known) Verdict {
+	e, err := facts.Bare(k.Name, v.Link.MAC, m.Numbers)
+	if err != nil {
+		v.Do = Rest
+		return v
+	}
+	v.Do, v.Spare, v.Facts, v.Lease = Serve, SpareAll, e, k.Lease.Addr
+	return v
+}
+
+// leaseOf is the address that a device has by DHCP. Where no client has said so,
+// it is the address that the interface has with the length of its subnet, which
+// ec2net gives none, else the ENI's first.
+func (m *Machine) leaseOf(k Known, l Link, e facts.ENI) netip.Addr {
+	if k.Lease.Of(l) {
+		return k.Lease.Addr
+	}
+	if !e.HasIPv4() {
+		return netip.Addr{}
+	}
+	var found netip.Addr
+	for _, a := range m.State.Addrs {
+		if a.Link == l.Index && !a.Prefix.IsSingleIP() && e.Subnet.Contains(a.Prefix.Addr()) {
+			found = a.Prefix.Addr()
+		}
+	}
+	if !found.IsValid() && len(e.IPv4) > 0 {
+		found = e.IPv4[0]
+	}
+	return found
+}
+
+// movedFrom reports whether EC2 has moved an address away from an ENI.
+func (m *Machine) movedFrom(mac facts.MAC, a netip.Addr) bool {
+	return slices.ContainsFunc(m.Moved, func(v Moved) bool { return v.Addr == a && v.From == mac })
+}
+
+// Marked are the ENIs whose marks the answers of containers get back: those with a
+// table of their own that are up, whoever has them now. What came in marked goes on
+// being answered. An ENI whose facts are lost has its number alone.
+func (m *Machine) Marked() []facts.ENI {
+	var marked []facts.ENI
+	for _, k := range m.Known {
+		l, there := m.State.LinkNamed(k.Name)
+		e, known := k.FactsOf(l)
+		noted := k.Note.Of(l)
+		switch {
+		case !there:
+		case known && !noted && !e.Routed, known && e.Primary && !e.Routed:
+		case known && (e.Primary || noted || (l.Up && m.hasRules(e.Number))):
+			marked = append(marked, e)
+		case !known && noted && k.Note.Number != 0:
+			e = facts.ENI{Name: k.Name, MAC: l.MAC, Number: k.Note.Number, MarkMask: m.Numbers.MarkMask, Routed: true}
+			marked = append(marked, e.Clone())
+		}
+	}
+	return marked
+}
+
+// hasRules reports whether rules of ec2net's are there at a number.
+func (m *Machine) hasRules(number int) bool {
+	return slices.ContainsFunc(m.State.Rules, func(r Rule) bool { return r.Priority == number && ofENI(r) })
+}
