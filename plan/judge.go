@@ -179,8 +179,7 @@ func (m *Machine) Marked() []facts.ENI {
 		noted := k.Note.Of(l)
 		switch {
 		case !there:
-		case known && !noted && !e.Routed, known && e.Primary && !e.Routed:
-		case known && (e.Primary || noted || (l.Up && m.hasRules(e.Number))):
+		case known && e.Routed && (e.Primary || noted || (l.Up && m.hasRules(e.Number))):
 			marked = append(marked, e)
 		case !known && noted && k.Note.Number != 0:
 			e = facts.ENI{Name: k.Name, MAC: l.MAC, Number: k.Note.Number, MarkMask: m.Numbers.MarkMask, Routed: true}

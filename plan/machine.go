@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"ec2net/facts"
+	"ec2net/iprule"
 )
 
 // Machine is everything that was gathered: what the kernel has, and what is
@@ -197,6 +198,11 @@ func (m *Machine) Members() []Link {
 // list.
 func (m *Machine) ENILinks() []Link { return firstByMAC(m.Members()) }
 
+// ENIsAmong are the links of ENIs with one of these MACs: see ENILinks.
+func ENIsAmong(links []Link, macs []facts.MAC) []Link {
+	return firstByMAC(filter(links, func(l Link) bool { return slices.Contains(macs, l.MAC) }))
+}
+
 func firstByMAC(links []Link) []Link {
 	var found []Link
 	for _, l := range links {
@@ -261,4 +267,13 @@ func filter[T any](all []T, keep func(T) bool) []T {
 		}
 	}
 	return kept
+}
+
+// DockerThere reports whether docker's bridge is stable: it has an address, is up,
+// and so has its route.
+func (m *Machine) DockerThere() bool {
+	l, there := m.State.LinkNamed(Bridge)
+	return there && slices.ContainsFunc(m.State.Routes, func(r Route) bool {
+		return r.Table == iprule.MainTable && r.Link == l.Index && !r.Default()
+	})
 }

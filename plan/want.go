@@ -234,3 +234,8 @@ func GroupRule(base int) iprule.Rule {
 func isGroupRule(r Rule, base int) bool {
 	return r.Priority == base-1 && r.Table == iprule.MainTable && r.SuppressGroup == base
 }
+
+// HasGroupRule reports whether the group rule is there, in whichever shape.
+func (w Want) HasGroupRule(s State) bool {
+	return slices.ContainsFunc(s.Rules, func(r Rule) bool { return isGroupRule(r, w.Group) })
+}
