@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -106,6 +107,7 @@ var notTold = []string{
 	".Clone",   // a copy of them
 	".Routed",  // true, or there would be nothing to render
 	".HasIPv4", // the same
+	".Number",  // .Table, .Metric, .Priority and .Mark say what it is for
 }
 
 // ec2net-templates(5) has every template, block and field, and no other.
@@ -138,7 +140,9 @@ func fields(of reflect.Type) []string {
 		if slices.Contains(notTold, field) {
 			continue
 		}
-		if json, _, _ := strings.Cut(f.Tag.Get("json"), ","); json != "" {
+		if json, _, _ := strings.Cut(f.Tag.Get("json"), ","); json == "-" {
+			field = inJSON(field)
+		} else if json != "" {
 			field += " (" + json + ")"
 			if strings.Contains(factsFormat, "\n"+json+" * ") {
 				field += " *"
@@ -153,10 +157,20 @@ func fields(of reflect.Type) []string {
 		if slices.Contains(notTold, "."+m.Name) {
 			continue
 		}
-		found = append(found, strings.TrimSpace("."+m.Name+" "+strings.Repeat("KIND ", m.Type.NumIn()-1)))
+		found = append(found, inJSON(strings.TrimSpace("."+m.Name+" "+strings.Repeat("KIND ", m.Type.NumIn()-1))))
 	}
 	slices.Sort(found)
 	return found
+}
+
+// inJSON adds the name in JSON to a field that follows from others, if it has one:
+// .MarkMask (mark_mask).
+func inJSON(field string) string {
+	name := strings.ToLower(regexp.MustCompile("([a-z])([A-Z])").ReplaceAllString(field[1:], "${1}_$2"))
+	if strings.Contains(factsFormat, "\n"+name+"  ") {
+		return field + " (" + name + ")"
+	}
+	return field
 }
 
 // The examples of ec2net-templates(5) are blocks.tmpl files that work.
