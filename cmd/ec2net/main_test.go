@@ -27,6 +27,10 @@ const toolDir = "EC2NET_TEST_TOOL"
 // a network namespace of their own: there eth0 and eth1 have the MACs of the
 // fake IMDS, and what is left of them ends with the process.
 func TestMain(m *testing.M) {
+	if work := os.Getenv(machineOf); work != "" {
+		fmt.Fprintln(os.Stderr, runOnMachine(work)) // it returns only if it fails
+		os.Exit(1)
+	}
 	flag.Parse()
 	if flag.Lookup("test.fuzz").Value.String() != "" {
 		os.Exit(m.Run()) // it starts itself again, and needs neither
@@ -119,7 +123,14 @@ func TestScripts(t *testing.T) {
 			// No settings or templates of this machine, unless a script says so.
 			env.Setenv("EC2NET_TEMPLATES", env.WorkDir+"/templates")
 			env.Setenv("ESCAPES", "a\x1b]0;b\a\nec2net: c")
-			env.Setenv("PATH", os.Getenv(toolDir)+string(os.PathListSeparator)+env.Getenv("PATH"))
+			tools := os.Getenv(toolDir)
+			if os.Geteuid() == 0 {
+				var err error
+				if tools, err = newMachine(env); err != nil {
+					return err
+				}
+			}
+			env.Setenv("PATH", tools+string(os.PathListSeparator)+env.Getenv("PATH"))
 			if err := os.WriteFile(env.WorkDir+"/crlf", []byte("EC2NET_BASE=2000\r\n"), 0o644); err != nil {
 				return err
 			}
@@ -137,6 +148,7 @@ func TestScripts(t *testing.T) {
 			"imds":     startIMDS,
 			"requests": requests,
 			"one-line": oneLineOnStderr,
+			"log":      logOfMachine,
 		},
 	})
 }
