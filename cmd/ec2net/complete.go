@@ -24,7 +24,7 @@ first, after "--"; --flag=value is one word or, as bash has it, three. A line
 :files or :folders has the shell complete the name of a file or folder itself.`,
 		examples: `ec2net complete -- ec2net ren
 ec2net complete -- ec2net render --only ""`,
-		run: runComplete,
+		prepare: noFlags(runComplete),
 	}
 }
 
@@ -94,7 +94,7 @@ func candidates(before []string, dash bool) []string {
 	if !ok {
 		return nil
 	}
-	flags := c.flagSet()
+	flags, _ := c.flagSet()
 	var args []string
 	for i := 1; i < len(before); i++ {
 		name, isFlag := strings.CutPrefix(before[i], "--")
@@ -104,7 +104,7 @@ func candidates(before []string, dash bool) []string {
 		}
 		if f := flags.Lookup(name); f != nil && f.NoOptDefVal == "" {
 			if i++; i == len(before) {
-				return valuesOf(name)
+				return valuesOf(f)
 			}
 		}
 	}
@@ -121,18 +121,9 @@ func candidates(before []string, dash bool) []string {
 }
 
 // valuesOf are what a flag takes, where that can be said.
-func valuesOf(flag string) []string {
-	switch flag {
-	case "only":
-		return render.Kinds()
-	case "facts", "settings":
-		return []string{":files"}
-	case "root", "templates":
-		return []string{":folders"}
-	case "primary-table":
-		return []string{"yes", "no"}
-	case "imds-endpoint-mode":
-		return []string{"IPv4", "IPv6"}
+func valuesOf(f *pflag.Flag) []string {
+	if takes, ok := f.Value.(*textFlag); ok {
+		return takes.values
 	}
 	return nil
 }
@@ -222,14 +213,4 @@ func templateNames() []string {
 		names = append(names, row.Name)
 	}
 	return append(names, render.BlocksFile)
-}
-
-// flagSet is the flags of a command, to be read about rather than set.
-func (c command) flagSet() *pflag.FlagSet {
-	described := &invocation{flags: pflag.NewFlagSet(c.name, pflag.ContinueOnError)}
-	described.flags.SortFlags = false
-	if c.flags != nil {
-		c.flags(described)
-	}
-	return described.flags
 }

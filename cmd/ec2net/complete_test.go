@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/pflag"
+
 	"ec2net/lab"
 )
 
@@ -27,8 +29,11 @@ func TestCandidates(t *testing.T) {
 	var names []string
 	for _, c := range commands() {
 		names = append(names, c.name)
-		if c.flags != nil && !slices.Contains(words(c.name+" --"), "--base") {
-			t.Errorf("%s: no flags", c.name)
+		flags, _ := c.flagSet()
+		var all []string
+		flags.VisitAll(func(f *pflag.Flag) { all = append(all, "--"+f.Name) })
+		if offered := words(c.name + " --"); !slices.Equal(offered, all) {
+			t.Errorf("%s: offered are the flags %s, there are %s", c.name, offered, all)
 		}
 	}
 	for line, want := range map[string]string{
@@ -45,9 +50,11 @@ func TestCandidates(t *testing.T) {
 		"render eth1 --only ":         "cfg iptables iptables-down rules",
 		"render eth1 --facts ":        ":files",
 		"render --root ":              ":folders",
-		"facts --primary-table ":      "yes no",
+		"render --primary-table ":     "yes no",
 		"facts --base ":               "",
 		"lease ":                      "",
+		"lease --ti":                  "",
+		"lease --un":                  "--unmanaged",
 		"complete ":                   "",
 		"facts --imds-endpoint-mode ": "IPv4 IPv6",
 		"render --only=ip":            "--only=iptables --only=iptables-down",
@@ -157,7 +164,7 @@ func TestShells(t *testing.T) {
 		"ec2net render --root=f":            "folder/",
 		"ec2net render --root ":             "folder/",
 		"/usr/sbin/ec2net templates show r": "rules",
-		"ec2ifdown --ti":                    "--timeout",
+		"ec2ifdown --te":                    "--templates",
 		"ec2net nothing ":                   "",
 	}
 	files := map[string]string{"/tmp/here/facts.json": "{}", "/tmp/here/folder/.x": ""}

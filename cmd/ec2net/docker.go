@@ -20,14 +20,11 @@ the routes that main has through it. This keeps the one like the other, until
 it is ended; without the setting it ends at once. What ec2net-primary.service
 runs.`,
 	examples: "ec2net watch --primary-table yes",
-	flags:    (*invocation).settingsFlags,
-	run: func(inv *invocation) error {
-		return inv.onHost(forever, "primary", func(ctx context.Context, h *hooks.Host) error { return h.WatchPrimary(ctx) })
-	},
+	settings: hostSettings,
+	prepare: noFlags(func(inv *invocation) error {
+		return inv.onHost(noLimit, "primary", func(ctx context.Context, h *hooks.Host) error { return h.WatchPrimary(ctx) })
+	}),
 }
-
-// forever is the limit of a command that has none.
-const forever = 1 << 62
 
 // dockerWait is how long docker0 is waited for after an ENI has come up.
 const dockerWait = time.Minute
@@ -47,8 +44,8 @@ wait  what an ENI's cfg file calls: puts docker0's subnet into its table, now or
 The docker-finish job of upstart and ec2net-docker.service call up and down.`,
 	examples: `ec2net docker up
 ec2net docker wait eth1`,
-	flags: (*invocation).settingsFlags,
-	run: func(inv *invocation) error {
+	settings: hostSettings,
+	prepare: noFlags(func(inv *invocation) error {
 		sub := ""
 		if len(inv.args) > 0 {
 			sub = inv.args[0]
@@ -67,7 +64,7 @@ ec2net docker wait eth1`,
 			})
 		}
 		return usageError("docker takes "+inv.command.args, "ec2net help docker")
-	},
+	}),
 }
 
 // waitNow is what goes on in the background.

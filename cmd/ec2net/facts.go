@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 
+	"github.com/spf13/pflag"
+
 	"ec2net/facts"
 	"ec2net/fault"
 	"ec2net/hooks"
@@ -23,30 +25,34 @@ that --facts reads. "ec2net help facts-format" describes the fields.`,
 	examples: `ec2net facts eth1
 ec2net facts eth1 >eth1.json
 ec2net facts eth1 --facts eth1.json --base 10000`,
-	flags: func(inv *invocation) {
-		inv.factsFlags()
-		inv.settingsFlags()
-	},
-	run: func(inv *invocation) error {
-		if err := inv.loadSettings(); err != nil {
-			return err
+	settings: []string{"base", "mark-mask", "timeout", "imds-endpoint", "imds-endpoint-mode"},
+	prepare: func(flags *pflag.FlagSet) action {
+		file := factsFlag(flags)
+		return func(inv *invocation) error {
+			s, err := inv.settings()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := s.deadline()
+			defer cancel()
+			enis, err := inv.wantedENIs(ctx, s, *file)
+			if err != nil {
+				return err
+			}
+			return system(facts.Encode(inv.stdout, enis))
 		}
-		ctx, cancel := inv.deadline()
-		defer cancel()
-		enis, err := inv.wantedENIs(ctx)
-		if err != nil {
-			return err
-		}
-		return system(facts.Encode(inv.stdout, enis))
 	},
 }
 
-func (inv *invocation) factsFlags() {
-	inv.flags.StringVar(&inv.factsFile, "facts", "", "take the facts from this file, - for stdin, in place of IMDS")
+func factsFlag(flags *pflag.FlagSet) *string {
+	file := new(string)
+	flags.Var(&textFlag{file, "FILE", []string{":files"}}, "facts", "take the facts from this file, - for stdin, in place of IMDS")
+	return file
 }
 
-// wantedENIs gets the facts of the interfaces that the arguments name.
-func (inv *invocation) wantedENIs(ctx context.Context) ([]facts.ENI, error) {
+// wantedENIs gets the facts of the interfaces that the arguments name, from the
+// file if --facts is given.
+func (inv *invocation) wantedENIs(ctx context.Context, s settings, file string) ([]facts.ENI, error) {
 	if len(inv.args) == 0 {
 		return nil, usageError("which interface?", "ec2net help "+inv.command.name)
 	}
@@ -63,9 +69,9 @@ func (inv *invocation) wantedENIs(ctx context.Context) ([]facts.ENI, error) {
 	var enis []facts.ENI
 	var err error
 	if inv.flags.Changed("facts") {
-		enis, err = inv.factsFromFile(ctx)
+		enis, err = inv.factsFromFile(ctx, s, file)
 	} else {
-		enis, err = inv.factsFromIMDS(ctx)
+		enis, err = inv.factsFromIMDS(ctx, s)
 	}
 	if err == nil {
 		err = fault.As(fault.Facts, facts.Distinct(enis))
@@ -75,43 +81,43 @@ func (inv *invocation) wantedENIs(ctx context.Context) ([]facts.ENI, error) {
 
 // factsFromFile reads a file, or a pipe that may never say anything: so it
 // does not wait longer than ctx.
-func (inv *invocation) factsFromFile(ctx context.Context) ([]facts.ENI, error) {
+func (inv *invocation) factsFromFile(ctx context.Context, s settings, file string) ([]facts.ENI, error) {
 	type result struct {
 		enis []facts.ENI
 		err  error
 	}
 	done := make(chan result, 1)
 	go func() {
-		enis, err := inv.readFacts()
+		enis, err := inv.readFacts(s, file)
 		done <- result{enis, err}
 	}()
 	select {
 	case r := <-done:
 		return r.enis, r.err
 	case <-ctx.Done():
-		return nil, fault.As(fault.Facts, fmt.Errorf("facts in %s: not there in time", inv.factsFrom()))
+		return nil, fault.As(fault.Facts, fmt.Errorf("facts in %s: not there in time", factsFrom(file)))
 	}
 }
 
 // factsFrom is --facts for people.
-func (inv *invocation) factsFrom() string {
-	if inv.factsFile == "-" {
+func factsFrom(file string) string {
+	if file == "-" {
 		return "standard input"
 	}
-	return inv.factsFile
+	return file
 }
 
-func (inv *invocation) readFacts() ([]facts.ENI, error) {
+func (inv *invocation) readFacts(s settings, file string) ([]facts.ENI, error) {
 	r := inv.stdin
-	if inv.factsFile != "-" {
-		f, err := os.Open(inv.factsFile)
+	if file != "-" {
+		f, err := os.Open(file)
 		if err != nil {
 			return nil, fault.As(fault.Facts, fmt.Errorf("cannot read the facts: %w", err))
 		}
 		defer f.Close()
 		r = f
 	}
-	return pick(r, inv.factsFrom(), inv.args, inv.settings.numbers)
+	return pick(r, factsFrom(file), inv.args, s.numbers)
 }
 
 // pick reads facts and takes those of the wanted names, in that order.
@@ -143,7 +149,7 @@ func pick(r io.Reader, where string, wanted []string, n facts.Numbers) ([]facts.
 	return enis, nil
 }
 
-func (inv *invocation) factsFromIMDS(ctx context.Context) ([]facts.ENI, error) {
+func (inv *invocation) factsFromIMDS(ctx context.Context, s settings) ([]facts.ENI, error) {
 	macs := make([]facts.MAC, len(inv.args))
 	for i, name := range inv.args {
 		var err error
@@ -158,7 +164,7 @@ func (inv *invocation) factsFromIMDS(ctx context.Context) ([]facts.ENI, error) {
 			return nil, fault.As(fault.Facts, err)
 		}
 	}
-	imds, err := facts.NewIMDS(inv.settings.imds)
+	imds, err := facts.NewIMDS(s.imds)
 	if err != nil {
 		return nil, usage(err)
 	}
@@ -167,14 +173,14 @@ func (inv *invocation) factsFromIMDS(ctx context.Context) ([]facts.ENI, error) {
 		return nil, system(fmt.Errorf("cannot ask the kernel: %w", err))
 	}
 	defer kernel.Close()
-	if err := hooks.CheckWay(kernel, inv.settings.imds.Address()); err != nil {
+	if err := hooks.CheckWay(kernel, s.imds.Address()); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, inv.imdsShare())
+	ctx, cancel := context.WithTimeout(ctx, s.imdsShare())
 	defer cancel()
 	var enis []facts.ENI
 	for i, name := range inv.args {
-		e, err := imds.ENI(ctx, name, macs[i], inv.settings.numbers)
+		e, err := imds.ENI(ctx, name, macs[i], s.numbers)
 		if err != nil {
 			return nil, fault.As(fault.Facts, fmt.Errorf("no facts of %s: %w", name, err))
 		}

@@ -17,7 +17,7 @@ func helpCommand() command {
 		long:  "Without an argument, lists the commands and the topics.",
 		examples: `ec2net help render
 ec2net help settings`,
-		run: runHelp,
+		prepare: noFlags(runHelp),
 	}
 }
 
@@ -92,8 +92,8 @@ func (inv *invocation) printCommandHelp(c command) error {
 
 func commandHelp(w io.Writer, c command) {
 	fmt.Fprintf(w, "ec2net %s: %s\n\nUsage: ec2net %s [FLAGS] %s\n\n%s\n", c.name, c.short, c.name, c.args, c.long)
-	if c.flags != nil {
-		fmt.Fprintf(w, "\nFlags:\n%s", c.flagSet().FlagUsages())
+	if flags, _ := c.flagSet(); flags.HasFlags() {
+		fmt.Fprintf(w, "\nFlags:\n%s", flags.FlagUsagesWrapped(79))
 	}
 	fmt.Fprintf(w, "\nExamples:\n  %s\n", strings.ReplaceAll(c.examples, "\n", "\n  "))
 }

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/spf13/pflag"
+
 	"ec2net/disk"
 	"ec2net/facts"
 	"ec2net/fault"
@@ -20,9 +22,13 @@ import (
 
 // The time that a command may take in all, whatever happens.
 const (
+	noLimit      = 0               // until somebody ends it
 	hotplugLimit = 3 * time.Minute // facts, and ifup with a DHCP server that does not answer
 	leaseLimit   = 15 * time.Second
 )
+
+// hostSettings are those of the commands that change the machine.
+var hostSettings = []string{"base", "mark-mask", "primary-table", "unmanaged", "templates", "imds-endpoint", "imds-endpoint-mode"}
 
 var hotplugCommand = command{
 	name:  "hotplug",
@@ -39,38 +45,40 @@ remove  runs ifdown. The files stay.
 Called by udev, it only asks for a unit (systemd), or goes on in the background.`,
 	examples: `env INTERFACE=eth1 ACTION=add /etc/network/ec2net.hotplug add
 env INTERFACE=eth1 ec2net hotplug remove`,
-	flags: func(inv *invocation) {
-		inv.flags.BoolVar(&inv.ifGone, "if-gone", false, "remove: do nothing if the device that was brought up is there")
-		inv.settingsFlags()
+	settings: hostSettings,
+	prepare: func(flags *pflag.FlagSet) action {
+		ifGone := flags.Bool("if-gone", false, "remove: do nothing if the device that was brought up is there")
+		return func(inv *invocation) error { return inv.hotplug(*ifGone) }
 	},
-	run: func(inv *invocation) error {
-		action := inv.env["ACTION"]
-		if len(inv.args) > 0 {
-			action = inv.args[0]
-		}
-		name := inv.env["INTERFACE"]
+}
+
+func (inv *invocation) hotplug(ifGone bool) error {
+	action := inv.env["ACTION"]
+	if len(inv.args) > 0 {
+		action = inv.args[0]
+	}
+	name := inv.env["INTERFACE"]
+	switch {
+	case len(inv.args) > 1 || (action != "add" && action != "remove"):
+		return usageError(fmt.Sprintf("the action is add or remove, not %q", action), "ec2net help hotplug")
+	case name == "":
+		return usageError("which interface? INTERFACE is not in the environment", "ec2net help hotplug")
+	}
+	if err := facts.CheckName(name); err != nil {
+		return usage(err)
+	}
+	if inv.env["DEVPATH"] != "" && inv.env["SUBSYSTEM"] == "net" {
+		return inv.leaveUdev(name, action)
+	}
+	return inv.onHost(hotplugLimit, name, func(ctx context.Context, h *hooks.Host) error {
 		switch {
-		case len(inv.args) > 1 || (action != "add" && action != "remove"):
-			return usageError(fmt.Sprintf("the action is add or remove, not %q", action), "ec2net help hotplug")
-		case name == "":
-			return usageError("which interface? INTERFACE is not in the environment", "ec2net help hotplug")
+		case action == "add":
+			return h.Add(ctx, name)
+		case ifGone:
+			return h.RemoveIfGone(ctx, name)
 		}
-		if err := facts.CheckName(name); err != nil {
-			return usage(err)
-		}
-		if inv.env["DEVPATH"] != "" && inv.env["SUBSYSTEM"] == "net" {
-			return inv.leaveUdev(name, action)
-		}
-		return inv.onHost(hotplugLimit, name, func(ctx context.Context, h *hooks.Host) error {
-			switch {
-			case action == "add":
-				return h.Add(ctx, name)
-			case inv.ifGone:
-				return h.RemoveIfGone(ctx, name)
-			}
-			return h.Remove(ctx, name)
-		})
-	},
+		return h.Remove(ctx, name)
+	})
 }
 
 var leaseCommand = command{
@@ -82,8 +90,8 @@ reason and new_ip_address in the environment (dhclient-script(8),
 dhcpcd-run-hooks(8)). A lease makes the ip rules and the secondary addresses
 current; its end takes the rules away; other reasons do nothing.`,
 	examples: `interface=eth1 reason=RENEW new_ip_address=10.0.1.20 ec2net lease`,
-	flags:    (*invocation).settingsFlags,
-	run: func(inv *invocation) error {
+	settings: hostSettings,
+	prepare: noFlags(func(inv *invocation) error {
 		l, err := hooks.LeaseFromEnvironment(func(name string) string { return inv.env[name] })
 		if err != nil {
 			return usage(err)
@@ -91,7 +99,7 @@ current; its end takes the rules away; other reasons do nothing.`,
 		return inv.onHost(leaseLimit, l.Interface, func(ctx context.Context, h *hooks.Host) error {
 			return h.OnLease(ctx, l)
 		})
-	},
+	}),
 }
 
 var scanCommand = command{
@@ -102,10 +110,10 @@ var scanCommand = command{
 "add" again for every ENI that is attached but not configured, configured for
 another ENI than the one that now has its name, or without all of its ip rules.`,
 	examples: `ec2ifupscan`,
-	flags:    (*invocation).settingsFlags,
-	run: func(inv *invocation) error {
+	settings: hostSettings,
+	prepare: noFlags(func(inv *invocation) error {
 		return inv.onHost(leaseLimit, "scan", func(ctx context.Context, h *hooks.Host) error { return h.Scan(ctx) })
-	},
+	}),
 }
 
 var upCommand = upOrDown("up", "ec2ifup", "configure ENIs and bring them up now",
@@ -121,8 +129,8 @@ func upOrDown(name, older, short, long string, do func(context.Context, *hooks.H
 		name: name, args: "IFACE...", short: short,
 		long:     long + "\nAlso under the name " + older + ".",
 		examples: "ec2net " + name + " eth1\n" + older + " eth1",
-		flags:    (*invocation).settingsFlags,
-		run: func(inv *invocation) error {
+		settings: hostSettings,
+		prepare: noFlags(func(inv *invocation) error {
 			if len(inv.args) == 0 {
 				return usageError("which interface?", "ec2net help "+name)
 			}
@@ -138,7 +146,7 @@ func upOrDown(name, older, short, long string, do func(context.Context, *hooks.H
 				}
 			}
 			return nil
-		},
+		}),
 	}
 }
 
@@ -148,15 +156,19 @@ func upOrDown(name, older, short, long string, do func(context.Context, *hooks.H
 func (inv *invocation) onHost(limit time.Duration, iface string, run func(context.Context, *hooks.Host) error) error {
 	log := inv.systemLog()
 	err := func() error {
-		if err := inv.loadSettings(); err != nil {
+		s, err := inv.settings()
+		if err != nil {
 			return err
 		}
 		// Ended by systemd or by a person, it does not leave things half done.
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
-		ctx, cancel := context.WithTimeout(ctx, limit)
-		defer cancel()
-		h, done, err := inv.host(log)
+		if limit != noLimit {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, limit)
+			defer cancel()
+		}
+		h, done, err := s.host(log)
 		if err != nil {
 			return err
 		}
@@ -174,13 +186,14 @@ func (inv *invocation) onHost(limit time.Duration, iface string, run func(contex
 	return err
 }
 
-func (inv *invocation) host(log func(string)) (*hooks.Host, func(), error) {
-	source, err := facts.NewIMDS(inv.settings.imds)
+// host is the machine, to be changed by these settings.
+func (s settings) host(log func(string)) (*hooks.Host, func(), error) {
+	source, err := facts.NewIMDS(s.imds)
 	if err != nil {
 		return nil, nil, usage(err)
 	}
 	var templates hooks.Templates
-	if templates, err = inv.loadTemplates(); err != nil {
+	if templates, err = s.loadTemplates(); err != nil {
 		templates = brokenTemplates{err} // what does not need them works
 	}
 	tree, err := disk.OpenMachine(hooks.OwnFolders...)
@@ -192,8 +205,8 @@ func (inv *invocation) host(log func(string)) (*hooks.Host, func(), error) {
 		tree.Close()
 		return nil, nil, fmt.Errorf("cannot ask the kernel: %w", err)
 	}
-	h := &hooks.Host{Kernel: kernel, Source: source, IMDS: inv.settings.imds.Address(), Templates: templates,
-		Tree: tree, Numbers: inv.settings.numbers, Unmanaged: inv.settings.unmanaged, Log: log, Run: runProgram, Replay: replay}
+	h := &hooks.Host{Kernel: kernel, Source: source, IMDS: s.imds.Address(), Templates: templates,
+		Tree: tree, Numbers: s.numbers, Unmanaged: s.unmanaged, Log: log, Run: runProgram, Replay: replay}
 	return h, func() { kernel.Close(); tree.Close() }, nil
 }
 

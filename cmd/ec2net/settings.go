@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/spf13/pflag"
 
 	"ec2net/disk"
 	"ec2net/facts"
@@ -35,13 +38,15 @@ const settingsFile = "/etc/default/ec2net"
 // prints.
 type setting struct {
 	name, flag string
-	initial    string // the value if nobody gives one
+	arg        string   // what help calls the value
+	values     []string // as in textFlag
+	initial    string   // the value if nobody gives one
 	help       string
 	set        func(*settings, string) error
 }
 
 var settingsTable = []setting{
-	{"EC2NET_BASE", "base", strconv.Itoa(facts.DefaultNumbers.Base),
+	{"EC2NET_BASE", "base", "NUMBER", nil, strconv.Itoa(facts.DefaultNumbers.Base),
 		"table, metric, priority and mark of an ENI are this number + its index (a change takes a reboot)",
 		func(s *settings, v string) error {
 			n, err := strconv.ParseUint(v, 10, 31)
@@ -51,13 +56,13 @@ var settingsTable = []setting{
 			s.numbers.Base = int(n)
 			return nil
 		}},
-	{"EC2NET_MARK_MASK", "mark-mask", facts.DefaultNumbers.MarkMask.String(),
+	{"EC2NET_MARK_MASK", "mark-mask", "MASK", nil, facts.DefaultNumbers.MarkMask.String(),
 		"the bits of a packet's mark that ec2net uses",
 		func(s *settings, v string) (err error) {
 			s.numbers.MarkMask, err = facts.ParseMark(v)
 			return err
 		}},
-	{"EC2NET_PRIMARY_TABLE", "primary-table", "no",
+	{"EC2NET_PRIMARY_TABLE", "primary-table", "yes|no", []string{"yes", "no"}, "no",
 		"yes: the primary ENI too has a table, rules and marks of its own",
 		func(s *settings, v string) error {
 			if v != "yes" && v != "no" {
@@ -66,13 +71,13 @@ var settingsTable = []setting{
 			s.numbers.Primary = v == "yes"
 			return nil
 		}},
-	{"EC2NET_UNMANAGED", "unmanaged", "",
+	{"EC2NET_UNMANAGED", "unmanaged", "PATTERNS", nil, "",
 		"interfaces to leave alone, by name or pattern; more than one in quotes: \"eth2 cali*\"",
 		func(s *settings, v string) (err error) {
 			s.unmanaged, err = hooks.ParsePatterns(v)
 			return err
 		}},
-	{"EC2NET_TEMPLATES", "templates", "/etc/ec2net/templates",
+	{"EC2NET_TEMPLATES", "templates", "FOLDER", []string{":folders"}, "/etc/ec2net/templates",
 		"the folder of templates that override the built-in ones; --templates= for none",
 		func(s *settings, v string) error {
 			// The path stands in what is rendered, so it is the same from
@@ -89,7 +94,7 @@ var settingsTable = []setting{
 			s.templates = v
 			return nil
 		}},
-	{"EC2NET_TIMEOUT", "timeout", "10s",
+	{"EC2NET_TIMEOUT", "timeout", "DURATION", nil, "10s",
 		"when render, facts and templates check give up; half of it is for IMDS",
 		func(s *settings, v string) (err error) {
 			if s.timeout, err = time.ParseDuration(v); err != nil || s.timeout <= 0 {
@@ -97,13 +102,13 @@ var settingsTable = []setting{
 			}
 			return err
 		}},
-	{"AWS_EC2_METADATA_SERVICE_ENDPOINT", "imds-endpoint", "",
+	{"AWS_EC2_METADATA_SERVICE_ENDPOINT", "imds-endpoint", "URL", nil, "",
 		"the URL of IMDS, where it is not at its usual place",
 		func(s *settings, v string) error {
 			s.imds.URL = v
 			return nil
 		}},
-	{"AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "imds-endpoint-mode", "IPv4",
+	{"AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "imds-endpoint-mode", "IPv4|IPv6", []string{"IPv4", "IPv6"}, "IPv4",
 		"which is the usual place: IPv4 or IPv6",
 		func(s *settings, v string) error {
 			s.imds.Mode = v
@@ -111,24 +116,36 @@ var settingsTable = []setting{
 		}},
 }
 
-// settingsFlags declares the flags of the table.
-func (inv *invocation) settingsFlags() {
+// settingsFlags declares the flags of some settings, and the one that names the
+// file of all.
+func settingsFlags(flags *pflag.FlagSet, names []string) {
 	for _, row := range settingsTable {
-		inv.flags.String(row.flag, "", row.help)
-		inv.flags.Lookup(row.flag).DefValue = row.initial
+		if slices.Contains(names, row.flag) {
+			flags.Var(&textFlag{new(string), row.arg, row.values}, row.flag, row.help)
+			flags.Lookup(row.flag).DefValue = row.initial
+		}
 	}
-	inv.flags.String("settings", settingsFile, "the file of settings; empty for none")
+	file := settingsFile
+	flags.Var(&textFlag{&file, "FILE", []string{":files"}}, "settings", "the file of settings; empty for none")
 }
 
-// loadSettings fills inv.settings. Whatever is wrong is a usage error that
-// names the place.
-func (inv *invocation) loadSettings() error {
+// deadline is the one of the whole process.
+func (s settings) deadline() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), s.timeout)
+}
+
+// imdsShare is how much of the deadline the facts may take.
+func (s settings) imdsShare() time.Duration { return s.timeout / 2 }
+
+// settings are those that hold. Whatever is wrong is a usage error that names the
+// place.
+func (inv *invocation) settings() (settings, error) {
+	s := settings{named: make(map[string]string)}
 	file := inv.flags.Lookup("settings")
 	fromFile, err := readSettings(file.Value.String(), file.Changed)
 	if err != nil {
-		return usage(err)
+		return s, usage(err)
 	}
-	inv.settings.named = make(map[string]string)
 	for _, row := range settingsTable {
 		value, from := row.initial, ""
 		if v, ok := fromFile[row.name]; ok {
@@ -137,35 +154,35 @@ func (inv *invocation) loadSettings() error {
 		if v := inv.env[row.name]; v != "" {
 			value, from = v, "in the environment"
 		}
-		if f := inv.flags.Lookup(row.flag); f.Changed {
+		if f := inv.flags.Lookup(row.flag); f != nil && f.Changed {
 			value, from = f.Value.String(), ""
-			inv.settings.named[row.name] = "--" + row.flag
+			s.named[row.name] = "--" + row.flag
 		} else if from != "" {
-			inv.settings.named[row.name] = row.name + " " + from
+			s.named[row.name] = row.name + " " + from
 		}
-		if err := row.set(&inv.settings, value); err != nil {
-			return usage(fmt.Errorf("%s: %w", inv.settings.named[row.name], err))
+		if err := row.set(&s, value); err != nil {
+			return s, usage(fmt.Errorf("%s: %w", s.named[row.name], err))
 		}
 	}
-	if err := inv.settings.numbers.Check(); err != nil {
-		return usage(inv.settings.at(err, "EC2NET_BASE", "EC2NET_MARK_MASK"))
+	if err := s.numbers.Check(); err != nil {
+		return s, usage(s.at(err, "EC2NET_BASE", "EC2NET_MARK_MASK"))
 	}
-	if err := inv.settings.imds.Check(); err != nil {
-		return usage(inv.settings.at(err, "AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE"))
+	if err := s.imds.Check(); err != nil {
+		return s, usage(s.at(err, "AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE"))
 	}
-	return nil
+	return s, nil
 }
 
 // checkFolder says whether the folder of templates is there, if anybody named
 // one. What does not need templates goes on without.
-func (inv *invocation) checkFolder() error {
-	place, given := inv.settings.named["EC2NET_TEMPLATES"]
-	if !given || inv.settings.templates == "" {
+func (s settings) checkFolder() error {
+	place, given := s.named["EC2NET_TEMPLATES"]
+	if !given || s.templates == "" {
 		return nil
 	}
-	info, err := os.Stat(inv.settings.templates)
+	info, err := os.Stat(s.templates)
 	if err == nil && !info.IsDir() {
-		err = fmt.Errorf("%s is not a folder", inv.settings.templates)
+		err = fmt.Errorf("%s is not a folder", s.templates)
 	}
 	if err != nil {
 		return usage(fmt.Errorf("%s: %w", place, err))

@@ -20,6 +20,29 @@ func TestUnquote(t *testing.T) {
 	}
 }
 
+// A command takes the flags of the settings that it uses, and no other; every
+// setting has its flag at some command.
+func TestSettingsOfCommands(t *testing.T) {
+	used := make(map[string]bool)
+	for _, c := range commands() {
+		flags, _ := c.flagSet()
+		for _, flag := range c.settings {
+			used[flag] = true
+			if flags.Lookup(flag) == nil {
+				t.Errorf("%s: there is no setting with the flag --%s", c.name, flag)
+			}
+		}
+		if takes := flags.Lookup("settings") != nil; takes != (len(c.settings) > 0) {
+			t.Errorf("%s takes --settings: %t", c.name, takes)
+		}
+	}
+	for _, row := range settingsTable {
+		if !used[row.flag] {
+			t.Errorf("no command takes --%s", row.flag)
+		}
+	}
+}
+
 // What hints say to write into the file of settings can be read from there.
 func TestHintsOfSettings(t *testing.T) {
 	guest, err := os.ReadFile("../../hooks/guest.go")

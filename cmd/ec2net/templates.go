@@ -7,6 +7,9 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/spf13/pflag"
+
+	"ec2net/disk"
 	"ec2net/facts"
 	"ec2net/fault"
 	"ec2net/render"
@@ -28,35 +31,55 @@ check  renders everything with the overrides against example ENIs, and says
 	examples: `ec2net templates list
 ec2net templates show --built-in cfg
 ec2net templates check --templates ./my-templates`,
-	flags: func(inv *invocation) {
-		inv.flags.BoolVar(&inv.builtIn, "built-in", false, "show the built-in template, not what overrides it")
-		inv.settingsFlags()
+	settings: []string{"base", "mark-mask", "templates", "timeout"},
+	prepare: func(flags *pflag.FlagSet) action {
+		builtIn := flags.Bool("built-in", false, "show the built-in template, not what overrides it")
+		return func(inv *invocation) error { return inv.runTemplates(*builtIn) }
 	},
-	run: runTemplates,
 }
 
-func runTemplates(inv *invocation) error {
+func (inv *invocation) runTemplates(builtIn bool) error {
 	sub := ""
 	if len(inv.args) > 0 {
 		sub = inv.args[0]
 	}
-	run, args := map[string]func(*render.Templates) error{
+	run, args := map[string]func(settings, *render.Templates) error{
 		"list": inv.listTemplates, "show": inv.showTemplate, "check": inv.checkTemplates,
 	}[sub], map[string]int{"list": 1, "show": 2, "check": 1}[sub]
 	if run == nil || len(inv.args) != args {
 		return usageError("templates takes "+inv.command.args, "ec2net help templates")
 	}
-	if err := inv.loadSettings(); err != nil {
-		return err
-	}
-	t, err := inv.loadTemplates()
+	s, err := inv.settings()
 	if err != nil {
 		return err
 	}
-	return run(t)
+	if builtIn {
+		s.templates = ""
+	}
+	t, err := s.loadTemplates()
+	if err != nil {
+		return err
+	}
+	return run(s, t)
 }
 
-func (inv *invocation) listTemplates(t *render.Templates) error {
+// loadTemplates reads the built-in templates and what overrides them.
+func (s settings) loadTemplates() (*render.Templates, error) {
+	if s.templates == "" {
+		return render.Load(nil)
+	}
+	if err := s.checkFolder(); err != nil {
+		return nil, err
+	}
+	t, err := render.Load(disk.Overrides{Dir: s.templates})
+	var known *render.Error
+	if err != nil && !errors.As(err, &known) {
+		return nil, fault.As(fault.Template, fmt.Errorf("cannot read the templates: %w", err))
+	}
+	return t, err
+}
+
+func (inv *invocation) listTemplates(_ settings, t *render.Templates) error {
 	w := tabwriter.NewWriter(inv.stdout, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "TEMPLATE\tFOR\tFROM")
 	for _, row := range t.List() {
@@ -75,7 +98,7 @@ func (inv *invocation) warnUnused(t *render.Templates) {
 	}
 }
 
-func (inv *invocation) showTemplate(t *render.Templates) error {
+func (inv *invocation) showTemplate(_ settings, t *render.Templates) error {
 	text, err := t.Text(inv.args[1])
 	var unknown *render.UnknownTemplateError
 	if errors.As(err, &unknown) {
@@ -89,10 +112,10 @@ func (inv *invocation) showTemplate(t *render.Templates) error {
 
 // checkTemplates renders every example ENI with every override: an override
 // for eth7 alone needs an ENI of that name.
-func (inv *invocation) checkTemplates(t *render.Templates) error {
-	ctx, cancel := inv.deadline()
+func (inv *invocation) checkTemplates(s settings, t *render.Templates) error {
+	ctx, cancel := s.deadline()
 	defer cancel()
-	examples, err := facts.Examples(inv.settings.numbers)
+	examples, err := facts.Examples(s.numbers)
 	if err != nil {
 		return err
 	}
@@ -101,7 +124,7 @@ func (inv *invocation) checkTemplates(t *render.Templates) error {
 		if row.Interface == "" {
 			continue
 		}
-		e, err := facts.Renamed(examples[0], row.Interface, inv.settings.numbers)
+		e, err := facts.Renamed(examples[0], row.Interface, s.numbers)
 		if err != nil {
 			return usage(fmt.Errorf("%s: %w", row.From, err))
 		}
@@ -116,7 +139,7 @@ func (inv *invocation) checkTemplates(t *render.Templates) error {
 			names = append(names, e.Name)
 		}
 	}
-	if _, err := t.Docker(ctx, examples, inv.settings.numbers.Base); err != nil {
+	if _, err := t.Docker(ctx, examples, s.numbers.Base); err != nil {
 		return err
 	}
 	if unused := t.Unused(); len(unused) > 0 {
