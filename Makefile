@@ -98,7 +98,8 @@ fuzz: ## fuzz everything that is parsed, FUZZTIME each
 soak: ## a thousand random sequences of what can happen; needs root
 	$(GO) test ./hooks -run '^TestSequences$$' -sequences 1000 -timeout 60m $(if $(UPDATE),-update)
 
-update: ## write the golden files and the tables of docs/reliability.md anew
+update: ## write the golden files and the tables of ec2net(8), hooks/default and docs/reliability.md anew
+	$(GO) test ./cmd/ec2net -run '^TestTables$$' -update
 	$(GO) test ./render -update
 	$(GO) test ./hooks -run '^TestNetlinkFails$$' -update
 	$(GO) test ./lab/endtoend -run '^Test(Faults|Killed|Attackers)$$' -update

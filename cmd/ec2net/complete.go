@@ -20,8 +20,9 @@ func completeCommand() command {
 		short: "what may come next on a command line: what shells call",
 		long: `Prints what the last word may become, one a line, with a description behind a
 tab. The words are a command line as far as it is typed, the program's name
-first, after "--"; --flag=value is one word or, as bash has it, three. A line
-:files or :folders has the shell complete the name of a file or folder itself.`,
+first, after "--"; a flag, = and a value are one word or, as bash has it, three.
+The lines :files and :folders ask the shell to complete the name of a file or of a
+folder itself.`,
 		examples: `ec2net complete -- ec2net ren
 ec2net complete -- ec2net render --only ""`,
 		prepare: noFlags(runComplete),
@@ -114,7 +115,8 @@ func candidates(before []string, dash bool) []string {
 	var found []string
 	flags.VisitAll(func(f *pflag.Flag) {
 		if !slices.Contains(before, "--"+f.Name) {
-			found = append(found, "--"+f.Name+"\t"+f.Usage)
+			short, _, _ := strings.Cut(f.Usage, "; ")
+			found = append(found, "--"+f.Name+"\t"+short)
 		}
 	})
 	return found

@@ -16,9 +16,8 @@ var watchCommand = command{
 	args:  "",
 	short: "keep the primary ENI's own route table current",
 	long: `With EC2NET_PRIMARY_TABLE=yes the primary ENI has a route table of its own, with
-the routes that main has through it. This keeps the one like the other, until
-it is ended; without the setting it ends at once. What ec2net-primary.service
-runs.`,
+the routes that main has through it. This keeps the one like the other until it
+is ended; without the setting it ends at once. ec2net-primary.service runs it.`,
 	examples: "ec2net watch --primary-table yes",
 	settings: hostSettings,
 	prepare: noFlags(func(inv *invocation) error {
@@ -32,16 +31,16 @@ const dockerWait = time.Minute
 var dockerCommand = command{
 	name:  "docker",
 	args:  "up | down | wait IFACE",
-	short: "have containers' published ports answer by the ENI that they are asked by",
-	long: `up    once docker is there: the answers of containers get the mark of the ENI that
-      the question came in by, and docker0's subnet is put into every ENI's
-      route table. Done again, it takes in what has changed.
-down  takes that away.
-wait  what an ENI's cfg file calls: puts docker0's subnet into its table, now or
-      in the background as soon as docker0 is there, for a minute at most.
-      Without docker it does nothing.
-
-The docker-finish job of upstart and ec2net-docker.service call up and down.`,
+	short: "route the answers of containers by the ENI that was asked",
+	long:  "ec2net-docker.service, and under upstart the job docker-finish, call up and down.",
+	words: []item{
+		{"up", `Gives the answers of containers the mark of the ENI that was asked, and puts
+docker0's subnet into every ENI's table. Done again, it takes in what has changed.`},
+		{"down", "Takes that away."},
+		{"wait", `What an ENI's cfg file calls: puts docker0's subnet into its table, now or, in the
+background, as soon as docker0 is there, for a minute at most. Without docker it
+does nothing.`},
+	},
 	examples: `ec2net docker up
 ec2net docker wait eth1`,
 	settings: hostSettings,

@@ -19,9 +19,9 @@ var factsCommand = command{
 	name:  "facts",
 	args:  "IFACE...",
 	short: "print what is known of an ENI, as JSON",
-	long: `Asks IMDS for the ENI behind each interface and prints it: one as an object,
-several as one object a line. This is what the templates see, and the format
-that --facts reads. "ec2net help facts-format" describes the fields.`,
+	long: `Asks IMDS for the ENI behind each interface and prints it as JSON: one as an
+object, several as one object a line. This is what the templates see, and what
+--facts reads. "ec2net help facts-format" describes the fields.`,
 	examples: `ec2net facts eth1
 ec2net facts eth1 >eth1.json
 ec2net facts eth1 --facts eth1.json --base 10000`,
@@ -46,7 +46,7 @@ ec2net facts eth1 --facts eth1.json --base 10000`,
 
 func factsFlag(flags *pflag.FlagSet) *string {
 	file := new(string)
-	flags.Var(&textFlag{file, "FILE", []string{":files"}}, "facts", "take the facts from this file, - for stdin, in place of IMDS")
+	flags.Var(&textFlag{file, "FILE", []string{":files"}}, "facts", "take the facts from this file in place of IMDS; - is standard input. No EC2 is needed then")
 	return file
 }
 

@@ -6,6 +6,9 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/spf13/pflag"
+
+	"ec2net/fault"
 	"ec2net/render"
 )
 
@@ -14,7 +17,8 @@ func helpCommand() command {
 		name:  "help",
 		args:  "[COMMAND | TOPIC]",
 		short: "describe a command or a topic",
-		long:  "Without an argument, lists the commands and the topics.",
+		long:  "Describes a command, or one of the topics; without an argument, lists both.",
+		words: topicItems(),
 		examples: `ec2net help render
 ec2net help settings`,
 		prepare: noFlags(runHelp),
@@ -29,7 +33,15 @@ var topics = []struct {
 	{"settings", "what can be set, and where", printSettings},
 	{"facts-format", "the fields of an ENI in JSON", func(w io.Writer) { fmt.Fprint(w, factsFormat) }},
 	{"templates", "how to change what is rendered", printTemplatesHelp},
-	{"statuses", "the exit statuses", func(w io.Writer) { fmt.Fprint(w, statusesHelp) }},
+	{"statuses", "the exit statuses", printStatuses},
+}
+
+func topicItems() []item {
+	var items []item
+	for _, t := range topics {
+		items = append(items, item{t.name, t.short})
+	}
+	return items
 }
 
 func runHelp(inv *invocation) error {
@@ -91,11 +103,49 @@ func (inv *invocation) printCommandHelp(c command) error {
 }
 
 func commandHelp(w io.Writer, c command) {
-	fmt.Fprintf(w, "ec2net %s: %s\n\nUsage: ec2net %s [FLAGS] %s\n\n%s\n", c.name, c.short, c.name, c.args, c.long)
-	if flags, _ := c.flagSet(); flags.HasFlags() {
-		fmt.Fprintf(w, "\nFlags:\n%s", flags.FlagUsagesWrapped(79))
+	flags := c.flagItems()
+	usage := []string{"ec2net", c.name}
+	if len(flags) > 0 {
+		usage = append(usage, "[FLAGS]")
+	}
+	if c.args != "" {
+		usage = append(usage, c.args)
+	}
+	fmt.Fprintf(w, "ec2net %s: %s\n\nUsage: %s\n\n%s", c.name, c.short, strings.Join(usage, " "), wrap(c.description(), 0))
+	if len(c.words) > 0 {
+		fmt.Fprintf(w, "\n%s", columns(c.words))
+	}
+	if len(flags) > 0 {
+		fmt.Fprintf(w, "\nFlags:\n%s", below(flags))
 	}
 	fmt.Fprintf(w, "\nExamples:\n  %s\n", strings.ReplaceAll(c.examples, "\n", "\n  "))
+}
+
+// description is the text of a command, with the other names that it has.
+func (c command) description() string {
+	if c.also == nil {
+		return c.long
+	}
+	return c.long + " Also as " + strings.Join(c.also, " and ") + "."
+}
+
+// flagItems are the flags of a command, described: its own, then those of settings.
+func (c command) flagItems() []item {
+	var items []item
+	flags, _ := c.flagSet()
+	flags.VisitAll(func(f *pflag.Flag) { items = append(items, flagItem(f)) })
+	return items
+}
+
+func flagItem(f *pflag.Flag) item {
+	name, text := "--"+f.Name, f.Usage
+	if takes, ok := f.Value.(*textFlag); ok {
+		name += " " + takes.arg
+	}
+	if f.DefValue != "" && f.DefValue != "false" {
+		text += " (default " + f.DefValue + ")"
+	}
+	return item{name, text}
 }
 
 func printSettings(w io.Writer) {
@@ -105,30 +155,36 @@ has the same names and beats the file; a flag beats both.
 `, settingsFile)
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(t, "NAME\tFLAG\tDEFAULT")
+	var items []item
 	for _, row := range settingsTable {
 		initial := row.initial
 		if initial == "" {
 			initial = "(none)"
 		}
 		fmt.Fprintf(t, "%s\t--%s\t%s\n", row.name, row.flag, initial)
+		items = append(items, item{row.name, row.description()})
 	}
 	t.Flush()
-	fmt.Fprintln(w)
-	for _, row := range settingsTable {
-		fmt.Fprintf(w, "%s: %s.\n", row.name, row.help)
-	}
+	fmt.Fprintf(w, "\n%s", below(items))
 }
 
-const statusesHelp = `The exit statuses:
+// statuses are the exit statuses and what they mean, the number being the place.
+var statuses = []string{
+	fault.Done:     "done, or nothing to do",
+	fault.Differs:  "something differs (render --diff)",
+	fault.Usage:    "wrong usage or settings",
+	fault.Facts:    "could not get the facts",
+	fault.Template: "a template does not render, or is not to be trusted",
+	fault.System:   "the system refused: a file, netlink, ifup",
+	fault.NoRetry:  "do not try again: the interface is gone, is not to be managed, is the primary",
+}
 
-0  done, or nothing to do
-1  something differs (render --diff)
-2  wrong usage or settings
-3  the facts could not be had
-4  a template does not render, or is not to be trusted
-5  the system refused: a file, netlink, ifup
-6  do not try again: the interface is gone, is not to be managed, is the primary
-`
+func printStatuses(w io.Writer) {
+	fmt.Fprint(w, "The exit statuses:\n\n")
+	for status, text := range statuses {
+		fmt.Fprintf(w, "%d  %s\n", status, text)
+	}
+}
 
 const factsFormat = `Facts are JSON: an object for each ENI, one after the other. Fields marked *
 must be there; a list may be left out if it is empty. The fields under the line follow

@@ -32,22 +32,25 @@ var hostSettings = []string{"base", "mark-mask", "primary-table", "unmanaged", "
 
 var hotplugCommand = command{
 	name:  "hotplug",
+	also:  []string{"/etc/network/ec2net.hotplug"},
 	args:  "[add | remove]",
 	short: "configure an ENI that was attached, or take down one that was detached",
-	long: `What udev calls, also under the name /etc/network/ec2net.hotplug, with the
-interface as INTERFACE and the action as ACTION in the environment; an argument
-beats ACTION.
-
-add     waits for IMDS to know the ENI, writes its files and runs ifup. It does
-        nothing before the primary ENI has an address.
-remove  runs ifdown. The files stay.
-
-Called by udev, it only asks for a unit (systemd), or goes on in the background.`,
+	long: `What udev calls, with the interface as INTERFACE and the action as ACTION in the
+environment; an argument beats ACTION. Called by udev itself, it only starts a
+unit (systemd) or goes on in the background.`,
+	words: []item{
+		{"add", `Waits for IMDS to know the ENI, writes its files and runs ifup. If its files are
+there already, they are used at once, and IMDS is asked afterwards. For a name
+other than ethN, whose number comes from where the ENI is attached, IMDS is asked
+first, for 5 seconds at most, whether the ENI has kept its place. Before the
+primary ENI has an address, nothing is done.`},
+		{"remove", "Runs ifdown. The files stay."},
+	},
 	examples: `env INTERFACE=eth1 ACTION=add /etc/network/ec2net.hotplug add
 env INTERFACE=eth1 ec2net hotplug remove`,
 	settings: hostSettings,
 	prepare: func(flags *pflag.FlagSet) action {
-		ifGone := flags.Bool("if-gone", false, "remove: do nothing if the device that was brought up is there")
+		ifGone := flags.Bool("if-gone", false, "with remove: do nothing if the device that was brought up is still there")
 		return func(inv *invocation) error { return inv.hotplug(*ifGone) }
 	},
 }
@@ -85,10 +88,9 @@ var leaseCommand = command{
 	name:  "lease",
 	args:  "",
 	short: "keep an ENI's rules and addresses current: what DHCP clients call",
-	long: `What the exit hook of dhclient and the hook of dhcpcd call, with interface,
-reason and new_ip_address in the environment (dhclient-script(8),
-dhcpcd-run-hooks(8)). A lease makes the ip rules and the secondary addresses
-current; its end takes the rules away; other reasons do nothing.`,
+	long: `What the hooks of dhclient(8) and dhcpcd(8) call, with interface, reason and
+new_ip_address in the environment. A lease makes the ip rules and the secondary
+addresses current; its end takes the rules away; other reasons do nothing.`,
 	examples: `interface=eth1 reason=RENEW new_ip_address=10.0.1.20 ec2net lease`,
 	settings: hostSettings,
 	prepare: noFlags(func(inv *invocation) error {
@@ -104,11 +106,12 @@ current; its end takes the rules away; other reasons do nothing.`,
 
 var scanCommand = command{
 	name:  "scan",
+	also:  []string{"ec2ifupscan", "ec2ifscan"},
 	args:  "",
-	short: "have udev add every ENI that is attached and not configured",
-	long: `The boot job's work, also under the names ec2ifupscan and ec2ifscan: udev gets
-"add" again for every ENI that is attached but not configured, configured for
-another ENI than the one that now has its name, or without all of its ip rules.`,
+	short: "ask udev to add every ENI that is attached and not configured",
+	long: `What the boot calls. udev sees "add" again for every ENI that is attached and not
+configured, configured for another ENI than the one that has its name now, or
+without all of its ip rules.`,
 	examples: `ec2ifupscan`,
 	settings: hostSettings,
 	prepare: noFlags(func(inv *invocation) error {
@@ -117,17 +120,18 @@ another ENI than the one that now has its name, or without all of its ip rules.`
 }
 
 var upCommand = upOrDown("up", "ec2ifup", "configure ENIs and bring them up now",
-	"What hotplug does when an ENI is attached, for the named ones, without udev.",
+	`Does for the named ENIs what happens when one is attached. For one that is up it
+makes files, rules and addresses current.`,
 	func(ctx context.Context, h *hooks.Host, name string) error { return h.Add(ctx, name) })
 
 var downCommand = upOrDown("down", "ec2ifdown", "take ENIs down",
-	"What hotplug does when an ENI is detached, for the named ones. The files stay.",
+	"Does for the named ENIs what happens when one is detached. The files stay.",
 	func(ctx context.Context, h *hooks.Host, name string) error { return h.Remove(ctx, name) })
 
 func upOrDown(name, older, short, long string, do func(context.Context, *hooks.Host, string) error) command {
 	return command{
-		name: name, args: "IFACE...", short: short,
-		long:     long + "\nAlso under the name " + older + ".",
+		name: name, also: []string{older}, args: "IFACE...", short: short,
+		long:     long,
 		examples: "ec2net " + name + " eth1\n" + older + " eth1",
 		settings: hostSettings,
 		prepare: noFlags(func(inv *invocation) error {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -10,9 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/spf13/pflag"
-
-	"ec2net/fault"
 	"ec2net/lab"
 	"ec2net/lab/manpage"
 	"ec2net/render"
@@ -24,72 +20,6 @@ func same(t *testing.T, what string, page, code []string) {
 	if !slices.Equal(page, code) {
 		t.Errorf("%s: the manual page has\n%s\nthe code\n%s", what, strings.Join(page, "\n"), strings.Join(code, "\n"))
 	}
-}
-
-// ec2net(8) has every command, argument, flag, topic, setting and exit status,
-// in the order of the code, and no other.
-func TestManual(t *testing.T) {
-	page := manpage.Read(t, "../../man/ec2net.8")
-	var headings, inCode []string
-	for _, s := range page {
-		if s.Name == "COMMANDS" && s.Sub != "" {
-			headings = append(headings, s.Sub)
-		}
-	}
-	for _, c := range commands() {
-		heading := strings.TrimSpace(c.name + " " + c.args)
-		inCode = append(inCode, heading)
-		var tags []string
-		for _, tag := range manpage.Find(t, page, "COMMANDS", heading).Tags() {
-			tags = append(tags, strings.Fields(tag)[0])
-		}
-		same(t, c.name, tags, described(c))
-	}
-	same(t, "commands", headings, inCode)
-
-	var settings []string
-	for _, row := range settingsTable {
-		initial := row.initial
-		if initial == "" {
-			initial = "none"
-		}
-		settings = append(settings, fmt.Sprintf("%s, --%s (%s)", row.name, row.flag, initial))
-	}
-	same(t, "settings", manpage.Find(t, page, "SETTINGS", "").Tags(), append(settings, "--settings FILE"))
-
-	var statuses []string
-	for _, item := range manpage.Find(t, page, "EXIT STATUS", "").Items() {
-		statuses = append(statuses, item.Tag+"  "+item.Text)
-	}
-	_, help, _ := strings.Cut(statusesHelp, "\n\n")
-	same(t, "statuses", statuses, strings.Split(strings.TrimSpace(help), "\n"))
-	if len(statuses) != int(fault.NoRetry)+1 {
-		t.Errorf("%d statuses, where the last is %d", len(statuses), fault.NoRetry)
-	}
-}
-
-// described is what the page has to say of a command: the words that it takes
-// (all of them lower case), the flags that are its own, the topics of help.
-func described(c command) []string {
-	var tags []string
-	for form := range strings.SplitSeq(strings.Trim(c.args, "[]"), "|") {
-		if words := strings.Fields(form); len(words) > 0 && !isPlaceholder(words[0]) {
-			tags = append(tags, words[0])
-		}
-	}
-	flags, _ := c.flagSet()
-	flags.VisitAll(func(f *pflag.Flag) {
-		ofAll := func(row setting) bool { return row.flag == f.Name }
-		if f.Name != "settings" && !slices.ContainsFunc(settingsTable, ofAll) {
-			tags = append(tags, "--"+f.Name)
-		}
-	})
-	if c.name == "help" {
-		for _, topic := range topics {
-			tags = append(tags, topic.name)
-		}
-	}
-	return tags
 }
 
 // notTold are what a template can reach of a View, but has no use for.

@@ -23,11 +23,7 @@ var renderCommand = command{
 	args:  "IFACE...",
 	short: "render the files of an ENI: to stdout, below a folder, or as a diff",
 	long: `Renders every file that ec2net has for an ENI and prints it under a line that
-names its path. Nothing on the machine is changed.
-
---root DIR writes the files below DIR instead: DIR/etc/network/interfaces.d/...
---diff prints how what is installed (below DIR, with --root) would change, and
-exits with 1 if it would.`,
+names its path. Nothing on the machine changes.`,
 	examples: `ec2net render eth1
 ec2net render eth1 --facts eth1.json --only cfg
 ec2net render eth1 eth2 --diff
@@ -35,9 +31,12 @@ ec2net render eth1 --root /tmp/try`,
 	settings: []string{"base", "mark-mask", "primary-table", "templates", "timeout", "imds-endpoint", "imds-endpoint-mode"},
 	prepare: func(flags *pflag.FlagSet) action {
 		r := new(renderRun)
-		flags.Var(&textFlag{&r.only, "KIND", render.Kinds()}, "only", "render one file, without a header line: "+strings.Join(render.Kinds(), ", "))
-		flags.Var(&textFlag{&r.root, "FOLDER", []string{":folders"}}, "root", "write the files below this folder")
-		flags.BoolVar(&r.diff, "diff", false, "print what would change, exit with 1 if anything would")
+		flags.Var(&textFlag{&r.only, "KIND", render.Kinds()}, "only",
+			"print one file, without that line: "+strings.Join(render.Kinds(), ", "))
+		flags.Var(&textFlag{&r.root, "FOLDER", []string{":folders"}}, "root",
+			"write the files below this folder; FOLDER/etc/network/interfaces.d/eth1.cfg and so on. --root / writes the machine's own, and brings nothing up")
+		flags.BoolVar(&r.diff, "diff", false,
+			"print how the files that are there would change, and exit with 1 if any would; with --root those below that folder")
 		r.facts = factsFlag(flags)
 		return r.run
 	},

@@ -17,12 +17,15 @@ import (
 // version is set by the linker for a release.
 var version = ""
 
-// command is one entry of the command table.
+// command is one entry of the command table: help prints it, and ec2net(8) has its
+// text from it.
 type command struct {
 	name     string
-	args     string // as in the usage line
-	short    string // in the list of commands
-	long     string
+	also     []string // other names of the program that run the command
+	args     string   // as in the usage line
+	short    string   // in the list of commands
+	long     string   // paragraphs, with an empty line between two
+	words    []item   // what args may be, described
 	examples string
 	// settings are the flags of the settings that the command uses.
 	settings []string
@@ -30,6 +33,9 @@ type command struct {
 	// their values.
 	prepare func(*pflag.FlagSet) action
 }
+
+// item is a word and what is to be said of it: short text, or sentences.
+type item struct{ name, text string }
 
 // action is what a command does.
 type action func(*invocation) error
@@ -124,15 +130,12 @@ func (inv *invocation) dispatch(args []string) error {
 
 // namedCommand is the command that one of the documented names stands for.
 func namedCommand(program string) []string {
-	switch filepath.Base(program) {
-	case "ec2net.hotplug":
-		return []string{"hotplug"}
-	case "ec2ifupscan", "ec2ifscan":
-		return []string{"scan"}
-	case "ec2ifup":
-		return []string{"up"}
-	case "ec2ifdown":
-		return []string{"down"}
+	for _, c := range commands() {
+		for _, name := range c.also {
+			if filepath.Base(name) == filepath.Base(program) {
+				return []string{c.name}
+			}
+		}
 	}
 	return nil
 }

@@ -41,13 +41,20 @@ type setting struct {
 	arg        string   // what help calls the value
 	values     []string // as in textFlag
 	initial    string   // the value if nobody gives one
-	help       string
+	help       string   // for the flag and the file that is installed
+	more       string   // sentences that say more
 	set        func(*settings, string) error
+}
+
+// description is all that is said of a setting.
+func (row setting) description() string {
+	return strings.TrimSpace(sentence(row.help) + " " + row.more)
 }
 
 var settingsTable = []setting{
 	{"EC2NET_BASE", "base", "NUMBER", nil, strconv.Itoa(facts.DefaultNumbers.Base),
-		"table, metric, priority and mark of an ENI are this number + its index (a change takes a reboot)",
+		"an ENI's table, metric, priority and mark are this number + its index; a change takes a reboot",
+		"10000 gives the numbers of Amazon's own tools.",
 		func(s *settings, v string) error {
 			n, err := strconv.ParseUint(v, 10, 31)
 			if err != nil || (len(v) > 1 && v[0] == '0') {
@@ -58,12 +65,19 @@ var settingsTable = []setting{
 		}},
 	{"EC2NET_MARK_MASK", "mark-mask", "MASK", nil, facts.DefaultNumbers.MarkMask.String(),
 		"the bits of a packet's mark that ec2net uses",
+		`Where something else uses some of them, such as AWS's VPC CNI (0x80) or the port
+maps of CNI (0x2000), choose other bits, and a base that fits into them: 0x107f and
+EC2NET_BASE=4096 leave both alone.`,
 		func(s *settings, v string) (err error) {
 			s.numbers.MarkMask, err = facts.ParseMark(v)
 			return err
 		}},
 	{"EC2NET_PRIMARY_TABLE", "primary-table", "yes|no", []string{"yes", "no"}, "no",
-		"yes: the primary ENI too has a table, rules and marks of its own",
+		"whether the primary ENI too has a table, rules and marks of its own",
+		`With yes eth0 itself answers a host in eth1's subnet that asks for eth0's address.
+ec2net-primary.service, which the package enables, begins with it at the next boot,
+or now by "systemctl start ec2net-primary"; after a change of the setting:
+"systemctl restart ec2net-primary".`,
 		func(s *settings, v string) error {
 			if v != "yes" && v != "no" {
 				return fmt.Errorf("%.40q is neither yes nor no", v)
@@ -72,13 +86,15 @@ var settingsTable = []setting{
 			return nil
 		}},
 	{"EC2NET_UNMANAGED", "unmanaged", "PATTERNS", nil, "",
-		"interfaces to leave alone, by name or pattern; more than one in quotes: \"eth2 cali*\"",
+		"interfaces to leave alone, by name or by pattern with * and ?; more than one in quotes: \"eth2 cali*\"",
+		"",
 		func(s *settings, v string) (err error) {
 			s.unmanaged, err = hooks.ParsePatterns(v)
 			return err
 		}},
 	{"EC2NET_TEMPLATES", "templates", "FOLDER", []string{":folders"}, "/etc/ec2net/templates",
 		"the folder of templates that override the built-in ones; --templates= for none",
+		"See ec2net-templates(5).",
 		func(s *settings, v string) error {
 			// The path stands in what is rendered, so it is the same from
 			// wherever it is called, and fits on a line.
@@ -95,7 +111,8 @@ var settingsTable = []setting{
 			return nil
 		}},
 	{"EC2NET_TIMEOUT", "timeout", "DURATION", nil, "10s",
-		"when render, facts and templates check give up; half of it is for IMDS",
+		"how long render, facts and templates check may take; half of it is for IMDS",
+		"The other commands have limits of their own.",
 		func(s *settings, v string) (err error) {
 			if s.timeout, err = time.ParseDuration(v); err != nil || s.timeout <= 0 {
 				err = fmt.Errorf("%.40q is not a duration such as 10s", v)
@@ -104,12 +121,14 @@ var settingsTable = []setting{
 		}},
 	{"AWS_EC2_METADATA_SERVICE_ENDPOINT", "imds-endpoint", "URL", nil, "",
 		"the URL of IMDS, where it is not at its usual place",
+		"",
 		func(s *settings, v string) error {
 			s.imds.URL = v
 			return nil
 		}},
 	{"AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "imds-endpoint-mode", "IPv4|IPv6", []string{"IPv4", "IPv6"}, "IPv4",
-		"which is the usual place: IPv4 or IPv6",
+		"which is the usual place: IPv4 (169.254.169.254) or IPv6 (fd00:ec2::254)",
+		"",
 		func(s *settings, v string) error {
 			s.imds.Mode = v
 			return nil

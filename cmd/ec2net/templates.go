@@ -19,21 +19,18 @@ var templatesCommand = command{
 	name:  "templates",
 	args:  "list | show NAME | check",
 	short: "list, show or check the templates",
-	long: `list   says for every template where it comes from, and what an administrator
-       has overridden.
-show   prints the text of one: by its file (ethN.cfg.tmpl, blocks.tmpl) or by
-       what it renders (cfg). --built-in prints the built-in text, whatever
-       overrides it: the place to begin when writing an override.
-check  renders everything with the overrides against example ENIs, and says
-       which files in the folder are of no use.
-
-"ec2net help templates" describes how to write one.`,
+	long:  `ec2net-templates(5) and "ec2net help templates" describe how to write one.`,
+	words: []item{
+		{"list", "Says for every template where it comes from, and what overrides it."},
+		{"show", "Prints the text of one, by its file (ethN.cfg.tmpl, blocks.tmpl) or by what it renders (cfg)."},
+		{"check", "Renders everything, with the overrides, for example ENIs, and names the files in the folder that nothing reads."},
+	},
 	examples: `ec2net templates list
 ec2net templates show --built-in cfg
 ec2net templates check --templates ./my-templates`,
 	settings: []string{"base", "mark-mask", "templates", "timeout"},
 	prepare: func(flags *pflag.FlagSet) action {
-		builtIn := flags.Bool("built-in", false, "show the built-in template, not what overrides it")
+		builtIn := flags.Bool("built-in", false, "show the built-in text, whatever overrides it; the place to begin when writing an override")
 		return func(inv *invocation) error { return inv.runTemplates(*builtIn) }
 	},
 }

@@ -15,9 +15,6 @@ type Section struct {
 	lines     []string
 }
 
-// An Item is a paragraph with a tag, .TP.
-type Item struct{ Tag, Text string }
-
 // Read reads a page.
 func Read(t testing.TB, path string) []Section {
 	t.Helper()
@@ -52,31 +49,13 @@ func Find(t testing.TB, page []Section, name, sub string) Section {
 	return Section{}
 }
 
-// Items are the paragraphs that have a tag.
-func (s Section) Items() []Item {
-	var items []Item
-	inside := false
-	for i, line := range s.lines {
-		switch {
-		case line == ".PP":
-			inside = false
-		case line == ".TP":
-			inside = true
-		case i > 0 && s.lines[i-1] == ".TP":
-			items = append(items, Item{Tag: plain(line)})
-		case inside:
-			last := &items[len(items)-1]
-			last.Text = strings.TrimSpace(last.Text + " " + plain(line))
-		}
-	}
-	return items
-}
-
-// Tags are the tags of the items.
+// Tags are the tags of the paragraphs that have one, .TP.
 func (s Section) Tags() []string {
 	var tags []string
-	for _, item := range s.Items() {
-		tags = append(tags, item.Tag)
+	for i, line := range s.lines {
+		if i > 0 && s.lines[i-1] == ".TP" {
+			tags = append(tags, plain(line))
+		}
 	}
 	return tags
 }
