@@ -21,7 +21,7 @@ is ended; without the setting it ends at once. ec2net-primary.service runs it.`,
 	examples: "ec2net watch --primary-table yes",
 	settings: hostSettings,
 	prepare: noFlags(func(inv *invocation) error {
-		return inv.onHost(noLimit, "primary", func(ctx context.Context, h *hooks.Host) error { return h.WatchPrimary(ctx) })
+		return inv.onHost(noLimit, job{"primary", func(ctx context.Context, h *hooks.Host) error { return h.WatchPrimary(ctx) }})
 	}),
 }
 
@@ -51,16 +51,16 @@ ec2net docker wait eth1`,
 		}
 		switch {
 		case sub == "up" && len(inv.args) == 1:
-			return inv.onHost(hotplugLimit, "docker0", func(ctx context.Context, h *hooks.Host) error { return h.DockerUp(ctx) })
+			return inv.onHost(hotplugLimit, job{"docker0", func(ctx context.Context, h *hooks.Host) error { return h.DockerUp(ctx) }})
 		case sub == "down" && len(inv.args) == 1:
-			return inv.onHost(hotplugLimit, "docker0", func(ctx context.Context, h *hooks.Host) error { return h.DockerDown(ctx) })
+			return inv.onHost(hotplugLimit, job{"docker0", func(ctx context.Context, h *hooks.Host) error { return h.DockerDown(ctx) }})
 		case (sub == "wait" || sub == waitNow) && len(inv.args) == 2:
 			if err := facts.CheckName(inv.args[1]); err != nil {
 				return usage(err)
 			}
-			return inv.onHost(dockerWait, inv.args[1], func(ctx context.Context, h *hooks.Host) error {
+			return inv.onHost(dockerWait, job{inv.args[1], func(ctx context.Context, h *hooks.Host) error {
 				return inv.dockerWait(ctx, h, sub, inv.args[1])
-			})
+			}})
 		}
 		return usageError("docker takes "+inv.command.args, "ec2net help docker")
 	}),

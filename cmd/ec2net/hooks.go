@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"log/syslog"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -15,7 +16,6 @@ import (
 
 	"ec2net/disk"
 	"ec2net/facts"
-	"ec2net/fault"
 	"ec2net/hooks"
 	"ec2net/render"
 )
@@ -73,7 +73,7 @@ func (inv *invocation) hotplug(ifGone bool) error {
 	if inv.env["DEVPATH"] != "" && inv.env["SUBSYSTEM"] == "net" {
 		return inv.leaveUdev(name, action)
 	}
-	return inv.onHost(hotplugLimit, name, func(ctx context.Context, h *hooks.Host) error {
+	return inv.onHost(hotplugLimit, job{name, func(ctx context.Context, h *hooks.Host) error {
 		switch {
 		case action == "add":
 			return h.Add(ctx, name)
@@ -81,7 +81,7 @@ func (inv *invocation) hotplug(ifGone bool) error {
 			return h.RemoveIfGone(ctx, name)
 		}
 		return h.Remove(ctx, name)
-	})
+	}})
 }
 
 var leaseCommand = command{
@@ -98,9 +98,9 @@ addresses current; its end takes the rules away; other reasons do nothing.`,
 		if err != nil {
 			return usage(err)
 		}
-		return inv.onHost(leaseLimit, l.Interface, func(ctx context.Context, h *hooks.Host) error {
+		return inv.onHost(leaseLimit, job{l.Interface, func(ctx context.Context, h *hooks.Host) error {
 			return h.OnLease(ctx, l)
-		})
+		}})
 	}),
 }
 
@@ -115,7 +115,7 @@ without all of its ip rules.`,
 	examples: `ec2ifupscan`,
 	settings: hostSettings,
 	prepare: noFlags(func(inv *invocation) error {
-		return inv.onHost(leaseLimit, "scan", func(ctx context.Context, h *hooks.Host) error { return h.Scan(ctx) })
+		return inv.onHost(leaseLimit, job{"scan", func(ctx context.Context, h *hooks.Host) error { return h.Scan(ctx) }})
 	}),
 }
 
@@ -132,6 +132,7 @@ func upOrDown(name, older, short, long string, do func(context.Context, *hooks.H
 	return command{
 		name: name, also: []string{older}, args: "IFACE...", short: short,
 		long:     long,
+		byHand:   true,
 		examples: "ec2net " + name + " eth1\n" + older + " eth1",
 		settings: hostSettings,
 		prepare: noFlags(func(inv *invocation) error {
@@ -143,55 +144,91 @@ func upOrDown(name, older, short, long string, do func(context.Context, *hooks.H
 					return usage(err)
 				}
 			}
+			var jobs []job
 			for _, iface := range inv.args {
-				err := inv.onHost(hotplugLimit, iface, func(ctx context.Context, h *hooks.Host) error { return do(ctx, h, iface) })
-				if err != nil {
-					return err
-				}
+				jobs = append(jobs, job{iface, func(ctx context.Context, h *hooks.Host) error { return do(ctx, h, iface) }})
 			}
-			return nil
+			return inv.onHost(hotplugLimit, jobs...)
 		}),
 	}
 }
 
-// onHost runs a hook on this machine. What it changes, and why it fails, is in
-// the system log: stderr leads nowhere when a DHCP client in the background
-// calls.
-func (inv *invocation) onHost(limit time.Duration, iface string, run func(context.Context, *hooks.Host) error) error {
-	log := inv.systemLog()
+// job is what a command does for one interface, or for the thing that the lines in
+// the log begin with.
+type job struct {
+	iface string
+	do    func(context.Context, *hooks.Host) error
+}
+
+// onHost runs jobs on this machine, each within a limit, up to the first that fails.
+// What they change, and why one fails, is in the system log: stderr leads nowhere when
+// a DHCP client in the background calls.
+func (inv *invocation) onHost(limit time.Duration, jobs ...job) error {
+	log := inv.systemLog(syslog.LOG_INFO)
+	at := jobs[0].iface
 	err := func() error {
-		s, err := inv.settings()
-		if err != nil {
-			return err
-		}
 		// Ended by systemd or by a person, it does not leave things half done.
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
-		if limit != noLimit {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, limit)
-			defer cancel()
-		}
-		h, done, err := s.host(log)
+		h, done, err := inv.host(log)
 		if err != nil {
 			return err
 		}
 		defer done()
-		return run(ctx, h)
+		for _, j := range jobs {
+			at = j.iface
+			if err := j.within(ctx, limit, h); err != nil {
+				return err
+			}
+		}
+		return nil
 	}()
 	if err != nil {
 		// The interface's name is what the line begins with, once.
-		line := iface + ": " + strings.TrimPrefix(told(err), iface+" ")
-		if hint := fault.Hint(err); hint != "" {
-			line += " (" + hint + ")"
-		}
-		log(oneLine(line))
+		log(oneLine(at + ": " + strings.TrimPrefix(explained(err), at+" ")))
 	}
 	return err
 }
 
-// host is the machine, to be changed by these settings.
-func (s settings) host(log func(string)) (*hooks.Host, func(), error) {
+func (j job) within(ctx context.Context, limit time.Duration, h *hooks.Host) error {
+	if limit != noLimit {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+	return j.do(ctx, h)
+}
+
+// host is the machine, to be changed by the settings that hold.
+func (inv *invocation) host(log func(string)) (*hooks.Host, func(), error) {
+	tree, err := disk.OpenMachine(hooks.OwnFolders...)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, warnings, err := inv.settingsOnHost(tree)
+	if err != nil {
+		tree.Close()
+		return nil, nil, err
+	}
+	if warnings != nil {
+		inv.warn(strings.Join(warnings, "; "))
+	}
+	h, done, err := s.host(tree, log)
+	if err != nil {
+		tree.Close()
+	}
+	return h, done, err
+}
+
+// warn tells whoever reads the log what a person has to mend.
+func (inv *invocation) warn(line string) {
+	inv.systemLog(syslog.LOG_WARNING)(oneLine(line))
+	if inv.command.byHand {
+		inv.say("%s", line)
+	}
+}
+
+func (s settings) host(tree *disk.Tree, log func(string)) (*hooks.Host, func(), error) {
 	source, err := facts.NewIMDS(s.imds)
 	if err != nil {
 		return nil, nil, usage(err)
@@ -200,13 +237,8 @@ func (s settings) host(log func(string)) (*hooks.Host, func(), error) {
 	if templates, err = s.loadTemplates(); err != nil {
 		templates = brokenTemplates{err} // what does not need them works
 	}
-	tree, err := disk.OpenMachine(hooks.OwnFolders...)
-	if err != nil {
-		return nil, nil, err
-	}
 	kernel, err := hooks.OpenNetlink()
 	if err != nil {
-		tree.Close()
 		return nil, nil, fmt.Errorf("cannot ask the kernel: %w", err)
 	}
 	h := &hooks.Host{Kernel: kernel, Source: source, IMDS: s.imds.Address(), Templates: templates,
@@ -244,7 +276,7 @@ func (inv *invocation) leaveUdev(name, action string) error {
 		if out, err := exec.Command("/bin/systemctl", "--no-block", verb, unit).CombinedOutput(); err != nil {
 			// Nobody reads what a program of udev's says.
 			err = fmt.Errorf("%s: systemctl %s %s: %w: %s", name, verb, unit, err, bytes.TrimSpace(out))
-			inv.systemLog()(oneLine(err.Error()))
+			inv.systemLog(syslog.LOG_ERR)(oneLine(err.Error()))
 			return system(err)
 		}
 		return nil

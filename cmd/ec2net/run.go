@@ -27,6 +27,9 @@ type command struct {
 	long     string   // paragraphs, with an empty line between two
 	words    []item   // what args may be, described
 	examples string
+	// byHand says that people call the command: it tells them on stderr too what it
+	// warns of in the log.
+	byHand bool
 	// settings are the flags of the settings that the command uses.
 	settings []string
 	// prepare declares the flags of the command itself, and returns what runs with
@@ -78,7 +81,7 @@ func Run(args []string, stdin io.Reader, stdout, stderr io.Writer, env []string)
 	if hint := fault.Hint(err); hint != "" {
 		fmt.Fprintf(stderr, "hint: %s\n", oneLine(hint))
 	}
-	return int(fault.Of(err))
+	return int(statusOf(err))
 }
 
 // told is what an error says: of errors that were joined each once, on one line.

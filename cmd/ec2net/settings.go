@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,9 +12,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"ec2net/disk"
 	"ec2net/facts"
-	"ec2net/fault"
 	"ec2net/hooks"
 )
 
@@ -28,8 +24,8 @@ type settings struct {
 	unmanaged hooks.Patterns
 	imds      facts.Endpoint
 	timeout   time.Duration
-	// named has the settings that somebody gave, by name, and where.
-	named map[string]string
+	// given are those that somebody gave.
+	given given
 }
 
 const settingsFile = "/etc/default/ec2net"
@@ -156,47 +152,11 @@ func (s settings) deadline() (context.Context, context.CancelFunc) {
 // imdsShare is how much of the deadline the facts may take.
 func (s settings) imdsShare() time.Duration { return s.timeout / 2 }
 
-// settings are those that hold. Whatever is wrong is a usage error that names the
-// place.
-func (inv *invocation) settings() (settings, error) {
-	s := settings{named: make(map[string]string)}
-	file := inv.flags.Lookup("settings")
-	fromFile, err := readSettings(file.Value.String(), file.Changed)
-	if err != nil {
-		return s, usage(err)
-	}
-	for _, row := range settingsTable {
-		value, from := row.initial, ""
-		if v, ok := fromFile[row.name]; ok {
-			value, from = v.value, v.place
-		}
-		if v := inv.env[row.name]; v != "" {
-			value, from = v, "in the environment"
-		}
-		if f := inv.flags.Lookup(row.flag); f != nil && f.Changed {
-			value, from = f.Value.String(), ""
-			s.named[row.name] = "--" + row.flag
-		} else if from != "" {
-			s.named[row.name] = row.name + " " + from
-		}
-		if err := row.set(&s, value); err != nil {
-			return s, usage(fmt.Errorf("%s: %w", s.named[row.name], err))
-		}
-	}
-	if err := s.numbers.Check(); err != nil {
-		return s, usage(s.at(err, "EC2NET_BASE", "EC2NET_MARK_MASK"))
-	}
-	if err := s.imds.Check(); err != nil {
-		return s, usage(s.at(err, "AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE"))
-	}
-	return s, nil
-}
-
-// checkFolder says whether the folder of templates is there, if anybody named
+// checkFolder reports whether the folder of templates is there, if anybody named
 // one. What does not need templates goes on without.
 func (s settings) checkFolder() error {
-	place, given := s.named["EC2NET_TEMPLATES"]
-	if !given || s.templates == "" {
+	named, ok := s.given["EC2NET_TEMPLATES"]
+	if !ok || s.templates == "" {
 		return nil
 	}
 	info, err := os.Stat(s.templates)
@@ -204,81 +164,7 @@ func (s settings) checkFolder() error {
 		err = fmt.Errorf("%s is not a folder", s.templates)
 	}
 	if err != nil {
-		return usage(fmt.Errorf("%s: %w", place, err))
+		return usage(fmt.Errorf("%s: %w", named.place, err))
 	}
 	return nil
-}
-
-// at names the places of the settings that an error is about, as far as anybody
-// gave them.
-func (s settings) at(err error, names ...string) error {
-	var places []string
-	for _, name := range names {
-		if place, given := s.named[name]; given {
-			places = append(places, place)
-		}
-	}
-	if places == nil {
-		return err
-	}
-	return fmt.Errorf("%s: %w", strings.Join(places, ", "), err)
-}
-
-type fileSetting struct{ value, place string }
-
-// readSettings reads lines NAME=value, a value perhaps in quotes: what both a
-// shell and systemd's EnvironmentFile= (systemd.exec(5)) take to mean the same.
-func readSettings(path string, mustExist bool) (map[string]fileSetting, error) {
-	if path == "" {
-		return nil, nil
-	}
-	data, err := disk.ReadTrusted(path, 64<<10)
-	if errors.Is(err, fs.ErrNotExist) && !mustExist {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the settings: %w", err)
-	}
-	return parseSettings(path, string(data))
-}
-
-func parseSettings(path, text string) (map[string]fileSetting, error) {
-	found := make(map[string]fileSetting)
-	for i, line := range strings.Split(text, "\n") {
-		place := fmt.Sprintf("%s:%d", path, i+1)
-		line = strings.Trim(line, " \t")
-		if line == "" || line[0] == '#' {
-			continue
-		}
-		name, value, ok := strings.Cut(line, "=")
-		if !ok || name != strings.TrimSpace(name) || strings.Contains(line, "\r") {
-			return nil, fmt.Errorf("%s: %.80q is not a line NAME=value", place, line)
-		}
-		if !slices.ContainsFunc(settingsTable, func(row setting) bool { return row.name == name }) {
-			return nil, &fault.Error{Kind: fault.Usage, Err: fmt.Errorf("%s: there is no setting %.40q", place, name), Try: `"ec2net help settings" lists them`}
-		}
-		value, why := unquote(value)
-		if why != "" {
-			return nil, fmt.Errorf("%s: %.80q %s", place, value, why)
-		}
-		if value != "" {
-			found[name] = fileSetting{value, "in " + place}
-		}
-	}
-	return found, nil
-}
-
-// unquote takes the quotes off a value. It says why not if a shell would read
-// something else.
-func unquote(v string) (bare, why string) {
-	bare = v
-	if len(v) >= 2 && (v[0] == '"' || v[0] == '\'') && v[len(v)-1] == v[0] {
-		bare = v[1 : len(v)-1]
-	} else if strings.ContainsAny(v, " \t;&|<>()*?[]#~") {
-		return v, "has to be in quotes"
-	}
-	if strings.ContainsAny(bare, "\"'$`\\") {
-		return v, "has a character that a shell would not leave as it is: a quote, a dollar, a backquote or a backslash"
-	}
-	return bare, ""
 }

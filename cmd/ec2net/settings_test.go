@@ -54,8 +54,8 @@ func TestHintsOfSettings(t *testing.T) {
 		t.Error("no hint names a setting")
 	}
 	for _, line := range lines {
-		if _, err := parseSettings("hint", line); err != nil {
-			t.Error(err)
+		if _, bad := parseSettings("hint", line); bad != nil {
+			t.Error(bad)
 		}
 	}
 }
@@ -68,15 +68,26 @@ func FuzzSettings(f *testing.F) {
 	f.Add("EC2NET_BASE=$(id)\r\n")
 	f.Add("EC2NET_UNMANAGED='eth[1 ens?'\nEC2NET_TIMEOUT=1h\nEC2NET_PRIMARY_TABLE=yes\nEC2NET_TEMPLATES=/etc/x")
 	f.Fuzz(func(t *testing.T, text string) {
-		found, err := parseSettings("file", text)
-		if err != nil {
-			return
-		}
-		for name, s := range found {
-			if strings.ContainsAny(s.value, "\"'$`\\\n\r") {
-				t.Errorf("%s=%q", name, s.value)
+		found, _ := parseSettings("file", text)
+		for name, v := range found {
+			if strings.ContainsAny(v.text, "\"'$`\\\n\r") {
+				t.Errorf("%s=%q", name, v.text)
 			}
-			mustBeUsable(t, name, s.value)
+			mustBeUsable(t, name, v.text)
+		}
+		// Without what is wrong in them they hold, and are read again as they are written.
+		found.dropWrong(nil)
+		if _, wrong := found.settings(); wrong != nil {
+			t.Errorf("still wrong: %v", wrong[0].err)
+		}
+		again, bad := parseSettings("again", found.text())
+		if bad != nil || len(again) != len(found) {
+			t.Errorf("%v: %q", bad, found.text())
+		}
+		for name, v := range found {
+			if again[name].text != v.text {
+				t.Errorf("%s=%q was %q", name, again[name].text, v.text)
+			}
 		}
 	})
 }

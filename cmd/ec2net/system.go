@@ -15,8 +15,8 @@ import (
 )
 
 // systemLog writes to the system log, or to stderr where there is none.
-func (inv *invocation) systemLog() func(string) {
-	w, err := syslog.New(syslog.LOG_DAEMON|syslog.LOG_INFO, "ec2net")
+func (inv *invocation) systemLog(severity syslog.Priority) func(string) {
+	w, err := syslog.New(syslog.LOG_DAEMON|severity, "ec2net")
 	if err != nil {
 		return func(line string) { fmt.Fprintf(inv.stderr, "ec2net: %s\n", line) }
 	}

@@ -74,8 +74,8 @@ func TestDefaultFile(t *testing.T) {
 	for _, row := range settingsTable {
 		text = strings.ReplaceAll(text, "#"+row.name, row.name)
 	}
-	if _, err := parseSettings("default", text); err != nil {
-		t.Error(err)
+	if _, bad := parseSettings("default", text); bad != nil {
+		t.Error(bad)
 	}
 }
 

@@ -80,7 +80,7 @@ var attacks = []attack{
 	{"anybody may write a template", "mkdir -p /etc/ec2net/templates; cp /home/mallory/bin/blocks.tmpl /etc/ec2net/templates; chmod 666 /etc/ec2net/templates/blocks.tmpl", "", addThird, 4, "can be written"},
 	{"the templates are a link to a user's", "rmdir /etc/ec2net/templates; ln -s /home/mallory/bin /etc/ec2net/templates", "", addThird, 4, "/home/mallory"},
 	{"a template is a link to a secret", "mkdir -p /etc/ec2net/templates; ln -s /etc/secret /etc/ec2net/templates/blocks.tmpl", "", asUser + "ec2net render eth1 --facts /tmp/facts.json", 4, "permission denied"},
-	{"a user owns the settings", "echo EC2NET_TEMPLATES=/home/mallory/bin >/etc/default/ec2net; chown 1000 /etc/default/ec2net", "", addThird, 2, "belongs to"},
+	{"a user owns the settings", "echo EC2NET_TEMPLATES=/home/mallory/bin >/etc/default/ec2net; chown 1000 /etc/default/ec2net", "", addThird, 0, "belongs to"},
 	{"a user owns the state folder, and has links in it", "chown 1000 /var/lib/ec2net; ln -s /etc/secret /var/lib/ec2net/eth2.json; ln -s /etc/secret /var/lib/ec2net/eth2.rules", "", addThird, 5, "/var/lib/ec2net belongs to"},
 	{"a user owns the folder of the locks, and has links in it", "chown 1000 /run/ec2net; ln -sf /etc/secret /run/ec2net/eth2.lock; ln -sf /etc/secret /run/ec2net/eth2.up", "", addThird, 5, "/run/ec2net belongs to"},
 	{"a user has links in /tmp", "for n in ec2net ec2net.lock eth2.cfg eth2.rules .eth2.cfg; do ln -s /etc/secret /tmp/$n; done", "", addThird, 0, ""},
