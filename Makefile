@@ -3,7 +3,8 @@
 GO ?= go
 # The race detector needs a C compiler, which is not asked for.
 RACE := $(if $(shell command -v gcc 2>/dev/null),-race)
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
+# From CHANGELOG.md.
+VERSION = $(or $(shell hooks/deb/version),$(error there is no version))
 TOOL := $(GO) tool -modfile=lab/tools/go.mod
 BINARY ?= ec2net
 UPSTART ?= /etc/init
@@ -53,8 +54,10 @@ install: build ## install below DESTDIR, under the documented names
 	install -D -m 644 -t $(DESTDIR)/usr/lib/udev/rules.d udev/53-ec2-network-interfaces.rules
 	install -D -m 644 -t $(DESTDIR)/usr/lib/systemd/system systemd/*.service
 	install -D -m 644 -t $(DESTDIR)$(UPSTART) upstart/*.conf
-	install -D -m 644 -t $(DESTDIR)/usr/share/man/man8 man/ec2net.8
-	install -D -m 644 -t $(DESTDIR)/usr/share/man/man5 man/ec2net-templates.5
+	for page in ec2net.8 ec2net-templates.5; do \
+	    install -D -m 644 man/$$page $(DESTDIR)/usr/share/man/man$${page#*.}/$$page && \
+	    sed -i '1{s/@VERSION@/$(VERSION)/;s/~/\\(ti/g}' $(DESTDIR)/usr/share/man/man$${page#*.}/$$page || exit 1; \
+	done
 	for name in ec2ifup ec2ifdown ec2ifscan ec2ifupscan; do ln -sf ec2net.8 $(DESTDIR)/usr/share/man/man8/$$name.8; done
 	install -D -m 644 completion/ec2net.bash $(DESTDIR)/usr/share/bash-completion/completions/ec2net
 	install -D -m 644 -t $(DESTDIR)/usr/share/zsh/vendor-completions completion/_ec2net
@@ -67,21 +70,15 @@ install: build ## install below DESTDIR, under the documented names
 	@test -n "$(DESTDIR)" || grep -qs '^ *source .*interfaces\.d/\*' /etc/network/interfaces || \
 	    echo "ifupdown will not read what ec2net writes: add to /etc/network/interfaces the line: source /etc/network/interfaces.d/*.cfg"
 
-# A version that Debian can order: the tag's, or the time of the commit. v1.0.0-rc1
-# is 1.0.0~rc1, which is before 1.0.0; three commits later, it ends in +3.g0123abc.
-DEB_VERSION ?= $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | \
-    sed -e 's/^v//' -e 's/-\([0-9]*\)-\(g[0-9a-f]*\)$$/+\1.\2/' -e 's/-/~/' -e 's/-/./g' | grep . || \
-    TZ=UTC0 git log -1 --abbrev=12 --date=format-local:%Y%m%d%H%M%S --format=0~git%cd.%h)
 DEB_ARCHS ?= amd64 arm64
 
-deb: export VERSION = $(DEB_VERSION)
 deb: export MAINTAINER ?= $(shell git log -1 --format='%an <%ae>')
 deb: export DIST ?= dist
 deb: export GO := $(GO)
 deb: export TOOL := $(TOOL)
 deb: ## build the Debian packages, and an SBOM beside each, in dist
 	@command -v dpkg-deb >/dev/null || { echo "make deb: there is no dpkg-deb" >&2; exit 1; }
-	@for arch in $(DEB_ARCHS); do MAKE='$(MAKE)' hooks/deb/build $$arch || exit 1; done
+	@for arch in $(DEB_ARCHS); do MAKE='$(MAKE)' VERSION='$(VERSION)' hooks/deb/build $$arch || exit 1; done
 
 bench: ## time and allocations of rendering; as root, what ec2net costs in the lab
 	$(GO) test -run '^$$' -bench . -benchmem ./...
