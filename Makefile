@@ -9,7 +9,7 @@ TOOL := $(GO) tool -modfile=lab/tools/go.mod
 BINARY ?= ec2net
 UPSTART ?= /etc/init
 
-.PHONY: help build run demo test lint install deb bench fuzz soak update debian
+.PHONY: help build run demo test lint install deb release bench fuzz soak update debian
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -71,14 +71,18 @@ install: build ## install below DESTDIR, under the documented names
 	    echo "ifupdown will not read what ec2net writes: add to /etc/network/interfaces the line: source /etc/network/interfaces.d/*.cfg"
 
 DEB_ARCHS ?= amd64 arm64
+DIST ?= dist
 
 deb: export MAINTAINER ?= $(shell git log -1 --format='%an <%ae>')
-deb: export DIST ?= dist
+deb: export DIST := $(DIST)
 deb: export GO := $(GO)
 deb: export TOOL := $(TOOL)
 deb: ## build the Debian packages, and an SBOM beside each, in dist
 	@command -v dpkg-deb >/dev/null || { echo "make deb: there is no dpkg-deb" >&2; exit 1; }
 	@for arch in $(DEB_ARCHS); do MAKE='$(MAKE)' VERSION='$(VERSION)' hooks/deb/build $$arch || exit 1; done
+
+release: ## the same of a version with a date in CHANGELOG.md, with notes and sums
+	@MAKE='$(MAKE)' DIST='$(DIST)' DEB_ARCHS='$(DEB_ARCHS)' hooks/deb/release
 
 bench: ## time and allocations of rendering; as root, what ec2net costs in the lab
 	$(GO) test -run '^$$' -bench . -benchmem ./...

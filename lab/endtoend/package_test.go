@@ -82,7 +82,7 @@ func TestPackage(t *testing.T) {
 	}
 
 	scripts := make(map[string]string)
-	for _, name := range []string{"build", "version", "preinst", "postinst", "prerm", "postrm"} {
+	for _, name := range []string{"build", "version", "release", "preinst", "postinst", "prerm", "postrm"} {
 		scripts["/root/"+name] = string(read(t, "../../hooks/deb", name))
 	}
 	r = lab.Debian(t, "bookworm").Run(t, lab.Cmd{Files: scripts, Args: []string{"sh", "-c", "shellcheck /root/*"}})
