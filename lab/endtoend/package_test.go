@@ -80,6 +80,16 @@ func TestPackage(t *testing.T) {
 	if r.Status != 0 {
 		t.Errorf("lintian: status %d", r.Status)
 	}
+	examples, err := filepath.Glob("../../examples/*/*")
+	if err != nil || len(examples) == 0 {
+		t.Errorf("no examples: %v", err)
+	}
+	list, err := exec.Command("dpkg-deb", "--contents", first+"/ec2net_1.0_amd64.deb").Output()
+	for _, path := range examples {
+		if !strings.Contains(string(list), " ./usr/share/doc/ec2net/"+strings.TrimPrefix(path, "../../")+"\n") {
+			t.Errorf("not in the package: %s (%v)", path, err)
+		}
+	}
 
 	scripts := make(map[string]string)
 	for _, name := range []string{"build", "version", "release", "preinst", "postinst", "prerm", "postrm"} {

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Each folder of examples passes "templates check", and adds to and takes from
+// the files of eth1 what its README says, and nothing else.
+func TestExamples(t *testing.T) {
+	const folder = "../../examples"
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := statements(t, "")
+	tried := 0
+	for _, entry := range entries {
+		if !entry.IsDir() {
+			continue
+		}
+		tried++
+		t.Run(entry.Name(), func(t *testing.T) {
+			readme, templates := copyExample(t, filepath.Join(folder, entry.Name()))
+			ec2net(t, "templates", "check", "--settings=", "--templates", templates)
+			after := statements(t, templates)
+			got := append(lacking("- ", before, after), lacking("+ ", after, before)...)
+			var want []string
+			for line := range strings.Lines(readme) {
+				if text := strings.TrimSpace(line); strings.HasPrefix(line, "    ") && strings.ContainsAny(text[:1], "+-") {
+					want = append(want, text)
+				}
+			}
+			if !slices.Equal(got, want) || len(got) == 0 {
+				t.Errorf("eth1 differs by\n    %s\nREADME.md says\n    %s", strings.Join(got, "\n    "), strings.Join(want, "\n    "))
+			}
+		})
+	}
+	if tried == 0 {
+		t.Error("there is no example")
+	}
+}
+
+// copyExample copies the templates of an example to a folder that can be trusted,
+// whoever owns this tree.
+func copyExample(t *testing.T, from string) (readme, templates string) {
+	t.Helper()
+	templates = t.TempDir()
+	entries, err := os.ReadDir(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		text, err := os.ReadFile(filepath.Join(from, entry.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if entry.Name() == "README.md" {
+			readme = string(text)
+		} else if err := os.WriteFile(filepath.Join(templates, entry.Name()), text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return readme, templates
+}
+
+// statements are the lines that all files of the example eth1 have, without
+// comments and indents.
+func statements(t *testing.T, templates string) []string {
+	t.Helper()
+	var lines []string
+	for line := range strings.Lines(ec2net(t, "render", "eth1", "--facts", "../../facts/examples/eth1.json", "--settings=", "--templates", templates)) {
+		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+// lacking are the lines of one list that the other does not have, marked.
+func lacking(mark string, lines, others []string) []string {
+	var only []string
+	for _, line := range lines {
+		if !slices.Contains(others, line) {
+			only = append(only, mark+line)
+		}
+	}
+	return only
+}
+
+// ec2net runs a command that has to work, and returns what it prints.
+func ec2net(t *testing.T, args ...string) string {
+	t.Helper()
+	var out, problems strings.Builder
+	if s := Run(append([]string{"ec2net"}, args...), nil, &out, &problems, nil); s != statusDone {
+		t.Fatalf("ec2net %s: status %d: %s", strings.Join(args, " "), s, problems.String())
+	}
+	return out.String()
+}
