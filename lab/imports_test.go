@@ -17,6 +17,7 @@ func TestImports(t *testing.T) {
 		"cmd/ec2net": {"github.com/vishvananda/netlink", "github.com/aws/"},
 		"facts":      {"ec2net/render", "ec2net/hooks", "text/template", "github.com/vishvananda/netlink"},
 		"hooks":      {"ec2net/cmd/", "github.com/aws/", "os/exec", "text/template"},
+		"kernel":     {"ec2net/hooks", "ec2net/render", "ec2net/disk", "ec2net/cmd/", "github.com/aws/", "os/exec", "text/template"},
 		"render":     {"ec2net/hooks", "github.com/vishvananda/netlink", "os", "net", "net/http", "time", "math/rand", "math/rand/v2", "crypto/rand", "syscall", "os/exec", "ec2net/disk"},
 		"disk":       {"ec2net/hooks", "ec2net/facts", "ec2net/render", "github.com/vishvananda/netlink"},
 		"templates":  {"ec2net/", "os", "fmt"},

@@ -1,0 +1,85 @@
+// Package kernel is netlink: it reads the network of a network namespace into
+// plan's types, applies plan's changes, and tells when something has changed. No
+// other package of the product imports netlink. Package memory below it is the same
+// kernel without one, for tests.
+package kernel
+
+import (
+	"net"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"ec2net/plan"
+)
+
+// Kernel is the kernel of the network namespace that it was opened in.
+type Kernel struct {
+	// Before, if it is set, is called before each request with what is asked for
+	// ("links", "addresses", "rules", "routes") or the text of the change. An error
+	// is returned in place of the answer.
+	Before func(request string) error
+	// IsENI reports whether a veth counts as an ENI; Open sets it to what udev's
+	// database says.
+	IsENI func(plan.Link) bool
+
+	route *socket
+}
+
+// Open opens the sockets that all requests use.
+func Open() (*Kernel, error) {
+	s, err := openSocket(unix.NETLINK_ROUTE, answerLimit)
+	if err != nil {
+		return nil, err
+	}
+	return &Kernel{route: s, IsENI: udevCounts}, nil
+}
+
+// Close closes the sockets.
+func (k *Kernel) Close() { k.route.close() }
+
+// Look reads what the kernel has, with one request each for links, addresses,
+// rules and routes. scope is told the links and says which routes are read; nil:
+// those of all tables.
+func (k *Kernel) Look(scope func([]plan.Link) plan.Scope) (plan.State, error) {
+	const family = unix.AF_INET
+	var s plan.State
+	var err error
+	if s.Links, err = k.Links(); err != nil {
+		return plan.State{}, err
+	}
+	if s.Addrs, err = k.addrs(family, s.Links); err != nil {
+		return plan.State{}, err
+	}
+	if s.Rules, err = k.rules(family); err != nil {
+		return plan.State{}, err
+	}
+	var wanted func(plan.Route) bool
+	if scope != nil {
+		wanted = within(scope(s.Links))
+	}
+	if s.Routes, err = k.routes(family, wanted); err != nil {
+		return plan.State{}, err
+	}
+	return s, nil
+}
+
+// Source is the address that the kernel would send from to another one; not valid
+// if there is no way. The kernel looks for the way by all rules and tables; a UDP
+// socket that is connected has sent nothing.
+func (k *Kernel) Source(to netip.Addr) netip.Addr {
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, 80)))
+	if err != nil {
+		return netip.Addr{}
+	}
+	defer conn.Close()
+	return conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
+}
+
+// before calls the test's seam.
+func (k *Kernel) before(request string) error {
+	if k.Before == nil {
+		return nil
+	}
+	return k.Before(request)
+}

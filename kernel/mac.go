@@ -1,0 +1,83 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"ec2net/facts"
+	"ec2net/fault"
+	"ec2net/plan"
+)
+
+// GoneError says that there is no interface of this name. Trying again does
+// not help before somebody attaches one.
+type GoneError struct{ Name string }
+
+func (e *GoneError) Error() string { return fmt.Sprintf("there is no interface %s here", e.Name) }
+
+// Status is that of what another try does not change.
+func (*GoneError) Status() fault.Status { return fault.NoRetry }
+
+// Hint says what the reader can do about it.
+func (e *GoneError) Hint() string {
+	return "ip link shows the interfaces; ec2net render --facts FILE renders one that is not on this machine"
+}
+
+// OtherNameError says that a name is not the interface's own.
+type OtherNameError struct{ Name, Real string }
+
+func (e *OtherNameError) Error() string {
+	return fmt.Sprintf("%s is another name of the interface %s", e.Name, e.Real)
+}
+
+// Status is that of a wrong name.
+func (*OtherNameError) Status() fault.Status { return fault.Usage }
+
+// Hint says which name to use.
+func (e *OtherNameError) Hint() string { return "use the name " + e.Real }
+
+// MAC asks the kernel for the hardware address of an interface: one
+// RTM_GETLINK request by name (rtnetlink(7)), in the network namespace of the
+// caller, whatever is mounted on /sys.
+func MAC(name string) (facts.MAC, error) {
+	k, err := Open()
+	if err != nil {
+		return facts.MAC{}, fmt.Errorf("cannot look up the interface %s: %w", name, err)
+	}
+	defer k.Close()
+	l, err := k.named(name)
+	if errors.Is(err, unix.ENODEV) {
+		return facts.MAC{}, &GoneError{Name: name}
+	} else if err != nil {
+		return facts.MAC{}, fmt.Errorf("cannot look up the interface %s: %w", name, err)
+	}
+	if l.Name != name {
+		// The kernel finds an interface by its alternative names too; iptables
+		// and /proc/sys know the one name only.
+		return facts.MAC{}, &OtherNameError{Name: name, Real: l.Name}
+	}
+	if l.MAC == (facts.MAC{}) {
+		return facts.MAC{}, fmt.Errorf("%s has no MAC address of six octets, so it is no ENI", name)
+	}
+	return l.MAC, nil
+}
+
+// named asks for one interface by any of its names.
+func (k *Kernel) named(name string) (plan.Link, error) {
+	attr := unix.IFLA_IFNAME
+	if len(name) >= unix.IFNAMSIZ {
+		attr = unix.IFLA_ALT_IFNAME
+	}
+	req := request(unix.RTM_GETLINK, 0, make([]byte, unix.SizeofIfInfomsg))
+	addNumber(req, unix.IFLA_EXT_MASK, skipStatistics)
+	add(req, attr, nl.ZeroTerminated(name))
+	return k.oneLink(req)
+}
+
+func (k *Kernel) oneLink(req *nl.NetlinkRequest) (found plan.Link, err error) {
+	err = k.route.do(req, func(data []byte) { found, _ = k.link(data) })
+	return found, err
+}

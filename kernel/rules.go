@@ -1,0 +1,164 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"ec2net/facts"
+	"ec2net/iprule"
+	"ec2net/plan"
+)
+
+// What linux/fib_rules.h has.
+const (
+	sizeofRuleHeader = 12 // struct fib_rule_hdr
+	actionTable      = 1  // FR_ACT_TO_TBL
+	// lasting are the flags that are the rule's own (FIB_RULE_PERMANENT,
+	// FIB_RULE_INVERT, FIB_RULE_FIND_SADDR); the others say whether the devices and
+	// the rules that it names are there now.
+	lasting = 0x1 | 0x2 | 0x10000
+)
+
+// rules lists the rules in the kernel's order.
+func (k *Kernel) rules(family int) ([]plan.Rule, error) {
+	var rules []plan.Rule
+	err := k.again("rules", func() error {
+		rules = nil
+		return k.dumpRules(family, func(r plan.Rule) { rules = append(rules, r) })
+	})
+	return rules, err
+}
+
+func (k *Kernel) dumpRules(family int, each func(plan.Rule)) error {
+	header := make([]byte, sizeofRuleHeader)
+	header[0] = byte(family)
+	return k.route.do(request(unix.RTM_GETRULE, unix.NLM_F_DUMP, header), func(data []byte) {
+		if r, ok := rule(data); ok {
+			each(r)
+		}
+	})
+}
+
+// rule reads a message of RTM_NEWRULE: struct fib_rule_hdr and FRA_ attributes.
+// What iprule.Rule has no field for is in Extra, as the kernel has it: the header's
+// bytes, then the attributes.
+func rule(data []byte) (plan.Rule, bool) {
+	if len(data) < sizeofRuleHeader {
+		return plan.Rule{}, false
+	}
+	family, dstLen, srcLen := data[0], int(data[1]), int(data[2])
+	r := iprule.Rule{IPv6: family == unix.AF_INET6, Table: int(data[4]), SuppressPrefixLength: -1, SuppressGroup: -1}
+	var from, to netip.Addr
+	extra := extraHeader(data)
+	for attr, value := range attributes(data[sizeofRuleHeader:]) {
+		switch attr {
+		case unix.FRA_SRC:
+			from, _ = netip.AddrFromSlice(value)
+		case unix.FRA_DST:
+			to, _ = netip.AddrFromSlice(value)
+		case unix.FRA_PRIORITY:
+			r.Priority = number(value)
+		case unix.FRA_TABLE:
+			r.Table = number(value)
+		case unix.FRA_FWMARK:
+			r.Mark = facts.Mark(number(value))
+		case unix.FRA_FWMASK:
+			r.MarkMask = facts.Mark(number(value))
+		case unix.FRA_IIFNAME:
+			r.IIF = text(value)
+		case unix.FRA_OIFNAME:
+			r.OIF = text(value)
+		case unix.FRA_SUPPRESS_PREFIXLEN:
+			r.SuppressPrefixLength = number(value)
+		case unix.FRA_SUPPRESS_IFGROUP:
+			r.SuppressGroup = number(value)
+		case unix.FRA_PROTOCOL:
+			r.Protocol = number(value)
+		case unix.FRA_PAD:
+		default:
+			extra = append(extra, nl.NewRtAttr(int(attr), value).Serialize()...)
+		}
+	}
+	if srcLen > 0 {
+		r.From = netip.PrefixFrom(from, srcLen)
+	}
+	if dstLen > 0 {
+		r.To = netip.PrefixFrom(to, dstLen)
+	}
+	if from.IsValid() || to.IsValid() {
+		r.IPv6 = false // the address says it
+	}
+	found := plan.Rule{Rule: r}
+	if string(extra) != string(plainHeader) {
+		found.Extra = string(extra)
+	}
+	return found, true
+}
+
+// plainHeader is what extraHeader gives for a rule that looks up a table.
+var plainHeader = extraHeader([]byte{7: actionTable, 11: 0})
+
+// extraHeader is the part of a rule's header that iprule.Rule has no field for:
+// the type of service, the action and the flags.
+func extraHeader(header []byte) []byte {
+	flags := binary.NativeEndian.Uint32(header[8:]) & lasting
+	return binary.NativeEndian.AppendUint32([]byte{header[3], header[7]}, flags)
+}
+
+const sizeofExtraHeader = 6
+
+// ruleRequest is a request to add or delete a rule. It names everything that a rule
+// looks at: RTM_DELRULE deletes the first rule that has what the request names.
+func ruleRequest(command, flags int, r plan.Rule) *nl.NetlinkRequest {
+	extra := []byte(r.Extra)
+	if len(extra) < sizeofExtraHeader {
+		extra = plainHeader
+	}
+	header := make([]byte, sizeofRuleHeader)
+	header[0], header[3], header[7] = unix.AF_INET, extra[0], extra[1]
+	if r.Is6() {
+		header[0] = unix.AF_INET6
+	}
+	copy(header[8:], extra[2:sizeofExtraHeader])
+	req := request(command, flags|unix.NLM_F_ACK, header)
+	if r.To.IsValid() {
+		header[1] = byte(r.To.Bits())
+		add(req, unix.FRA_DST, r.To.Addr().AsSlice())
+	}
+	if r.From.IsValid() {
+		header[2] = byte(r.From.Bits())
+		add(req, unix.FRA_SRC, r.From.Addr().AsSlice())
+	}
+	addNumber(req, unix.FRA_PRIORITY, r.Priority)
+	if r.Table != 0 {
+		addNumber(req, unix.FRA_TABLE, r.Table)
+	}
+	if r.Mark != 0 || r.MarkMask != 0 {
+		addNumber(req, unix.FRA_FWMARK, int(r.Mark))
+		addNumber(req, unix.FRA_FWMASK, int(r.MarkMask))
+	}
+	if r.IIF != "" {
+		add(req, unix.FRA_IIFNAME, nl.ZeroTerminated(r.IIF))
+	}
+	if r.OIF != "" {
+		add(req, unix.FRA_OIFNAME, nl.ZeroTerminated(r.OIF))
+	}
+	if r.SuppressPrefixLength >= 0 {
+		addNumber(req, unix.FRA_SUPPRESS_PREFIXLEN, r.SuppressPrefixLength)
+	}
+	if r.SuppressGroup >= 0 {
+		addNumber(req, unix.FRA_SUPPRESS_IFGROUP, r.SuppressGroup)
+	}
+	if r.Protocol != 0 {
+		add(req, unix.FRA_PROTOCOL, []byte{byte(r.Protocol)})
+	}
+	req.AddRawData(extra[sizeofExtraHeader:])
+	return req
+}
+
+func add(req *nl.NetlinkRequest, attr int, value []byte) { req.AddData(nl.NewRtAttr(attr, value)) }
+
+func addNumber(req *nl.NetlinkRequest, attr, n int) { add(req, attr, uint32s(n)) }

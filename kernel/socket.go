@@ -1,0 +1,242 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// answerLimit bounds the wait for each message of an answer. The kernel answers
+// at once as a rule; while it takes hundreds of interfaces down it may need a
+// second.
+const answerLimit = 5 * time.Second
+
+// socket is a netlink socket for requests: netlink(7). One request is under way
+// at a time.
+type socket struct {
+	mu  sync.Mutex
+	fd  int
+	pid uint32 // the socket's own address
+	seq uint32
+	to  unix.SockaddrNetlink // the kernel
+	buf []byte
+	// strict says that the kernel filters a dump by what the request names.
+	strict bool
+}
+
+// openSocket opens a socket in the network namespace of the calling thread.
+func openSocket(protocol int, limit time.Duration) (*socket, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	s := &socket{fd: fd, to: unix.SockaddrNetlink{Family: unix.AF_NETLINK},
+		// The kernel puts up to 32 KiB into one message of a dump.
+		buf: make([]byte, 64<<10)}
+	if err := s.prepare(limit); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *socket) prepare(limit time.Duration) error {
+	wait := unix.NsecToTimeval(limit.Nanoseconds())
+	for _, option := range []int{unix.SO_RCVTIMEO, unix.SO_SNDTIMEO} {
+		if err := unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, option, &wait); err != nil {
+			return os.NewSyscallError("setsockopt", err)
+		}
+	}
+	if err := unix.Bind(s.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return os.NewSyscallError("bind", err)
+	}
+	own, err := unix.Getsockname(s.fd)
+	if err != nil {
+		return os.NewSyscallError("getsockname", err)
+	}
+	s.pid = own.(*unix.SockaddrNetlink).Pid
+	// Linux before 4.20 does not have it, and sends all.
+	s.strict = unix.SetsockoptInt(s.fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1) == nil
+	return nil
+}
+
+func (s *socket) close() { _ = unix.Close(s.fd) }
+
+// ErrInterrupted says that what is listed changed while it was listed, so that the
+// list may lack entries that were there all the time: NLM_F_DUMP_INTR.
+var ErrInterrupted = errors.New("the kernel's list changed while it was read")
+
+// do sends a request and calls each with every message of the answer, whose data
+// is valid until each returns. It returns the error that the kernel answers with, a
+// unix.Errno, or ErrInterrupted.
+func (s *socket) do(req *nl.NetlinkRequest, each func(data []byte)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seq++
+	req.Seq = s.seq
+	if err := s.send(req.Serialize()); err != nil {
+		return err
+	}
+	interrupted := false
+	for {
+		n, err := s.receive()
+		if err != nil {
+			return err
+		}
+		for m := range messages(s.buf[:n]) {
+			// Answers to an earlier request, which came too late for it, are left out.
+			if m.seq != s.seq || m.pid != s.pid {
+				continue
+			}
+			interrupted = interrupted || m.flags&unix.NLM_F_DUMP_INTR != 0
+			if m.kind == unix.NLMSG_DONE || m.kind == unix.NLMSG_ERROR {
+				if err := m.errno(); err != nil {
+					return err
+				}
+				if interrupted {
+					return ErrInterrupted
+				}
+				return nil
+			}
+			if each != nil {
+				each(m.data)
+			}
+			if m.flags&unix.NLM_F_MULTI == 0 && req.Flags&unix.NLM_F_ACK == 0 {
+				return nil
+			}
+		}
+	}
+}
+
+func (s *socket) send(request []byte) error {
+	for {
+		switch err := unix.Sendto(s.fd, request, 0, &s.to); {
+		case err == nil:
+			return nil
+		case errors.Is(err, unix.EAGAIN):
+			return errNoAnswer
+		case !errors.Is(err, unix.EINTR):
+			return os.NewSyscallError("sendto", err)
+		}
+	}
+}
+
+// errNoAnswer says that the kernel was asked and said nothing.
+var errNoAnswer = fmt.Errorf("the kernel has not answered: %w", os.ErrDeadlineExceeded)
+
+func (s *socket) receive() (int, error) {
+	for {
+		n, from, err := unix.Recvfrom(s.fd, s.buf, unix.MSG_TRUNC)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return 0, errNoAnswer
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return 0, os.NewSyscallError("recvfrom", err)
+		case n > len(s.buf):
+			return 0, fmt.Errorf("the kernel's answer has a message of %d bytes", n)
+		}
+		if sender, ok := from.(*unix.SockaddrNetlink); ok && sender.Pid == s.to.Pid {
+			return n, nil
+		}
+	}
+}
+
+// message is one netlink message.
+type message struct {
+	kind, flags uint16
+	seq, pid    uint32
+	data        []byte
+}
+
+// errno is what NLMSG_ERROR and NLMSG_DONE end with.
+func (m message) errno() error {
+	if len(m.data) < 4 {
+		return nil
+	}
+	if n := int32(binary.NativeEndian.Uint32(m.data)); n < 0 {
+		return unix.Errno(-n)
+	}
+	return nil
+}
+
+// messages are those of one datagram.
+func messages(b []byte) iter.Seq[message] {
+	return func(yield func(message) bool) {
+		for len(b) >= unix.SizeofNlMsghdr {
+			length := int(binary.NativeEndian.Uint32(b))
+			if length < unix.SizeofNlMsghdr || length > len(b) {
+				return
+			}
+			m := message{kind: binary.NativeEndian.Uint16(b[4:]), flags: binary.NativeEndian.Uint16(b[6:]),
+				seq: binary.NativeEndian.Uint32(b[8:]), pid: binary.NativeEndian.Uint32(b[12:]),
+				data: b[unix.SizeofNlMsghdr:length]}
+			if !yield(m) {
+				return
+			}
+			b = b[min(aligned(length), len(b)):]
+		}
+	}
+}
+
+// attributes are those behind the fixed header of a message, or in another
+// attribute: type and value.
+func attributes(b []byte) iter.Seq2[uint16, []byte] {
+	return func(yield func(uint16, []byte) bool) {
+		for len(b) >= unix.SizeofRtAttr {
+			length := int(binary.NativeEndian.Uint16(b))
+			if length < unix.SizeofRtAttr || length > len(b) {
+				return
+			}
+			kind := binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
+			if !yield(kind, b[unix.SizeofRtAttr:length]) {
+				return
+			}
+			b = b[min(aligned(length), len(b)):]
+		}
+	}
+}
+
+// aligned is a length with the bytes behind it up to the next message or attribute.
+func aligned(n int) int { return (n + 3) &^ 3 }
+
+// number reads an attribute of up to four bytes; 0 if it is shorter than it should
+// be.
+func number(b []byte) int {
+	switch len(b) {
+	case 1:
+		return int(b[0])
+	case 2:
+		return int(binary.NativeEndian.Uint16(b))
+	}
+	if len(b) < 4 {
+		return 0
+	}
+	return int(int32(binary.NativeEndian.Uint32(b)))
+}
+
+// text reads an attribute that is a C string.
+func text(b []byte) string { return unix.ByteSliceToString(b) }
+
+// raw is the body of a request that is built as bytes.
+type raw []byte
+
+func (r raw) Len() int          { return len(r) }
+func (r raw) Serialize() []byte { return r }
+
+// request makes a request with a fixed header.
+func request(kind, flags int, header []byte) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(kind, flags)
+	req.AddData(raw(header))
+	return req
+}
+
+func uint32s(n int) []byte { return binary.NativeEndian.AppendUint32(nil, uint32(n)) }

@@ -1,0 +1,72 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Watch tells that something has changed.
+type Watch struct {
+	// C has a token whenever something has changed since the last one was taken.
+	// It is closed when the watch has ended.
+	C   <-chan struct{}
+	err error
+}
+
+// Err is why C was closed; nil if the context has ended. It may be asked after C
+// was closed.
+func (w *Watch) Err() error { return w.err }
+
+// watched are the netlink groups of what a look reads: links, addresses, routes and
+// rules.
+const watched = 1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_IPV4_IFADDR-1) |
+	1<<(unix.RTNLGRP_IPV4_ROUTE-1) | 1<<(unix.RTNLGRP_IPV4_RULE-1)
+
+// Watch listens to the kernel until ctx ends. A token says no more than that
+// something has changed, so a burst of changes is one token, and so is what the
+// kernel had to leave out because nobody listened in time.
+func (k *Kernel) Watch(ctx context.Context) (*Watch, error) {
+	f, err := listen()
+	if err != nil {
+		return nil, err
+	}
+	c := make(chan struct{}, 1)
+	w := &Watch{C: c}
+	stop := context.AfterFunc(ctx, func() { f.Close() })
+	go func() {
+		defer close(c)
+		defer f.Close()
+		defer stop()
+		buf := make([]byte, 64<<10)
+		for {
+			// ENOBUFS: there were more changes than the socket has room for. The
+			// socket goes on with what comes next.
+			if _, err := f.Read(buf); err != nil && !errors.Is(err, unix.ENOBUFS) {
+				if ctx.Err() == nil {
+					w.err = err
+				}
+				return
+			}
+			select {
+			case c <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	return w, nil
+}
+
+func listen() (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: watched}); err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("bind", err)
+	}
+	return os.NewFile(uintptr(fd), "netlink"), nil
+}

@@ -1,0 +1,93 @@
+// Package unshared lets tests make network namespaces whoever runs them: root, or
+// an ordinary user in a user namespace. It has no product code.
+package unshared
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// inside marks the process that Main has started: root of a user namespace, in a
+// network namespace of its own.
+const inside = "EC2NET_TEST_UNSHARED"
+
+// Main runs the tests of a package, for its TestMain. Without root it runs them
+// again as root of a user namespace: user_namespaces(7). Where the system forbids
+// that it says so, once, and Netns skips the tests.
+func Main(m *testing.M) {
+	if os.Geteuid() == 0 {
+		os.Exit(m.Run())
+	}
+	if err := allowed(); err != nil {
+		fmt.Fprintln(os.Stderr, "tests that need a network namespace are skipped: not root, and "+err.Error())
+		os.Exit(m.Run())
+	}
+	err := again(os.Args, append(os.Environ(), inside+"=1"))
+	var ended *exec.ExitError
+	if errors.As(err, &ended) && ended.ExitCode() > 0 {
+		os.Exit(ended.ExitCode())
+	} else if err != nil {
+		fmt.Fprintln(os.Stderr, "cannot run the tests in a user namespace:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// Root reports whether the tests run as the machine's own root, who may mount, give
+// files away and make device nodes.
+func Root() bool { return os.Geteuid() == 0 && os.Getenv(inside) == "" }
+
+// Netns puts the calling test into a network namespace of its own, with nothing but
+// lo, which is down. The namespace ends with the test: the thread that is in it is
+// locked to the test's goroutine.
+func Netns(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs a network namespace")
+	}
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatalf("cannot make a network namespace: %v", err)
+	}
+}
+
+// allowed reports why this user cannot make network namespaces: some systems let
+// an ordinary user make a user namespace, but do nothing in it.
+var allowed = sync.OnceValue(func() error {
+	return again([]string{"/proc/self/exe", "-test.run=^$"}, append(os.Environ(), inside+"=try"))
+})
+
+// init answers allowed, before there are more threads.
+func init() {
+	if os.Getenv(inside) != "try" {
+		return
+	}
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// again runs the test binary as root of a new user namespace. It ends when this
+// process does.
+func again(args, env []string) error {
+	runtime.LockOSThread() // Pdeathsig is of the thread
+	defer runtime.UnlockOSThread()
+	cmd := exec.Command("/proc/self/exe", args[1:]...)
+	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = env, os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+		Pdeathsig:   syscall.SIGKILL,
+	}
+	return cmd.Run()
+}
