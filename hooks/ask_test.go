@@ -16,36 +16,15 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"ec2net/disk"
 	"ec2net/facts"
 	"ec2net/iprule"
+	"ec2net/kernel"
+	"ec2net/plan"
 )
 
 func imdsSays(status int) error {
 	return fmt.Errorf("asked: %w", &facts.IMDSError{HTTP: status})
-}
-
-func TestAfter(t *testing.T) {
-	for _, c := range []struct {
-		failure        error
-		known, patient bool
-		want           consequence
-	}{
-		{imdsSays(http.StatusForbidden), true, true, useLast},
-		{imdsSays(http.StatusForbidden), true, false, useLast},
-		{imdsSays(http.StatusForbidden), false, true, giveUp},
-		{imdsSays(http.StatusForbidden), false, false, useLease},
-		{imdsSays(http.StatusNotFound), false, true, askAgain}, // not complete yet
-		{imdsSays(http.StatusTooManyRequests), false, true, askAgain},
-		{imdsSays(http.StatusServiceUnavailable), false, true, askAgain},
-		{context.DeadlineExceeded, false, true, askAgain},
-		{&WayError{}, false, true, askAgain}, // DHCP may bring a better way
-		{errors.New("no route to host"), false, false, useLease},
-		{errors.New("no route to host"), true, true, useLast},
-	} {
-		if got := after(c.failure, c.known, c.patient); got != c.want {
-			t.Errorf("%v, known %v, patient %v: %d, want %d", c.failure, c.known, c.patient, got, c.want)
-		}
-	}
 }
 
 // slow is an IMDS that says nothing until it is not waited for any longer.
@@ -67,14 +46,17 @@ func (s *slow) ENI(ctx context.Context, _ string, _ facts.MAC, _ facts.Numbers) 
 // still is a kernel in which nothing changes.
 type still struct {
 	Kernel
-	links []Link
+	links []plan.Link
 }
 
-func (k still) Links() ([]Link, error) { return k.links, nil }
+func (k still) Look(scope func([]plan.Link) plan.Scope) (plan.State, error) {
+	scope(k.links)
+	return plan.State{Links: k.links}, nil
+}
 
 // What asking costs IMDS, and whoever waits, at most.
 func TestAskBounds(t *testing.T) {
-	link := Link{Name: "eth1", Index: 2, MAC: macs["eth1"]}
+	link := plan.Link{Name: "eth1", Index: 2, MAC: macs["eth1"]}
 	for _, c := range []struct {
 		name string
 		imds *slow
@@ -87,9 +69,11 @@ func TestAskBounds(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				h := &Host{Source: c.imds, Kernel: still{links: []Link{link}}, Numbers: facts.DefaultNumbers}
+				h := &Host{Source: c.imds, Kernel: still{links: []plan.Link{link}}, Numbers: facts.DefaultNumbers, Tree: emptyTree(t), Log: quiet{}}
+				l, err := h.look(news{name: "eth1"})
+				check(t, err)
 				start := time.Now()
-				if _, err := h.askUntilComplete(t.Context(), link); err == nil {
+				if _, err := h.askUntilComplete(t.Context(), l); err == nil {
 					t.Error("no error")
 				}
 				if wait := time.Since(start); c.imds.asks > c.asks || wait > c.wait || wait < c.wait/2 {
@@ -137,13 +121,16 @@ func TestHookBounds(t *testing.T) {
 
 // While IMDS is asked, the device may go, or another may come in its place.
 func TestAskGone(t *testing.T) {
-	link := Link{Name: "eth1", Index: 2, MAC: macs["eth1"]}
-	for _, now := range [][]Link{nil, {{Name: "eth1", Index: 3, MAC: macs["eth1"]}}, {{Name: "eth1", Index: 2, MAC: macs["eth2"]}}} {
+	link := plan.Link{Name: "eth1", Index: 2, MAC: macs["eth1"]}
+	for _, now := range [][]plan.Link{nil, {{Name: "eth1", Index: 3, MAC: macs["eth1"]}}, {{Name: "eth1", Index: 2, MAC: macs["eth2"]}}} {
 		synctest.Test(t, func(t *testing.T) {
 			imds := &slow{err: imdsSays(http.StatusNotFound)}
-			h := &Host{Source: imds, Kernel: still{links: now}, Numbers: facts.DefaultNumbers}
-			_, err := h.askUntilComplete(t.Context(), link)
-			var gone *GoneError
+			h := &Host{Source: imds, Kernel: still{links: []plan.Link{link}}, Numbers: facts.DefaultNumbers, Tree: emptyTree(t), Log: quiet{}}
+			l, err := h.look(news{name: "eth1"})
+			check(t, err)
+			h.Kernel = still{links: now}
+			_, err = h.askUntilComplete(t.Context(), l)
+			var gone *kernel.GoneError
 			if errors.As(err, &gone) != (now == nil) || errors.Is(err, errReplaced) != (now != nil) || imds.asks != 1 {
 				t.Errorf("%v: %v, asked %d times", now, err, imds.asks)
 			}
@@ -160,20 +147,20 @@ func TestWayToIMDS(t *testing.T) {
 		attrs.Name = "docker9"
 		check(t, m.netns.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}))
 		bridge := attrs.Name
-		check(t, CheckWay(m.Kernel, imds)) // no way at all: asking will tell
+		check(t, CheckWay(m.kernel, imds)) // no way at all: asking will tell
 
 		eth0, err := m.netns.LinkByName("eth0")
 		check(t, err)
 		check(t, m.netns.RouteAdd(&netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: []byte{10, 0, 0, 1}}))
-		check(t, CheckWay(m.Kernel, imds))
+		check(t, CheckWay(m.kernel, imds))
 
 		ready(t, m)
 		m.address(t, bridge, "169.254.169.1/24")
 		var way *WayError
-		if err := CheckWay(m.Kernel, imds); !errors.As(err, &way) || way.By != bridge {
+		if err := CheckWay(m.kernel, imds); !errors.As(err, &way) || way.By != bridge {
 			t.Errorf("by a bridge: %v", err)
 		}
-		if err := CheckWay(m.Kernel, netip.MustParseAddr("192.0.2.1")); err != nil {
+		if err := CheckWay(m.kernel, netip.MustParseAddr("192.0.2.1")); err != nil {
 			t.Errorf("an endpoint that somebody chose: %v", err)
 		}
 		m.vpc.asks, m.log = 0, nil
@@ -187,19 +174,19 @@ func TestWayToIMDS(t *testing.T) {
 		l, err := m.netns.LinkByName(bridge)
 		check(t, err)
 		check(t, m.netns.AddrDel(l, &netlink.Addr{IPNet: toIPNet(netip.MustParsePrefix("169.254.169.1/24"))}))
-		check(t, CheckWay(m.Kernel, imds))
+		check(t, CheckWay(m.kernel, imds))
 		m.address(t, bridge, "192.0.2.1/24")
 		m.foreign(t, iprule.Rule{Priority: 500, Table: 77, SuppressPrefixLength: -1, SuppressGroup: -1})
 		check(t, m.netns.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: toIPNet(netip.MustParsePrefix("0.0.0.0/0")), Table: 77}))
-		if err := CheckWay(m.Kernel, imds); !errors.As(err, &way) || way.By != bridge {
+		if err := CheckWay(m.kernel, imds); !errors.As(err, &way) || way.By != bridge {
 			t.Errorf("by a rule: %v", err)
 		}
 		check(t, m.netns.RouteDel(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: toIPNet(netip.MustParsePrefix("0.0.0.0/0")), Table: 77}))
-		check(t, CheckWay(m.Kernel, imds))
+		check(t, CheckWay(m.kernel, imds))
 
 		// The address is the machine's own, where a container publishes port 80.
 		m.address(t, bridge, "169.254.169.254/32")
-		if err := CheckWay(m.Kernel, imds); !errors.As(err, &way) || way.By != bridge {
+		if err := CheckWay(m.kernel, imds); !errors.As(err, &way) || way.By != bridge {
 			t.Errorf("the machine's own: %v", err)
 		}
 		check(t, m.netns.AddrDel(l, &netlink.Addr{IPNet: toIPNet(netip.MustParsePrefix("169.254.169.254/32"))}))
@@ -207,7 +194,7 @@ func TestWayToIMDS(t *testing.T) {
 		check(t, err)
 		check(t, m.netns.LinkSetUp(lo))
 		m.address(t, "lo", "169.254.169.254/32")
-		if err := CheckWay(m.Kernel, imds); !errors.As(err, &way) || way.By != "lo" {
+		if err := CheckWay(m.kernel, imds); !errors.As(err, &way) || way.By != "lo" {
 			t.Errorf("on lo: %v", err)
 		}
 		check(t, m.netns.AddrDel(lo, &netlink.Addr{IPNet: toIPNet(netip.MustParsePrefix("169.254.169.254/32"))}))
@@ -215,7 +202,7 @@ func TestWayToIMDS(t *testing.T) {
 		// A bridge on top of the primary is the primary.
 		m.address(t, bridge, "169.254.169.1/24")
 		check(t, m.netns.LinkSetHardwareAddr(l, primaryMAC[:]))
-		check(t, CheckWay(m.Kernel, imds))
+		check(t, CheckWay(m.kernel, imds))
 	})
 }
 
@@ -287,13 +274,10 @@ func TestWayByVeth(t *testing.T) {
 		check(t, m.netns.LinkSetUp(peer))
 		m.address(t, "ve-x", "169.254.10.1/16")
 		var way *WayError
-		if err := m.checkWay(nil); !errors.As(err, &way) || way.By != "ve-x" {
-			t.Errorf("way: %v", err)
-		}
-		l, err := m.netns.LinkByName("ve-x")
+		here, err := m.Host.look(news{name: "eth1"})
 		check(t, err)
-		if udevCounts(&netlink.LinkAttrs{Index: l.Attrs().Index + 1<<20}) {
-			t.Error("udev has never heard of it")
+		if err := m.checkWay(here); !errors.As(err, &way) || way.By != "ve-x" {
+			t.Errorf("way: %v", err)
 		}
 		start := time.Now()
 		m.lease(t, "eth1", "RENEW", "10.0.1.20")
@@ -335,4 +319,12 @@ func TestRenamedWithoutIMDS(t *testing.T) {
 		check(t, m.Add(t.Context(), "eth3"))
 		same(t, "programs", m.ran, []string{"ifup eth3"})
 	})
+}
+
+func emptyTree(t *testing.T) *disk.Tree {
+	t.Helper()
+	tree, err := disk.OpenTree(t.TempDir(), false)
+	check(t, err)
+	t.Cleanup(func() { tree.Close() })
+	return tree
 }

@@ -24,8 +24,7 @@ const eightENIs = 8
 func (m *machine) eight(t *testing.T) (names []string) {
 	t.Helper()
 	var mu sync.Mutex
-	m.Log = func(string) {}
-	m.Kernel = m.Kernel.(counted).Kernel // which is safe to share; counting is not
+	m.Log, m.Kernel = quiet{}, m.kernel // which is safe to share; counting is not
 	m.Run = func(_ context.Context, program string, args ...string) error {
 		mu.Lock()
 		defer mu.Unlock()

@@ -95,7 +95,7 @@ func TestDownWithoutFacts(t *testing.T) {
 				// The rule of all ENIs has the number of the base, which takes a reboot.
 				left := slices.DeleteFunc(m.rulesNow(t), func(r string) bool { return r == group999 && m.Numbers.Base != 1000 })
 				same(t, "rules", left, nil)
-				if m.file(t, configuredPath("eth1")) != "" {
+				if m.file(t, notePath("eth1")) != "" {
 					t.Error("counts as up")
 				}
 			})
@@ -111,8 +111,8 @@ func TestCorruptFacts(t *testing.T) {
 		m.put(t, factsPath("eth1"), "\x00\x00\x00")
 		m.lease(t, "eth1", "RENEW", "10.0.1.20")
 		same(t, "rules", m.rulesNow(t), readyRules)
-		if e, ok, err := m.state().facts("eth1"); err != nil || !ok || e.ID != "eni-1" {
-			t.Errorf("%v, %v, %v", e.ID, ok, err)
+		if e, err := m.memory().facts("eth1"); err != nil || e.ID != "eni-1" {
+			t.Errorf("%v, %v", e.ID, err)
 		}
 		m.put(t, factsPath("eth1"), "\x00\x00\x00")
 		check(t, m.Add(t.Context(), "eth1"))

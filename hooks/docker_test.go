@@ -69,7 +69,7 @@ func (endlessDocker) Docker(ctx context.Context, _ []facts.ENI, _ int) (render.F
 func TestDockerKeepsMarks(t *testing.T) {
 	for name, lose := range map[string]func(*testing.T, *machine){
 		"facts": func(t *testing.T, m *machine) { m.put(t, factsPath("eth1"), "\x00") },
-		"note":  func(t *testing.T, m *machine) { check(t, m.Tree.Remove(configuredPath("eth1"))) },
+		"note":  func(t *testing.T, m *machine) { check(t, m.Tree.Remove(notePath("eth1"))) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			onMachine(t, func(m *machine) {

@@ -8,6 +8,7 @@ import (
 
 	"ec2net/disk"
 	"ec2net/facts"
+	"ec2net/plan"
 )
 
 // fuzzTree is a tree of which only the files that a target writes differ.
@@ -62,23 +63,23 @@ func FuzzRun(f *testing.F) {
 	f.Add("02:00:00:00:01:20 7 1001\n", "managed=true\n")
 	f.Add("02:00:00:00:01:20 -7 99999999999999999999", "NETWORK_FILE=/run/systemd/network/10-netplan-eth1.network\rmanaged=")
 	tree := fuzzTree(f)
-	s := state{tree: tree, numbers: facts.DefaultNumbers}
+	s := memory{tree: tree, numbers: facts.DefaultNumbers}
 	f.Fuzz(func(t *testing.T, note, theirs string) {
 		if v := value([]byte(theirs), "managed"); strings.Contains(v, "\n") || !strings.Contains(theirs, v) {
 			t.Errorf("%q", v)
 		}
-		if _, err := tree.Write(configuredPath("eth1"), []byte(note)); err != nil {
+		if _, err := tree.Write(notePath("eth1"), []byte(note)); err != nil {
 			t.Fatal(err)
 		}
-		up, ok := s.broughtUp("eth1")
-		if !ok {
+		up := s.note("eth1")
+		if up == (plan.Note{}) {
 			return
 		}
-		link := Link{Name: "eth1", MAC: up.mac, Index: up.index}
-		if err := s.setConfigured(link, up.table); err != nil {
+		link := plan.Link{Name: "eth1", MAC: up.MAC, Index: up.Index}
+		if err := s.setNote(link, up.Number); err != nil {
 			t.Fatal(err)
 		}
-		if again, ok := s.broughtUp("eth1"); !ok || again != up || !s.configured(link) {
+		if again := s.note("eth1"); again != up || !again.Of(link) {
 			t.Errorf("%+v became %+v", up, again)
 		}
 	})

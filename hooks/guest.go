@@ -12,38 +12,23 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ec2net/facts"
-	"ec2net/fault"
 	"ec2net/iprule"
+	"ec2net/plan"
 	"ec2net/render"
 )
 
-// GuestError says that somebody else configures an interface: two masters of
-// one interface are worse than either.
-type GuestError struct {
-	Name, Owner string
-	hint        string
-}
-
-func (e *GuestError) Error() string { return fmt.Sprintf("%s is left alone: %s", e.Name, e.Owner) }
-
-// Status is that of what another try does not change.
-func (*GuestError) Status() fault.Status { return fault.NoRetry }
-
-// Hint says how to give it to ec2net.
-func (e *GuestError) Hint() string { return e.hint }
-
 // checkGuest looks for whoever else configures an interface that ec2net has not
-// brought up.
-func (h *Host) checkGuest(ctx context.Context, link Link) error {
-	for _, look := range []func(context.Context, Link) (owner, hint string, err error){
+// brought up: two masters of one interface are worse than either.
+func (h *Host) checkGuest(ctx context.Context, l *look) error {
+	for _, find := range []func(context.Context, *look) (owner, hint string, err error){
 		h.networkd, h.networkManager, h.otherStanza, h.otherRules,
 	} {
-		owner, hint, err := look(ctx, link)
+		owner, hint, err := find(ctx, l)
 		if err != nil {
 			return err
 		}
 		if owner != "" {
-			return &GuestError{link.Name, owner, hint}
+			return &UnmanagedError{l.name, owner, hint}
 		}
 	}
 	return nil
@@ -55,8 +40,8 @@ const undecided = 2 * time.Second
 // networkd reads what systemd-networkd says of a link: the file that
 // sd_network_link_get_setup_state(3) reads. netplan has it configured by
 // networkd too.
-func (h *Host) networkd(ctx context.Context, link Link) (owner, hint string, err error) {
-	file := fmt.Sprintf("/run/systemd/netif/links/%d", link.Index)
+func (h *Host) networkd(ctx context.Context, l *look) (owner, hint string, err error) {
+	file := fmt.Sprintf("/run/systemd/netif/links/%d", l.link.Index)
 	ctx, cancel := context.WithTimeout(ctx, undecided)
 	defer cancel()
 	for {
@@ -82,8 +67,8 @@ func (h *Host) networkd(ctx context.Context, link Link) (owner, hint string, err
 }
 
 // networkManager reads NetworkManager's state of a device.
-func (h *Host) networkManager(_ context.Context, link Link) (owner, hint string, err error) {
-	text, err := h.Tree.Read(fmt.Sprintf("/run/NetworkManager/devices/%d", link.Index))
+func (h *Host) networkManager(_ context.Context, l *look) (owner, hint string, err error) {
+	text, err := h.Tree.Read(fmt.Sprintf("/run/NetworkManager/devices/%d", l.link.Index))
 	if err != nil || value(text, "managed") != "true" {
 		return "", "", err
 	}
@@ -92,8 +77,8 @@ func (h *Host) networkManager(_ context.Context, link Link) (owner, hint string,
 
 // otherStanza finds a stanza for the interface that is not ec2net's:
 // cloud-ifupdown-helper's, or an administrator's.
-func (h *Host) otherStanza(_ context.Context, link Link) (owner, hint string, err error) {
-	own, err := cfgPath(link.Name)
+func (h *Host) otherStanza(_ context.Context, l *look) (owner, hint string, err error) {
+	own, err := cfgPath(l.name)
 	if err != nil {
 		return "", "", err
 	}
@@ -102,12 +87,12 @@ func (h *Host) otherStanza(_ context.Context, link Link) (owner, hint string, er
 		return "", "", err
 	}
 	for _, f := range files {
-		if !render.HasStanza(f.text, link.Name) {
+		if !render.HasStanza(f.text, l.name) {
 			continue
 		}
 		if f.path == own {
-			if ours, err := h.ours(link.Name); err != nil || ours {
-				return "", "", err
+			if k, _ := l.Of(l.name); k.Ours {
+				return "", "", nil
 			}
 		}
 		if path.Dir(f.path) == "/run/network/interfaces.d" {
@@ -124,23 +109,15 @@ var vpcCNI = iprule.Rule{Priority: 1024, Mark: 0x80, MarkMask: 0x80, Table: unix
 
 // otherRules finds who routes by policy already: the VPC CNI plugin, and tools
 // that have sent an address of the interface to a table of their own.
-func (h *Host) otherRules(_ context.Context, link Link) (owner, hint string, err error) {
-	rules, err := h.Kernel.Rules()
-	if err != nil {
-		return "", "", fmt.Errorf("cannot ask the kernel: %w", err)
-	}
-	addrs, err := h.Kernel.Addrs()
-	if err != nil {
-		return "", "", fmt.Errorf("cannot ask the kernel: %w", err)
-	}
-	for _, k := range rules {
+func (h *Host) otherRules(_ context.Context, l *look) (owner, hint string, err error) {
+	for _, k := range l.State.Rules {
 		if k.Priority == vpcCNI.Priority && k.Mark == vpcCNI.Mark && k.MarkMask == vpcCNI.MarkMask && k.Table == vpcCNI.Table {
 			return "the VPC CNI plugin of this Kubernetes node gives ENIs to pods", `EC2NET_UNMANAGED="*" in /etc/default/ec2net keeps ec2net from all of them, without this line`, nil
 		}
-		has := func(a Addr) bool {
-			return a.LinkIndex == link.Index && k.From == netip.PrefixFrom(a.Prefix.Addr(), a.Prefix.Addr().BitLen())
+		has := func(a plan.Addr) bool {
+			return a.Link == l.link.Index && k.From == netip.PrefixFrom(a.Prefix.Addr(), a.Prefix.Addr().BitLen())
 		}
-		if !kernels(k.Table) && k.Protocol != iprule.Protocol && !h.ownTable(link.Name, k.Table) && slices.ContainsFunc(addrs, has) {
+		if !kernels(k.Table) && k.Protocol != iprule.Protocol && !h.ownTable(l.name, k.Table) && slices.ContainsFunc(l.State.Addrs, has) {
 			return fmt.Sprintf("another tool has sent its address to a route table, %q", k.Rule.String()), "remove that tool, or its rule, to have ec2net do so", nil
 		}
 	}
@@ -155,7 +132,7 @@ func kernels(table int) bool {
 // older tools have the same ones, and ec2net takes over from them.
 func (h *Host) ownTable(name string, table int) bool {
 	if e, err := facts.Bare(name, facts.MAC{}, h.Numbers); err == nil {
-		return table == e.Table()
+		return table == e.Number
 	}
 	const indexes = 100 * 100 // device numbers, network cards
 	return table >= h.Numbers.Base && table < h.Numbers.Base+indexes

@@ -11,14 +11,14 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"ec2net/iprule"
+	"ec2net/plan"
 	"ec2net/render"
 )
 
 // Whoever configures an interface already has it to himself.
 func TestGuest(t *testing.T) {
 	onMachine(t, func(m *machine) {
-		link, _, err := m.link("eth1")
-		check(t, err)
+		link := m.linkNamed(t, "eth1")
 		networkd := fmt.Sprintf("/run/systemd/netif/links/%d", link.Index)
 		manager := fmt.Sprintf("/run/NetworkManager/devices/%d", link.Index)
 		const helper = "/run/network/interfaces.d/eth1"
@@ -64,7 +64,7 @@ func TestGuest(t *testing.T) {
 			before := m.rulesNow(t)
 			m.ran, m.log, m.vpc.asks = nil, nil, 0
 			err = m.Add(t.Context(), "eth1")
-			var guest *GuestError
+			var guest *UnmanagedError
 			switch {
 			case c.owner == "":
 				check(t, err)
@@ -79,11 +79,10 @@ func TestGuest(t *testing.T) {
 				}
 			}
 			if c.rule.Table != 0 {
-				rules, err := m.Kernel.Rules()
-				check(t, err)
+				rules := m.rules(t)
 				for _, k := range rules {
 					if k.Priority == c.rule.Priority && k.Table == c.rule.Table {
-						check(t, m.Kernel.Apply(deleteRule{k}))
+						check(t, m.kernel.Apply(plan.DelRule{Rule: k}))
 					}
 				}
 			}
@@ -115,9 +114,8 @@ func (m *machine) forget(t *testing.T, name string) {
 func TestGuestLater(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
-		link, _, err := m.link("eth1")
-		check(t, err)
-		_, err = m.Tree.Write(fmt.Sprintf("/run/NetworkManager/devices/%d", link.Index), []byte("managed=true\n"))
+		link := m.linkNamed(t, "eth1")
+		_, err := m.Tree.Write(fmt.Sprintf("/run/NetworkManager/devices/%d", link.Index), []byte("managed=true\n"))
 		check(t, err)
 		m.lease(t, "eth1", "RENEW", "10.0.1.20")
 		check(t, m.Add(t.Context(), "eth1"))
@@ -189,7 +187,7 @@ func TestOwnStanza(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		m.put(t, "/etc/network/interfaces.d/eth1.cfg", own)
 		m.address(t, "eth1", "10.0.1.20/24")
-		var guest *GuestError
+		var guest *UnmanagedError
 		if err := m.Add(t.Context(), "eth1"); !errors.As(err, &guest) {
 			t.Errorf("add: %v", err)
 		}
@@ -235,7 +233,7 @@ func TestTakenMeanwhile(t *testing.T) {
 		onMachine(t, func(m *machine) {
 			m.vpc.asked = func() { m.put(t, path, text) }
 			var left *UnmanagedError
-			var guest *GuestError
+			var guest *UnmanagedError
 			if err := m.Add(t.Context(), "eth1"); !errors.As(err, &left) && !errors.As(err, &guest) {
 				t.Errorf("%s: %v", path, err)
 			}

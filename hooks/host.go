@@ -1,3 +1,6 @@
+// Package hooks holds what happens on a machine, an event a file (an ENI is plugged
+// in or out, a lease, a scan, docker), and the one way that all of them go:
+// converge looks at the whole machine and makes the kernel have what it should.
 package hooks
 
 import (
@@ -17,6 +20,8 @@ import (
 	"ec2net/disk"
 	"ec2net/facts"
 	"ec2net/fault"
+	"ec2net/kernel"
+	"ec2net/plan"
 	"ec2net/render"
 )
 
@@ -32,6 +37,29 @@ type Templates interface {
 	Docker(ctx context.Context, enis []facts.ENI, group int) (render.File, error)
 }
 
+// Kernel is the part of the running system that hooks look at and change: package
+// kernel, or one in memory.
+type Kernel interface {
+	// Links lists the interfaces.
+	Links() ([]plan.Link, error)
+	// Look brings what a plan looks at; scope says which routes, given the links.
+	Look(scope func([]plan.Link) plan.Scope) (plan.State, error)
+	// Apply makes one change.
+	Apply(plan.Change) error
+	// Source is the address from which the kernel would send to another one; not
+	// valid if there is no way.
+	Source(to netip.Addr) netip.Addr
+	// Watch tells whenever the kernel's network has changed, until ctx ends.
+	Watch(ctx context.Context) (*kernel.Watch, error)
+}
+
+// Log is the system log. A line says what was changed, or, as a warning, what needs
+// a person. It never blocks.
+type Log interface {
+	Info(iface, format string, args ...any)
+	Warn(iface, format string, args ...any)
+}
+
 // Host is the machine that the hooks change.
 type Host struct {
 	Kernel Kernel
@@ -45,48 +73,36 @@ type Host struct {
 	Numbers facts.Numbers
 	// Unmanaged are the interfaces that the settings keep from ec2net.
 	Unmanaged Patterns
-	// Log writes a line to the system log.
-	Log func(line string)
-	// Replay has udev see "add" again for an interface.
+	Log       Log
+	// Replay asks udev for another "add" of an interface.
 	Replay func(iface string) error
+	// Later asks IMDS for an ENI again, in the background.
+	Later func(iface string) error
 	// Run runs a program and waits for it: ifup, ifdown, iptables. A status other
 	// than 0 is an error with the method ExitCode, as exec.ExitError has it.
 	Run func(ctx context.Context, program string, args ...string) error
 }
 
-func (h *Host) logf(iface, format string, args ...any) {
-	h.Log(iface + ": " + fmt.Sprintf(format, args...))
-}
-
-// logChange says what was changed for an ENI, and why.
-func (h *Host) logChange(iface string, c Change, why string) {
-	if group, ok := c.(setGroup); ok {
-		iface, why = group.link.Name, "the group of all ENIs; "+why+" of "+iface
-	}
-	h.logf(iface, "%s (%s)", c, why)
-}
-
-func (h *Host) state() state { return state{tree: h.Tree, numbers: h.Numbers} }
-
 // UnmanagedError says that ec2net is not to touch an interface.
-type UnmanagedError struct{ Name, Why string }
+type UnmanagedError struct{ Name, Why, Try string }
 
 func (e *UnmanagedError) Error() string { return fmt.Sprintf("%s is left alone: %s", e.Name, e.Why) }
 
 // Status is that of what another try does not change.
 func (*UnmanagedError) Status() fault.Status { return fault.NoRetry }
 
-// managed refuses an interface that an administrator keeps from ec2net.
-func (h *Host) managed(name string) error {
-	if h.Unmanaged.match(name) {
-		return &UnmanagedError{name, "EC2NET_UNMANAGED names it"}
-	}
-	kept, err := h.state().unmanaged(name)
-	if err == nil && kept {
-		err = &UnmanagedError{name, "its cfg file says EC2SYNC=no"}
-	}
-	return err
+// Hint says how to give it to ec2net.
+func (e *UnmanagedError) Hint() string { return e.Try }
+
+// PrimaryError says that an interface is the primary ENI's.
+type PrimaryError struct{ Name string }
+
+func (e *PrimaryError) Error() string {
+	return fmt.Sprintf("%s is the primary ENI, which ec2net never takes up or down", e.Name)
 }
+
+// Status is that of what another try does not change.
+func (*PrimaryError) Status() fault.Status { return fault.NoRetry }
 
 // Patterns are names of interfaces, with * and ? as in a shell.
 type Patterns []string
@@ -110,133 +126,48 @@ func (p Patterns) match(name string) bool {
 }
 
 // lock takes the lock of this name in /run/ec2net, and gives the function that
-// lets it go. It waits for it no longer than ctx. The kernel lets it go when
-// the process ends, however it ends (flock(2)).
+// lets it go. It waits no longer than ctx. The kernel lets it go when the process
+// ends, however it ends (flock(2)).
 func (h *Host) lock(ctx context.Context, name string) (func(), error) {
-	if err := h.Tree.MakeDir(runDir); err != nil {
-		return nil, err
-	}
-	f, err := h.Tree.OpenLock(filepath.Join(runDir, name+".lock"))
-	if err != nil {
-		return nil, err
-	}
 	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			break
+		unlock, held, err := h.tryLock(name)
+		if err != nil || !held {
+			return unlock, err
 		}
 		select {
 		case <-ctx.Done():
-			f.Close()
-			return nil, fmt.Errorf("another ec2net has held %s for too long; fuser(1) shows which", f.Name())
+			return nil, fmt.Errorf("another ec2net has held %s for too long; fuser(1) shows which", lockPath(name))
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
-	if err != nil {
-		f.Close()
-		return nil, &os.PathError{Op: "lock", Path: f.Name(), Err: err}
-	}
-	return func() { f.Close() }, nil
 }
 
-// rounds is how often makeSo tries: a rule that is deleted by its looser
-// spelling may take another with it, and others may change things meanwhile.
-const rounds = 4
+func lockPath(name string) string { return filepath.Join(runDir, name+".lock") }
 
-// makeSo changes the kernel until it has what is wanted, under the lock of the
-// machine. why is for the log. links are the interfaces if the caller has asked
-// for them a moment ago, nil otherwise.
-//
-// It returns what it saw last.
-func (h *Host) makeSo(ctx context.Context, why string, links []Link, want func() (Wanted, error)) (*Actual, error) {
-	unlock, err := h.lock(ctx, "kernel")
+// tryLock takes a lock unless somebody holds it.
+func (h *Host) tryLock(name string) (unlock func(), held bool, err error) {
+	if err := h.Tree.MakeDir(runDir); err != nil {
+		return nil, false, err
+	}
+	f, err := h.Tree.OpenLock(lockPath(name))
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	defer unlock()
-	w, err := want()
-	if err != nil {
-		return nil, err
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		return func() { f.Close() }, false, nil
 	}
-	for round := 1; ; round++ {
-		actual, err := h.actual(links)
-		if err != nil {
-			return nil, fmt.Errorf("cannot ask the kernel: %w", err)
-		}
-		changes := plan(actual, w)
-		if links != nil && len(changes) > 0 {
-			// They are of before the lock was waited for.
-			if actual.Links, err = h.Kernel.Links(); err != nil {
-				return nil, fmt.Errorf("cannot ask the kernel: %w", err)
-			}
-			changes = plan(actual, w)
-		}
-		links = nil
-		if err := w.stillThere(actual.Links); err != nil {
-			return &actual, err
-		}
-		if len(changes) == 0 {
-			return &actual, nil
-		}
-		if grouped := func(k KernelRule) bool { return isGroupRule(k, w.Known.Base) }; len(w.Rules) > 0 && !slices.ContainsFunc(actual.Rules, grouped) {
-			for _, l := range w.Known.foreign(actual) {
-				h.logf(l.Name, "is in the interface group %d, by somebody else's will, and stays there; without the rule %q answers to containers and VPNs may take the wrong way",
-					l.Group, groupRule(w.Known.Base))
-			}
-		}
-		again, failed := false, error(nil)
-		added := true
-		for _, c := range changes {
-			if route, ok := c.(changeRoute); ok && !route.add && !added {
-				continue // what was to take its place is not there
-			}
-			err := h.Kernel.Apply(c)
-			added = err == nil
-			if err != nil {
-				failed = errors.Join(failed, fmt.Errorf("%s: %w", c, err))
-				continue
-			}
-			again = again || c.takesAway()
-			h.logChange(w.ENI.Name, c, why)
-		}
-		if failed == nil && !again {
-			return &actual, nil
-		}
-		if round == rounds {
-			if failed == nil {
-				failed = errors.New("something keeps changing the rules back")
-			}
-			return &actual, failed
-		}
+	f.Close()
+	if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.EINTR) {
+		return nil, true, nil
 	}
+	return nil, false, &os.PathError{Op: "lock", Path: f.Name(), Err: err}
 }
 
-// actual is what the kernel has, with these links if there are any.
-func (h *Host) actual(links []Link) (a Actual, err error) {
-	if a.Links = links; links == nil {
-		if a.Links, err = h.Kernel.Links(); err != nil {
-			return a, err
-		}
+// run is Run with an error that names the command.
+func (h *Host) run(ctx context.Context, program string, args ...string) error {
+	if err := h.Run(ctx, program, args...); err != nil {
+		return fmt.Errorf("%s %s: %w", program, strings.Join(args, " "), err)
 	}
-	if a.Addrs, err = h.Kernel.Addrs(); err != nil {
-		return a, err
-	}
-	if a.Rules, err = h.Kernel.Rules(); err != nil {
-		return a, err
-	}
-	a.Routes, err = h.Kernel.Routes()
-	return a, err
-}
-
-// link finds an interface by its name, among all.
-func (h *Host) link(name string) (Link, []Link, error) {
-	links, err := h.Kernel.Links()
-	if err != nil {
-		return Link{}, nil, fmt.Errorf("cannot ask the kernel: %w", err)
-	}
-	l, ok := linkNamed(links, name)
-	if !ok {
-		return l, links, &GoneError{Name: name}
-	}
-	return l, links, nil
+	return nil
 }

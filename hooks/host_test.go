@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"runtime"
@@ -18,6 +19,8 @@ import (
 	"ec2net/disk"
 	"ec2net/facts"
 	"ec2net/iprule"
+	"ec2net/kernel"
+	"ec2net/plan"
 	"ec2net/render"
 )
 
@@ -62,26 +65,40 @@ func (v *vpc) MACs(context.Context) ([]facts.MAC, error) {
 // and an IMDS; ifup and ifdown are recorded.
 type machine struct {
 	*Host
-	vpc   *vpc
-	log   []string
-	ran   []string
-	added []string         // that udev was asked to add again
-	fails map[string]error // of a program
-	asked int              // netlink requests
-	netns *netlink.Handle
+	vpc      *vpc
+	log      []string
+	warned   []string // those lines of the log that are warnings
+	ran      []string
+	added    []string         // that udev was asked to add again
+	later    []string         // that IMDS is to be asked for again
+	fails    map[string]error // of a program
+	asked    int              // netlink requests
+	kernel   *kernel.Kernel   // uncounted, unstruck
+	netns    *netlink.Handle
+	onLogged func(line string)
 }
 
-// counted counts the requests to the kernel.
-type counted struct {
-	Kernel
-	n *int
+// record is the log of a machine.
+type record struct{ *machine }
+
+func (r record) Info(iface, format string, args ...any) {
+	line := iface + ": " + fmt.Sprintf(format, args...)
+	r.log = append(r.log, line)
+	if r.onLogged != nil {
+		r.onLogged(line)
+	}
 }
 
-func (c counted) Links() ([]Link, error)       { *c.n++; return c.Kernel.Links() }
-func (c counted) Addrs() ([]Addr, error)       { *c.n++; return c.Kernel.Addrs() }
-func (c counted) Rules() ([]KernelRule, error) { *c.n++; return c.Kernel.Rules() }
-func (c counted) Routes() ([]Route, error)     { *c.n++; return c.Kernel.Routes() }
-func (c counted) Apply(x Change) error         { *c.n++; return c.Kernel.Apply(x) }
+func (r record) Warn(iface, format string, args ...any) {
+	r.warned = append(r.warned, iface+": "+fmt.Sprintf(format, args...))
+	r.Info(iface, format, args...)
+}
+
+// quiet is a log that nobody reads.
+type quiet struct{}
+
+func (quiet) Info(string, string, ...any) {}
+func (quiet) Warn(string, string, ...any) {}
 
 // onMachine runs a test on a thread in a network namespace of its own, which
 // ends with the thread.
@@ -117,19 +134,19 @@ func addrs(texts ...string) []netip.Addr {
 }
 
 func newMachine(t *testing.T) *machine {
-	kernel, err := OpenNetlink()
+	counted, eyes := openKernel(t), openKernel(t)
+	netns, err := netlink.NewHandle()
 	check(t, err)
-	t.Cleanup(kernel.Close)
-	kernel.isENI = func(l *netlink.LinkAttrs) bool { return strings.HasPrefix(l.Name, "eth") }
+	t.Cleanup(netns.Close)
 	for _, name := range []string{"eth0", "eth1", "eth2"} {
-		addVeth(t, kernel.handle, name, macs[name])
+		addVeth(t, netns, name, macs[name])
 	}
 	tree, err := disk.OpenTree(t.TempDir(), false)
 	check(t, err)
 	t.Cleanup(func() { tree.Close() })
 	templates, err := render.Load(nil)
 	check(t, err)
-	m := &machine{netns: kernel.handle, fails: map[string]error{}, vpc: &vpc{enis: map[facts.MAC]facts.ENI{
+	m := &machine{netns: netns, kernel: eyes, fails: map[string]error{}, vpc: &vpc{enis: map[facts.MAC]facts.ENI{
 		primaryMAC: {MAC: primaryMAC, ID: "eni-0", Primary: true, PrimaryMAC: primaryMAC,
 			IPv4: addrs("10.0.0.10"), Subnet: netip.MustParsePrefix("10.0.0.0/24")},
 		macs["eth1"]: {MAC: macs["eth1"], ID: "eni-1", DeviceNumber: 1, PrimaryMAC: primaryMAC,
@@ -138,7 +155,11 @@ func newMachine(t *testing.T) *machine {
 			IPv4: addrs("10.0.1.30"), Subnet: netip.MustParsePrefix("10.0.1.0/24")},
 	}}}
 	m.Host = &Host{Source: m.vpc, Templates: templates, Tree: tree, Numbers: facts.DefaultNumbers,
-		Log: func(line string) { m.log = append(m.log, line) },
+		Log: record{m}, Kernel: counted,
+		Later: func(name string) error {
+			m.later = append(m.later, name)
+			return nil
+		},
 		Replay: func(name string) error {
 			m.added = append(m.added, name)
 			return nil
@@ -150,7 +171,10 @@ func newMachine(t *testing.T) *machine {
 			}
 			return m.fails[program]
 		}}
-	m.Kernel = counted{kernel, &m.asked}
+	counted.Before = func(string) error {
+		m.asked++
+		return nil
+	}
 	_, err = tree.Write(interfacesFile, []byte("source /etc/network/interfaces.d/*.cfg\n"))
 	check(t, err)
 	m.address(t, "eth0", "10.0.0.10/24")
@@ -202,10 +226,8 @@ func (m *machine) setUp(t *testing.T, name string) {
 // rulesNow are the rules of the kernel but the three it comes with.
 func (m *machine) rulesNow(t *testing.T) []string {
 	t.Helper()
-	all, err := m.Kernel.Rules()
-	check(t, err)
 	var texts []string
-	for _, k := range all {
+	for _, k := range m.rules(t) {
 		if k.Table < 253 || k.Table > 255 || k.Priority == 999 {
 			texts = append(texts, k.String())
 		}
@@ -247,6 +269,44 @@ func from1001(addr string) string {
 func (m *machine) foreign(t *testing.T, rules ...iprule.Rule) {
 	t.Helper()
 	for _, r := range rules {
-		check(t, m.Kernel.Apply(addRule{r}))
+		check(t, m.kernel.Apply(plan.AddRule{Rule: r}))
 	}
+}
+
+// openKernel opens the kernel of the namespace, to which eth* are ENIs.
+func openKernel(t *testing.T) *kernel.Kernel {
+	t.Helper()
+	k, err := kernel.Open()
+	check(t, err)
+	t.Cleanup(k.Close)
+	k.IsENI = func(l plan.Link) bool { return strings.HasPrefix(l.Name, "eth") }
+	return k
+}
+
+// state is what the kernel has, all routes too.
+func (m *machine) state(t *testing.T) plan.State {
+	t.Helper()
+	s, err := m.kernel.Look(nil)
+	check(t, err)
+	return s
+}
+
+func (m *machine) rules(t *testing.T) []plan.Rule   { t.Helper(); return m.state(t).Rules }
+func (m *machine) routes(t *testing.T) []plan.Route { t.Helper(); return m.state(t).Routes }
+
+func named(links []plan.Link, name string) (plan.Link, bool) {
+	return plan.State{Links: links}.LinkNamed(name)
+}
+
+func (m *machine) linkNamed(t *testing.T, name string) plan.Link {
+	t.Helper()
+	l, ok := m.state(t).LinkNamed(name)
+	if !ok {
+		t.Fatalf("there is no %s", name)
+	}
+	return l
+}
+
+func toIPNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"ec2net/facts"
+	"ec2net/kernel"
+	"ec2net/plan"
 	"ec2net/render"
 )
 
@@ -75,7 +77,7 @@ func TestNoHook(t *testing.T) {
 
 func TestAddRefuses(t *testing.T) {
 	onMachine(t, func(m *machine) {
-		var gone *GoneError
+		var gone *kernel.GoneError
 		if err := m.Add(t.Context(), "eth9"); !errors.As(err, &gone) {
 			t.Errorf("not there: %v", err)
 		}
@@ -87,7 +89,7 @@ func TestAddRefuses(t *testing.T) {
 			// Its facts are not kept by a refusal, so they are given here.
 			e, err := m.vpc.ENI(t.Context(), "eth0", primaryMAC, m.Numbers)
 			check(t, err)
-			_, err = m.state().keep(e)
+			_, err = m.memory().keep(e)
 			check(t, err)
 			if err := m.Remove(t.Context(), "eth0"); !errors.As(err, &primary) {
 				t.Errorf("remove of the primary: %v", err)
@@ -241,7 +243,7 @@ func TestOldName(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		old, err := facts.Renamed(m.vpc.enis[macs["eth1"]], "eth3", facts.DefaultNumbers)
 		check(t, err)
-		_, err = m.state().keep(old)
+		_, err = m.memory().keep(old)
 		check(t, err)
 		ready(t, m)
 		check(t, m.Add(t.Context(), "eth2"))
@@ -273,11 +275,10 @@ func TestLateRemove(t *testing.T) {
 func TestAddMends(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
-		rules, err := m.Kernel.Rules()
-		check(t, err)
+		rules := m.rules(t)
 		for _, k := range rules {
 			if k.String() == from1001("10.0.1.20") {
-				check(t, m.Kernel.Apply(deleteRule{k}))
+				check(t, m.kernel.Apply(plan.DelRule{Rule: k}))
 			}
 		}
 		check(t, m.Add(t.Context(), "eth1"))
@@ -342,12 +343,12 @@ func TestForeignGroup(t *testing.T) {
 		if got := m.rulesNow(t); slices.Contains(got, group999) || !slices.Contains(got, mark1001) {
 			t.Errorf("rules:\n%s", strings.Join(got, "\n"))
 		}
-		links, err := m.Kernel.Links()
+		links, err := m.kernel.Links()
 		check(t, err)
-		if l, _ := linkNamed(links, "eth0"); l.Group != 42 {
+		if l, _ := named(links, "eth0"); l.Group != 42 {
 			t.Errorf("group %d", l.Group)
 		}
-		if log := strings.Join(m.log, "\n"); !strings.Contains(log, "eth0: is in the interface group 42, by somebody else's will") {
+		if log := strings.Join(m.log, "\n"); !strings.Contains(log, "eth0: interface group is 42, set by another program: leaving it") {
 			t.Errorf("log:\n%s", log)
 		}
 	})

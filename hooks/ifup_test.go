@@ -12,8 +12,8 @@ func TestNoteDamaged(t *testing.T) {
 	for _, text := range []string{"", "\x00\x00", "02:00:00:00:01:20"} {
 		onMachine(t, func(m *machine) {
 			ready(t, m)
-			check(t, m.Tree.Remove(configuredPath("eth1")))
-			m.put(t, configuredPath("eth1"), text)
+			check(t, m.Tree.Remove(notePath("eth1")))
+			m.put(t, notePath("eth1"), text)
 			m.ran = nil
 			check(t, m.Add(t.Context(), "eth1"))
 			same(t, "programs", m.ran, []string{"ifup eth1"})

@@ -106,29 +106,19 @@ func TestLeaseKeepsRule(t *testing.T) {
 func TestGoneBeforeLock(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
-		m.Kernel = &afterLinks{m.Kernel, func() {
-			m.pull(t, "eth1")
-			check(t, m.RemoveIfGone(t.Context(), "eth1"))
-			delete(m.vpc.enis, macs["eth1"])
-		}}
-		_ = m.OnLease(t.Context(), Lease{Interface: "eth1", Reason: "RENEW", Address: netip.MustParseAddr("10.0.1.20")})
+		unlock, err := m.lock(t.Context(), "kernel")
+		check(t, err)
+		done := make(chan error)
+		go func() {
+			done <- m.OnLease(t.Context(), Lease{Interface: "eth1", Reason: "RENEW", Address: netip.MustParseAddr("10.0.1.20")})
+		}()
+		m.pull(t, "eth1")
+		delete(m.vpc.enis, macs["eth1"])
+		unlock()
+		<-done
+		check(t, m.RemoveIfGone(t.Context(), "eth1"))
 		same(t, "rules", m.rulesNow(t), nil)
 	})
-}
-
-// afterLinks is a kernel in which something happens once the links were listed.
-type afterLinks struct {
-	Kernel
-	then func()
-}
-
-func (k *afterLinks) Links() ([]Link, error) {
-	links, err := k.Kernel.Links()
-	if then := k.then; then != nil {
-		k.then = nil
-		then()
-	}
-	return links, err
 }
 
 // A rule of an earlier template goes, though its address is live.

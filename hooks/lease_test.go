@@ -13,6 +13,7 @@ import (
 
 	"ec2net/facts"
 	"ec2net/iprule"
+	"ec2net/kernel"
 )
 
 // ready is a machine on which hotplug has configured eth1, and which has its lease.
@@ -30,14 +31,14 @@ func TestLease(t *testing.T) {
 		ready(t, m)
 		same(t, "rules", m.rulesNow(t), readyRules)
 		same(t, "addresses", m.addrsNow(t, "eth1"), []string{"10.0.1.20/24", "10.0.1.21/32"})
-		links, err := m.Kernel.Links()
+		links, err := m.kernel.Links()
 		check(t, err)
 		for _, name := range []string{"eth0", "eth1", "eth2"} {
 			want := 1000
 			if name == "eth2" {
 				want = 0 // not known yet
 			}
-			if l, _ := linkNamed(links, name); l.Group != want {
+			if l, _ := named(links, name); l.Group != want {
 				t.Errorf("%s is in group %d", name, l.Group)
 			}
 		}
@@ -58,10 +59,10 @@ func TestLease(t *testing.T) {
 func TestGroupComesFirst(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		check(t, m.Add(t.Context(), "eth1"))
-		links, err := m.Kernel.Links()
+		links, err := m.kernel.Links()
 		check(t, err)
 		for name, want := range map[string]int{"eth0": 1000, "eth1": 1000, "eth2": 0} {
-			if l, _ := linkNamed(links, name); l.Group != want {
+			if l, _ := named(links, name); l.Group != want {
 				t.Errorf("%s is in group %d", name, l.Group)
 			}
 		}
@@ -79,10 +80,9 @@ func TestOddRule(t *testing.T) {
 		check(t, m.netns.RuleAdd(odd))
 		m.lease(t, "eth1", "RENEW", "10.0.1.20")
 		same(t, "rules", m.rulesNow(t), readyRules)
-		rules, err := m.Kernel.Rules()
-		check(t, err)
+		rules := m.rules(t)
 		for _, k := range rules {
-			if k.Odd {
+			if k.Odd() {
 				t.Errorf("%v is left", k)
 			}
 		}
@@ -179,14 +179,13 @@ func TestMainPrefersPrimary(t *testing.T) {
 			}
 			first := func(dst string) string {
 				t.Helper()
-				links, err := m.Kernel.Links()
+				links, err := m.kernel.Links()
 				check(t, err)
-				routes, err := m.Kernel.Routes()
-				check(t, err)
+				routes := m.routes(t)
 				for _, r := range routes { // in the order in which the kernel looks
 					if r.Table == 254 && r.Dst.String() == dst {
 						for _, l := range links {
-							if l.Index == r.LinkIndex {
+							if l.Index == r.Link {
 								return l.Name
 							}
 						}
@@ -225,8 +224,7 @@ func TestTableComesBack(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		table := func() (dsts []string) {
 			t.Helper()
-			routes, err := m.Kernel.Routes()
-			check(t, err)
+			routes := m.routes(t)
 			for _, r := range routes {
 				if r.Table == 1001 {
 					dsts = append(dsts, r.Dst.String())
@@ -283,7 +281,7 @@ func TestPrimaryComesUp(t *testing.T) {
 		ready(t, m)
 		m.lease(t, "eth0", "BOUND", "10.0.0.10")
 		same(t, "added again", m.added, nil)
-		check(t, m.state().clearConfigured("eth1"))
+		check(t, m.memory().clearNote("eth1"))
 		m.lease(t, "eth0", "RENEW", "10.0.0.10")
 		same(t, "added again", m.added, nil)
 		m.lease(t, "eth0", "BOUND", "10.0.0.10")
@@ -311,7 +309,7 @@ func TestIMDSGone(t *testing.T) {
 		other.MAC, other.Name = facts.MAC{2, 0, 0, 0, 9, 9}, "eth1"
 		e, err := facts.Renamed(other, "eth1", facts.DefaultNumbers)
 		check(t, err)
-		_, err = m.state().keep(e)
+		_, err = m.memory().keep(e)
 		check(t, err)
 		m.lease(t, "eth1", "EXPIRE", "")
 		m.lease(t, "eth1", "BOUND", "10.0.1.20")
@@ -370,7 +368,7 @@ func TestLeaseOfOthers(t *testing.T) {
 		if m.asked != 0 || m.vpc.asks != 0 {
 			t.Errorf("%d netlink requests and %d of IMDS for nothing", m.asked, m.vpc.asks)
 		}
-		var gone *GoneError
+		var gone *kernel.GoneError
 		if err := m.OnLease(t.Context(), Lease{Interface: "eth9", Reason: "BOUND"}); !errors.As(err, &gone) {
 			t.Errorf("%v", err)
 		}

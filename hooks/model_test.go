@@ -67,8 +67,14 @@ func (s *sequence) whole(name string) {
 	var wants []string
 	// Without IMDS what it said of the device under another name may serve.
 	candidates := slices.Clone(s.seen[name])
-	noted, err := s.state().all()
+	recalled, err := s.memory().recall("")
 	check(s.t, err)
+	var noted []facts.ENI
+	for _, k := range recalled.Known {
+		if k.Facts.Name != "" {
+			noted = append(noted, k.Facts)
+		}
+	}
 	for _, other := range names {
 		for _, e := range append(noted, s.seen[other]...) {
 			if other != name && e.Name != name && e.MAC == s.attached[name] {

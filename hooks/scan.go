@@ -7,67 +7,98 @@ import (
 	"slices"
 
 	"ec2net/facts"
+	"ec2net/plan"
 )
 
-// Scan sends udev "add" again for every ENI that is attached but not
-// configured, configured for another device than the one that is there, or
-// without all of its ip rules.
+// Scan asks udev for another "add" of every ENI that is attached but not configured,
+// configured for another device than the one that is there, or without all of its
+// ip rules.
 func (h *Host) Scan(ctx context.Context) error {
-	asking, cancel := context.WithTimeout(ctx, leaseIMDS)
+	ctx, cancel := context.WithTimeout(ctx, leaseIMDS)
 	defer cancel()
-	known, err := h.known()
+	l, err := h.look(news{})
 	if err != nil {
 		return err
 	}
 	// What is known needs no answer of IMDS's.
-	failed := h.scan(known.MACs)
-	macs, err := h.attached(asking)
-	if err != nil {
-		h.Log(fmt.Sprintf("scan: %v; only the ENIs that are known were looked at", err))
+	known := l.knownMACs()
+	failed := h.scan(ctx, l, known)
+	if err := h.checkWay(l); err != nil {
+		h.Log.Warn("scan", "%v; only the ENIs that are known were looked at", err)
 		return failed
 	}
-	unknown := slices.DeleteFunc(macs, func(mac facts.MAC) bool { return slices.Contains(known.MACs, mac) })
-	return errors.Join(failed, h.scan(unknown))
+	macs, err := h.Source.MACs(ctx)
+	if err != nil {
+		h.Log.Warn("scan", "%v; only the ENIs that are known were looked at", err)
+		return failed
+	}
+	unknown := slices.DeleteFunc(macs, func(mac facts.MAC) bool { return slices.Contains(known, mac) })
+	if len(unknown) == 0 {
+		return failed
+	}
+	if l, err = h.look(news{}); err != nil {
+		return errors.Join(failed, err)
+	}
+	return errors.Join(failed, h.scan(ctx, l, unknown))
 }
 
-// attached are the MACs that IMDS has, if the way there is IMDS's.
-func (h *Host) attached(ctx context.Context) ([]facts.MAC, error) {
-	if err := h.checkWay(nil); err != nil {
-		return nil, err
-	}
-	return h.Source.MACs(ctx)
+// knownMACs are those of the ENIs that ec2net may touch.
+func (l *look) knownMACs() []facts.MAC {
+	macs, _ := l.MACs()
+	return macs
 }
 
-func (h *Host) scan(macs []facts.MAC) error {
-	links, err := h.Kernel.Links()
-	if err != nil {
-		return fmt.Errorf("cannot ask the kernel: %w", err)
-	}
-	known, err := h.known()
-	if err != nil {
-		return err
-	}
+func (h *Host) scan(ctx context.Context, l *look, macs []facts.MAC) error {
 	var failed error
-	for _, l := range (Known{MACs: macs}).links(links) {
-		// ifdown, also that of a networking.service that restarts, leaves the
-		// note that the interface was brought up.
-		if l.MAC == known.Primary || h.managed(l.Name) != nil {
+	changes, _, _ := h.changes(ctx, l)
+	for _, link := range plan.ENIsAmong(l.State.Links, macs) {
+		what, err := h.lacking(l, link, changes)
+		failed = errors.Join(failed, err)
+		if what == "" {
 			continue
 		}
-		what := "not configured"
-		if l.Up && h.state().configured(l) {
-			_, lacking, err := h.lacksRules(l)
-			failed = errors.Join(failed, err)
-			if !lacking {
-				continue
-			}
-			what = "lacks ip rules"
-		}
-		if err := h.Replay(l.Name); err != nil {
-			failed = errors.Join(failed, fmt.Errorf("cannot have udev add %s: %w", l.Name, err))
+		if err := h.Replay(link.Name); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("cannot have udev add %s: %w", link.Name, err))
 			continue
 		}
-		h.logf(l.Name, "is attached and %s: asked udev to add it", what)
+		h.Log.Info(link.Name, "is attached and %s: asked udev to add it", what)
 	}
 	return failed
+}
+
+// lacking says what an ENI that is attached lacks; nothing if it is the primary or
+// left alone.
+func (h *Host) lacking(l *look, link plan.Link, changes []plan.Change) (string, error) {
+	if link.MAC == l.Primary() {
+		return "", nil
+	}
+	k, known := l.Of(link.Name)
+	if !known {
+		// Nothing is remembered of the name: its cfg file may say whose it is.
+		r, err := h.memory().recall(link.Name)
+		if err != nil {
+			return "", err
+		}
+		k, _ = r.Of(link.Name)
+		l.unread[link.Name] = r.unread[link.Name]
+	}
+	switch {
+	case l.unread[link.Name] != nil:
+		return "", fmt.Errorf("%s: cannot tell whose it is: %w", link.Name, l.unread[link.Name])
+	case k.Left != "":
+		return "", nil
+	case !link.Up || !k.Note.Of(link):
+		return "not configured", nil
+	}
+	lacks := k.Lease.Of(link) && k.Lease.Ended && slices.ContainsFunc(l.State.Addrs, func(a plan.Addr) bool {
+		return a.Link == link.Index && !a.Prefix.IsSingleIP()
+	})
+	for _, c := range changes {
+		add, ok := c.(plan.AddRule)
+		lacks = lacks || (ok && add.ENI == link.Name)
+	}
+	if lacks {
+		return "lacks ip rules", nil
+	}
+	return "", nil
 }

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ec2net/facts"
+	"ec2net/plan"
 )
 
 // Scan has udev add what is attached and not configured, and nothing else.
@@ -31,17 +32,16 @@ func TestScan(t *testing.T) {
 		scan("taken down by somebody else", "eth1")
 		m.address(t, "eth1", "10.0.1.20/24")
 		scan("up again")
-		rules, err := m.Kernel.Rules()
-		check(t, err)
+		rules := m.rules(t)
 		for _, k := range rules {
 			if k.Priority == 1001 && k.Mark != 0 {
-				check(t, m.Kernel.Apply(deleteRule{k}))
+				check(t, m.kernel.Apply(plan.DelRule{Rule: k}))
 			}
 		}
 		scan("without one of its rules", "eth1")
 		check(t, m.Add(t.Context(), "eth1"))
 		scan("with all of them")
-		check(t, m.state().clearConfigured("eth1"))
+		check(t, m.memory().clearNote("eth1"))
 		scan("after a boot", "eth1")
 
 		m.vpc.err, m.log = errors.New("IMDS is gone"), nil
@@ -62,7 +62,7 @@ func TestScan(t *testing.T) {
 func TestScanAfterTrouble(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		check(t, m.Add(t.Context(), "eth1"))
-		check(t, m.Tree.Remove(configuredPath("eth1")))
+		check(t, m.Tree.Remove(notePath("eth1")))
 		m.lease(t, "eth0", "BOUND", "10.0.0.10")
 		for what, spoil := range map[string]func(){
 			"an address is refused": func() {
@@ -84,8 +84,8 @@ func TestScanAfterTrouble(t *testing.T) {
 
 type noAddr struct{ Kernel }
 
-func (k noAddr) Apply(c Change) error {
-	if _, ok := c.(changeAddr); ok {
+func (k noAddr) Apply(c plan.Change) error {
+	if _, ok := c.(plan.AddAddr); ok {
 		return unix.ENOBUFS
 	}
 	return k.Kernel.Apply(c)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"ec2net/facts"
+	"ec2net/kernel"
 	"ec2net/lab/report"
 )
 
@@ -322,7 +323,7 @@ func (s *sequence) ran1(name string, run func() error) (well bool) {
 func (s *sequence) told(name string) {
 	if s.vpc.err == nil {
 		s.seen[name] = []facts.ENI{s.vpc.enis[s.attached[name]]}
-		if e, ok, err := s.state().facts(name); err != nil || !ok || e.MAC != s.attached[name] {
+		if e, err := s.memory().facts(name); err != nil || e.MAC != s.attached[name] {
 			s.fail("the facts on disk are those of %v: %v", e.MAC, err)
 		}
 	}
@@ -331,7 +332,7 @@ func (s *sequence) told(name string) {
 func (s *sequence) add(name string) {
 	s.happened.plugs.Add(1)
 	if _, there := s.attached[name]; !there {
-		var gone *GoneError
+		var gone *kernel.GoneError
 		if err := survive(func() error { return s.Add(s.t.Context(), name) }); !errors.As(err, &gone) && s.strike.hit == "" {
 			s.fail("no device: %v", err)
 		}
@@ -379,7 +380,7 @@ func (s *sequence) leaseEvent(name, reason string) {
 	s.note("%s of %s", reason, name)
 	before, lease := s.kernelRules(s.t), s.up[name]
 	well := s.ran1(name, func() error { return s.OnLease(s.t.Context(), Lease{name, reason, lease}) })
-	if leaseEvents[reason] == leaseGone {
+	if leaseEvents[reason] == leaseEnds {
 		delete(s.holds, name)
 		if well {
 			s.none(name)
@@ -426,12 +427,12 @@ func (s *sequence) settle() {
 	same(s.t, "rules at the end", s.kernelRules(s.t), fresh.kernelRules(s.t))
 	files, want := s.files(s.t), fresh.files(s.t)
 	for path, text := range want {
-		if !strings.HasSuffix(path, ".up") && files[path] != text {
+		if !strings.HasSuffix(path, ".up") && !strings.HasSuffix(path, ".lease") && files[path] != text { // these have the index of the device
 			s.fail("%s at the end:\n%s\nwant:\n%s", path, files[path], text)
 		}
 	}
 	for path := range files {
-		if _, ok := want[path]; !ok && strings.HasSuffix(path, ".up") {
+		if _, ok := want[path]; !ok && (strings.HasSuffix(path, ".up") || (strings.HasSuffix(path, ".lease") && path != leasePath("eth0"))) {
 			s.fail("%s is left", path)
 		}
 	}

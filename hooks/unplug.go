@@ -3,9 +3,9 @@ package hooks
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"ec2net/facts"
+	"ec2net/plan"
 )
 
 // Remove takes down an ENI that was detached, or that somebody wants down. The
@@ -20,85 +20,83 @@ func (h *Host) remove(ctx context.Context, name string, ifGone bool) error {
 	if err := facts.CheckName(name); err != nil {
 		return err
 	}
-	if err := h.managed(name); err != nil {
-		return err
-	}
 	unlock, err := h.lock(ctx, name)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	links, err := h.Kernel.Links()
+	l, err := h.look(news{name: name})
 	if err != nil {
-		return fmt.Errorf("cannot ask the kernel: %w", err)
+		return err
 	}
-	link, there := linkNamed(links, name)
-	if ifGone && there && h.state().configured(link) {
+	k, _ := l.Of(name)
+	switch {
+	case l.unread[name] != nil:
+		return l.unread[name]
+	case k.Left != "":
+		return &UnmanagedError{Name: name, Why: k.Left}
+	case ifGone && l.link.Index != 0 && k.Note.Of(l.link), !k.Ours:
 		return nil
-	}
-	if ours, err := h.ours(name); err != nil || !ours {
-		return err
-	}
-	known, err := h.known()
-	if err != nil {
-		return err
-	}
-	e, _, err := h.state().facts(name)
-	if err != nil {
-		h.logf(name, "%v", err)
-	}
-	if e.Primary || (there && link.MAC == known.Primary) {
+	case k.Facts.Primary || (l.link.Index != 0 && l.link.MAC == l.Primary()):
 		return &PrimaryError{name}
 	}
-	_, noted := h.state().broughtUp(name)
-	err = h.takeDown(ctx, name)
-	if ifGone && there && noted {
+	if err := l.damaged[name]; err != nil {
+		h.Log.Warn(name, "%v", err)
+	}
+	err = h.takeDown(ctx, l)
+	if ifGone && l.link.Index != 0 && k.Note != (plan.Note{}) {
 		// The event of the device that has the name now may have come too early.
 		err = errors.Join(err, h.Replay(name))
 	}
 	return err
 }
 
-// takeDown runs ifdown, and then takes away what ifdown may have left: with
-// the device gone no hook of the DHCP client runs.
-func (h *Host) takeDown(ctx context.Context, name string) error {
-	cfg, err := h.state().cfg(name)
+// takeDown runs ifdown, and then takes away what ifdown may have left: with the
+// device gone no hook of the DHCP client runs.
+func (h *Host) takeDown(ctx context.Context, l *look) error {
+	k, _ := l.Of(l.name)
+	for _, number := range k.Numbers(h.Numbers) {
+		drop := plan.DropFlows{ENI: l.name, Mark: facts.Mark(number), Mask: h.Numbers.MarkMask}
+		if err := h.Kernel.Apply(drop); err != nil {
+			h.Log.Warn(l.name, "cannot end its connections: %v", err)
+		}
+	}
+	err := h.ifdown(ctx, l)
+	_, failed := h.converge(ctx, news{name: l.name, why: "removed", going: true})
+	if err = errors.Join(err, failed); err == nil {
+		// Cleared last: a retry needs it to find the rules' number, and to know that
+		// ifupdown still has the interface up.
+		err = h.memory().clearNote(l.name)
+	}
+	return errors.Join(err, h.marksAgain(ctx))
+}
+
+// ifdown runs ifdown by the cfg file with which ifup has brought the interface up.
+func (h *Host) ifdown(ctx context.Context, l *look) error {
+	cfg, err := h.memory().cfg(l.name)
 	if err != nil {
 		return err
 	}
-	e, known, unreadable := h.state().facts(name)
-	known = known && unreadable == nil
-	if known && e.Mark() != 0 {
-		if err := h.Kernel.Apply(dropFlows{uint32(e.Mark()), uint32(e.MarkMask)}); err != nil {
-			h.logf(name, "cannot end its connections: %v", err)
-		}
-	}
-	_, noted := h.state().broughtUp(name)
-	lent := cfg == nil && noted && known
-	if owner, _, unread := h.otherStanza(ctx, Link{Name: name}); owner != "" || unread != nil {
+	k, _ := l.Of(l.name)
+	lent := cfg == nil && k.Note != (plan.Note{}) && k.Facts.Name != ""
+	if owner, _, unread := h.otherStanza(ctx, l); owner != "" || unread != nil {
 		lent = false // ifupdown goes by that one
 	}
 	if lent {
 		// Somebody has removed the file with which ifupdown took it up, and without
 		// which it takes nothing down.
-		err = h.writeFiles(ctx, e)
-		cfg, _ = h.state().cfg(name)
+		err = h.writeFiles(ctx, k.Facts)
+		cfg, _ = h.memory().cfg(l.name)
 	}
 	if cfg != nil {
-		down := h.run(ctx, "ifdown", "--force", name)
+		down := h.run(ctx, "ifdown", "--force", l.name)
 		if down == nil {
-			h.logf(name, "ifdown done")
+			h.Log.Info(l.name, "ifdown done")
 		}
 		err = errors.Join(err, down)
 	}
-	if path, unnamed := cfgPath(name); lent && unnamed == nil {
+	if path, unnamed := cfgPath(l.name); lent && unnamed == nil {
 		err = errors.Join(err, h.Tree.Remove(path))
 	}
-	err = errors.Join(err, h.takeRules(ctx, name, "removed"))
-	if err == nil {
-		// Not before: it tells the number of the rules, and that ifupdown counts
-		// the interface as up.
-		err = h.state().clearConfigured(name)
-	}
-	return errors.Join(err, h.dockerAgain(ctx))
+	return err
 }

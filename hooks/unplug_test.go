@@ -15,7 +15,7 @@ func TestCfgRemoved(t *testing.T) {
 		check(t, m.Remove(t.Context(), "eth1"))
 		same(t, "programs", m.ran, []string{"ifdown --force eth1"})
 		same(t, "rules", m.rulesNow(t), nil)
-		if cfg, _ := m.state().cfg("eth1"); cfg != nil {
+		if cfg, _ := m.memory().cfg("eth1"); cfg != nil {
 			t.Error("the file is back")
 		}
 	})

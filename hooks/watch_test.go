@@ -18,7 +18,8 @@ func TestWatchKeepsLease(t *testing.T) {
 		if !strings.Contains(strings.Join(before, "\n"), "from 10.0.0.50 lookup 1000") {
 			t.Fatalf("rules %q", before)
 		}
-		check(t, m.followPrimary(t.Context()))
+		_, err := m.converge(t.Context(), news{why: "routes changed"})
+		check(t, err)
 		same(t, "rules", m.rulesNow(t), before)
 	})
 }

@@ -21,6 +21,7 @@ import (
 	"ec2net/disk"
 	"ec2net/facts"
 	"ec2net/iprule"
+	"ec2net/plan"
 	"ec2net/render"
 )
 
@@ -67,31 +68,6 @@ func (s *strike) next(what string) error {
 		panic(killed{})
 	}
 	return s.err
-}
-
-// struckKernel is a kernel of which a call may fail.
-type struckKernel struct {
-	Kernel
-	*strike
-}
-
-func struck[T any](s *strike, what string, call func() (T, error)) (T, error) {
-	if err := s.next("netlink: " + what); err != nil {
-		var none T
-		return none, err
-	}
-	return call()
-}
-
-func (k struckKernel) Links() ([]Link, error) { return struck(k.strike, "links", k.Kernel.Links) }
-func (k struckKernel) Addrs() ([]Addr, error) { return struck(k.strike, "addresses", k.Kernel.Addrs) }
-func (k struckKernel) Rules() ([]KernelRule, error) {
-	return struck(k.strike, "rules", k.Kernel.Rules)
-}
-func (k struckKernel) Routes() ([]Route, error) { return struck(k.strike, "routes", k.Kernel.Routes) }
-func (k struckKernel) Apply(c Change) error {
-	_, err := struck(k.strike, c.String(), func() (any, error) { return nil, k.Kernel.Apply(c) })
-	return err
 }
 
 // recording keeps what was rendered.
@@ -143,15 +119,13 @@ func newWorld(t *testing.T) *world {
 	templates, err := render.Load(nil)
 	check(t, err)
 	w.Host = &Host{Source: w, Templates: recording{templates, w}, Tree: tree, Numbers: facts.DefaultNumbers,
-		Log: func(line string) {
-			w.log = append(w.log, line)
-			w.strike.next("log: " + line)
-		},
+		Log: record{w.machine},
 		Replay: func(name string) error {
 			w.added = append(w.added, name)
 			return nil
 		},
 		Run: w.run}
+	w.onLogged = func(line string) { _ = w.strike.next("log: " + line) }
 	w.put(t, interfacesFile, "source /etc/network/interfaces.d/*.cfg\n")
 	w.vpc.enis[primaryMAC] = facts.ENI{MAC: primaryMAC, ID: "eni-0", Primary: true, PrimaryMAC: primaryMAC,
 		IPv4: addrs("10.0.0.10"), Subnet: netip.MustParsePrefix("10.0.0.0/24")}
@@ -197,10 +171,15 @@ var errnos = []error{unix.EPERM, unix.EBUSY, unix.EEXIST, unix.ENODEV, unix.ENOB
 func (w *world) powerOn(t *testing.T) {
 	t.Helper()
 	check(t, unix.Unshare(unix.CLONE_NEWNET))
-	kernel, err := OpenNetlink()
+	struck := openKernel(t)
+	struck.Before = func(what string) error { return w.strike.next("netlink: " + what) }
+	none := func(plan.Link) bool { return false }
+	w.Kernel, w.kernel = struck, openKernel(t)
+	struck.IsENI, w.kernel.IsENI = none, none
+	netns, err := netlink.NewHandle()
 	check(t, err)
-	t.Cleanup(kernel.Close)
-	w.netns, w.Kernel = kernel.handle, struckKernel{kernel, w.strike}
+	t.Cleanup(netns.Close)
+	w.netns = netns
 	clear(w.up)
 	for _, dir := range []string{runDir, ifstateDir} {
 		names, err := w.Tree.List(dir)
@@ -213,7 +192,7 @@ func (w *world) powerOn(t *testing.T) {
 	w.address(t, "eth0", "10.0.0.10/24")
 	w.address(t, "eth0", "192.0.2.10/32") // an administrator's
 	admins := iprule.Rule{Priority: 1001, From: netip.MustParsePrefix("10.9.0.0/16"), Table: 78, SuppressPrefixLength: -1, SuppressGroup: -1}
-	check(t, kernel.Apply(addRule{admins}))
+	check(t, w.kernel.Apply(plan.AddRule{Rule: admins}))
 	for _, name := range slices.Sorted(maps.Keys(w.attached)) {
 		addVeth(t, w.netns, name, w.attached[name])
 	}
@@ -352,10 +331,8 @@ func (w *world) rename(t *testing.T, name, other string) {
 // kernelRules are ec2net's rules, and the administrator's.
 func (w *world) kernelRules(t *testing.T) []string {
 	t.Helper()
-	all, err := w.Kernel.(struckKernel).Kernel.Rules()
-	check(t, err)
 	var texts []string
-	for _, k := range all {
+	for _, k := range w.rules(t) {
 		if k.Priority != 0 && k.Priority < 32766 {
 			texts = append(texts, k.String())
 		}
@@ -402,7 +379,15 @@ func (w *world) always(t *testing.T) (wrong []string) {
 				wrong = append(wrong, fmt.Sprintf("%s: %v", path, err))
 			}
 		case strings.HasSuffix(path, ".up"):
-			if _, ok := w.state().broughtUp(strings.TrimSuffix(path[len(runDir)+1:], ".up")); !ok {
+			if w.memory().note(strings.TrimSuffix(path[len(runDir)+1:], ".up")) == (plan.Note{}) {
+				wrong = append(wrong, path+" is not what it should be: "+text)
+			}
+		case strings.HasSuffix(path, ".lease"):
+			if w.memory().lease(strings.TrimSuffix(path[len(runDir)+1:], ".lease")) == (plan.Lease{}) {
+				wrong = append(wrong, path+" is not what it should be: "+text)
+			}
+		case path == movedPath:
+			if len(w.memory().moved()) != strings.Count(text, "\n") {
 				wrong = append(wrong, path+" is not what it should be: "+text)
 			}
 		case !w.rendered[text]:
@@ -415,11 +400,10 @@ func (w *world) always(t *testing.T) (wrong []string) {
 // grouped checks what the group rule relies on.
 func (w *world) grouped(t *testing.T) (wrong []string) {
 	t.Helper()
-	links, err := w.Kernel.(struckKernel).Kernel.Links()
+	known, err := w.memory().recall("")
 	check(t, err)
-	known, err := w.known()
-	check(t, err)
-	for _, l := range known.members(links) {
+	known.State = w.state(t)
+	for _, l := range known.Members() {
 		// One that has no address yet sends nothing.
 		if _, sends := w.up[l.Name]; l.Group != 1000 && (sends || l.Name == "eth0") {
 			wrong = append(wrong, fmt.Sprintf("there is a group rule, and %s is in group %d", l.Name, l.Group))

@@ -21,7 +21,7 @@ is ended; without the setting it ends at once. ec2net-primary.service runs it.`,
 	examples: "ec2net watch --primary-table yes",
 	settings: hostSettings,
 	prepare: noFlags(func(inv *invocation) error {
-		return inv.onHost(noLimit, job{"primary", func(ctx context.Context, h *hooks.Host) error { return h.WatchPrimary(ctx) }})
+		return inv.onHost(noLimit, job{"primary", func(ctx context.Context, h *hooks.Host) error { return h.Watch(ctx) }})
 	}),
 }
 
@@ -80,12 +80,12 @@ func (inv *invocation) dockerWait(ctx context.Context, h *hooks.Host, sub, name 
 	if _, err := lookProgram("dockerd"); err != nil {
 		return nil // no docker, nothing to wait for
 	}
-	return inv.background("docker", waitNow, name)
+	return background("", "docker", waitNow, name)
 }
 
 // background goes on in a process of its own, which holds nothing of the
 // caller's: ifup's caller waits for whoever has its output.
-func (inv *invocation) background(args ...string) error {
+func background(iface string, args ...string) error {
 	own, err := os.Executable() // and not /proc/self/exe, which ps would name it after
 	if err != nil {
 		return system(err)
@@ -93,7 +93,7 @@ func (inv *invocation) background(args ...string) error {
 	cmd := &exec.Cmd{
 		Path:        own,
 		Args:        append([]string{"ec2net"}, args...),
-		Env:         []string{"PATH=" + programPath, "INTERFACE=" + inv.env["INTERFACE"]},
+		Env:         []string{"PATH=" + programPath, "INTERFACE=" + iface},
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}
 	return system(cmd.Start())

@@ -13,6 +13,7 @@ import (
 	"ec2net/facts"
 	"ec2net/fault"
 	"ec2net/hooks"
+	"ec2net/kernel"
 )
 
 var factsCommand = command{
@@ -153,9 +154,9 @@ func (inv *invocation) factsFromIMDS(ctx context.Context, s settings) ([]facts.E
 	macs := make([]facts.MAC, len(inv.args))
 	for i, name := range inv.args {
 		var err error
-		if macs[i], err = hooks.MAC(name); err != nil {
-			var gone *hooks.GoneError
-			var other *hooks.OtherNameError
+		if macs[i], err = kernel.MAC(name); err != nil {
+			var gone *kernel.GoneError
+			var other *kernel.OtherNameError
 			if errors.As(err, &gone) {
 				return nil, err
 			} else if errors.As(err, &other) {
@@ -168,12 +169,12 @@ func (inv *invocation) factsFromIMDS(ctx context.Context, s settings) ([]facts.E
 	if err != nil {
 		return nil, usage(err)
 	}
-	kernel, err := hooks.OpenNetlink()
+	k, err := kernel.Open()
 	if err != nil {
 		return nil, system(fmt.Errorf("cannot ask the kernel: %w", err))
 	}
-	defer kernel.Close()
-	if err := hooks.CheckWay(kernel, s.imds.Address()); err != nil {
+	defer k.Close()
+	if err := hooks.CheckWay(k, s.imds.Address()); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.imdsShare())

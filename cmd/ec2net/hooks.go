@@ -16,7 +16,9 @@ import (
 
 	"ec2net/disk"
 	"ec2net/facts"
+	"ec2net/fault"
 	"ec2net/hooks"
+	"ec2net/kernel"
 	"ec2net/render"
 )
 
@@ -119,6 +121,19 @@ without all of its ip rules.`,
 	}),
 }
 
+var refreshCommand = command{
+	name:  "refresh",
+	args:  "IFACE...",
+	short: "ask IMDS for ENIs that are up, and make rules and addresses current",
+	long: `Asks until IMDS has answered, for 40 seconds at most. What has gone on with what
+IMDS said last starts it in the background.`,
+	examples: "ec2net refresh eth1",
+	settings: hostSettings,
+	prepare: noFlags(func(inv *invocation) error {
+		return inv.onNamed(hotplugLimit, func(ctx context.Context, h *hooks.Host, name string) error { return h.Refresh(ctx, name) })
+	}),
+}
+
 var upCommand = upOrDown("up", "ec2ifup", "configure ENIs and bring them up now",
 	`Does for the named ENIs what happens when one is attached. For one that is up it
 makes files, rules and addresses current.`,
@@ -136,21 +151,26 @@ func upOrDown(name, older, short, long string, do func(context.Context, *hooks.H
 		examples: "ec2net " + name + " eth1\n" + older + " eth1",
 		settings: hostSettings,
 		prepare: noFlags(func(inv *invocation) error {
-			if len(inv.args) == 0 {
-				return usageError("which interface?", "ec2net help "+name)
-			}
-			for _, iface := range inv.args {
-				if err := facts.CheckName(iface); err != nil {
-					return usage(err)
-				}
-			}
-			var jobs []job
-			for _, iface := range inv.args {
-				jobs = append(jobs, job{iface, func(ctx context.Context, h *hooks.Host) error { return do(ctx, h, iface) }})
-			}
-			return inv.onHost(hotplugLimit, jobs...)
+			return inv.onNamed(hotplugLimit, do)
 		}),
 	}
+}
+
+// onNamed runs a job for each interface that the arguments name.
+func (inv *invocation) onNamed(limit time.Duration, do func(context.Context, *hooks.Host, string) error) error {
+	if len(inv.args) == 0 {
+		return usageError("which interface?", "ec2net help "+inv.command.name)
+	}
+	for _, iface := range inv.args {
+		if err := facts.CheckName(iface); err != nil {
+			return usage(err)
+		}
+	}
+	var jobs []job
+	for _, iface := range inv.args {
+		jobs = append(jobs, job{iface, func(ctx context.Context, h *hooks.Host) error { return do(ctx, h, iface) }})
+	}
+	return inv.onHost(limit, jobs...)
 }
 
 // job is what a command does for one interface, or for the thing that the lines in
@@ -164,7 +184,7 @@ type job struct {
 // What they change, and why one fails, is in the system log: stderr leads nowhere when
 // a DHCP client in the background calls.
 func (inv *invocation) onHost(limit time.Duration, jobs ...job) error {
-	log := inv.systemLog(syslog.LOG_INFO)
+	log := inv.hostLog()
 	at := jobs[0].iface
 	err := func() error {
 		// Ended by systemd or by a person, it does not leave things half done.
@@ -185,7 +205,12 @@ func (inv *invocation) onHost(limit time.Duration, jobs ...job) error {
 	}()
 	if err != nil {
 		// The interface's name is what the line begins with, once.
-		log(oneLine(at + ": " + strings.TrimPrefix(explained(err), at+" ")))
+		line := strings.TrimPrefix(explained(err), at+" ")
+		if fault.Of(err) == fault.NoRetry {
+			log.Info(at, "%s", line) // nobody has to do anything
+		} else {
+			log.Warn(at, "%s", line)
+		}
 	}
 	return err
 }
@@ -200,7 +225,7 @@ func (j job) within(ctx context.Context, limit time.Duration, h *hooks.Host) err
 }
 
 // host is the machine, to be changed by the settings that hold.
-func (inv *invocation) host(log func(string)) (*hooks.Host, func(), error) {
+func (inv *invocation) host(log hooks.Log) (*hooks.Host, func(), error) {
 	tree, err := disk.OpenMachine(hooks.OwnFolders...)
 	if err != nil {
 		return nil, nil, err
@@ -228,7 +253,7 @@ func (inv *invocation) warn(line string) {
 	}
 }
 
-func (s settings) host(tree *disk.Tree, log func(string)) (*hooks.Host, func(), error) {
+func (s settings) host(tree *disk.Tree, log hooks.Log) (*hooks.Host, func(), error) {
 	source, err := facts.NewIMDS(s.imds)
 	if err != nil {
 		return nil, nil, usage(err)
@@ -237,13 +262,14 @@ func (s settings) host(tree *disk.Tree, log func(string)) (*hooks.Host, func(), 
 	if templates, err = s.loadTemplates(); err != nil {
 		templates = brokenTemplates{err} // what does not need them works
 	}
-	kernel, err := hooks.OpenNetlink()
+	k, err := kernel.Open()
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot ask the kernel: %w", err)
 	}
-	h := &hooks.Host{Kernel: kernel, Source: source, IMDS: s.imds.Address(), Templates: templates,
-		Tree: tree, Numbers: s.numbers, Unmanaged: s.unmanaged, Log: log, Run: runProgram, Replay: replay}
-	return h, func() { kernel.Close(); tree.Close() }, nil
+	h := &hooks.Host{Kernel: k, Source: source, IMDS: s.imds.Address(), Templates: templates,
+		Tree: tree, Numbers: s.numbers, Unmanaged: s.unmanaged, Log: log, Run: runProgram, Replay: replay,
+		Later: func(iface string) error { return background("", "refresh", iface) }}
+	return h, func() { k.Close(); tree.Close() }, nil
 }
 
 // brokenTemplates are templates that could not be read.
@@ -282,7 +308,7 @@ func (inv *invocation) leaveUdev(name, action string) error {
 		return nil
 	}
 	if action == "remove" {
-		return inv.background("hotplug", action, "--if-gone")
+		return background(inv.env["INTERFACE"], "hotplug", action, "--if-gone")
 	}
-	return inv.background("hotplug", action)
+	return background(inv.env["INTERFACE"], "hotplug", action)
 }

@@ -51,7 +51,7 @@ func noFlags(run action) func(*pflag.FlagSet) action {
 // commands is the command table. It is a function since help reads it.
 func commands() []command {
 	return []command{renderCommand, factsCommand, templatesCommand,
-		hotplugCommand, leaseCommand, scanCommand, upCommand, downCommand, dockerCommand, watchCommand, completeCommand(), helpCommand()}
+		hotplugCommand, leaseCommand, scanCommand, refreshCommand, upCommand, downCommand, dockerCommand, watchCommand, completeCommand(), helpCommand()}
 }
 
 // invocation is one run of one command.

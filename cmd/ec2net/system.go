@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"ec2net/hooks"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -21,6 +23,23 @@ func (inv *invocation) systemLog(severity syslog.Priority) func(string) {
 		return func(line string) { fmt.Fprintf(inv.stderr, "ec2net: %s\n", line) }
 	}
 	return func(line string) { io.WriteString(w, line) }
+}
+
+// hostLog is the system log for what hooks say.
+func (inv *invocation) hostLog() hooks.Log {
+	return hostLog{inv.systemLog(syslog.LOG_INFO), inv.systemLog(syslog.LOG_WARNING)}
+}
+
+type hostLog struct{ info, warn func(string) }
+
+// Info says what was done.
+func (l hostLog) Info(iface, format string, args ...any) {
+	l.info(oneLine(iface + ": " + fmt.Sprintf(format, args...)))
+}
+
+// Warn says what needs a person.
+func (l hostLog) Warn(iface, format string, args ...any) {
+	l.warn(oneLine(iface + ": " + fmt.Sprintf(format, args...)))
 }
 
 // programPath is what ifup and what it runs need. Under udev there is none.

@@ -1,0 +1,355 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"time"
+
+	"ec2net/facts"
+	"ec2net/iprule"
+	"ec2net/kernel"
+	"ec2net/plan"
+	"ec2net/render"
+)
+
+// news is what an event brings besides the occasion to look.
+type news struct {
+	// name is the interface that the event is about; empty if it is about all.
+	name string
+	// why is for the log.
+	why string
+	// device is the one that the event began with: if another one has the name, or
+	// it was taken down meanwhile, nothing is done. Nil: whichever has the name.
+	device *plan.Link
+	// lease is what the DHCP client says, if it says anything. up says that somebody
+	// wants the interface up: that its lease has ended does not count any more.
+	lease *leaseNews
+	up    bool
+	// answer is what IMDS says of the interface, if it was asked.
+	answer *facts.ENI
+	// coming says that the interface is about to be brought up, going that it is
+	// being taken down.
+	coming, going bool
+	// check, if it is set, says of the first look whether to go on.
+	check func(*look) error
+	// docker is up, or down.
+	docker plan.Docker
+	// notice is logged before the first change of the interface.
+	notice string
+}
+
+type leaseNews struct {
+	addr  netip.Addr
+	ended bool
+}
+
+// look is the machine as it was at one moment, with the news of an event. It is
+// thrown away after every wait.
+type look struct {
+	recalled
+	name     string
+	link     plan.Link // the event's; its Index is 0 if there is none
+	rendered map[string]*ruleScript
+}
+
+// ruleScript is which ip rules an ENI has by the templates.
+type ruleScript struct {
+	facts  facts.ENI
+	file   []render.File
+	rules  []iprule.Rule
+	broken error
+}
+
+var (
+	errReplaced  = errors.New("another device has the name now")
+	errTakenDown = errors.New("it was taken down meanwhile")
+)
+
+// look gathers what the kernel has and what is remembered.
+func (h *Host) look(n news) (*look, error) {
+	r, err := h.memory().recall(n.name)
+	if err != nil {
+		return nil, err
+	}
+	l := &look{recalled: r, name: n.name, rendered: map[string]*ruleScript{}}
+	state, err := h.Kernel.Look(func(links []plan.Link) plan.Scope {
+		l.State.Links = links
+		l.hear(n)
+		scope := l.Scope(links)
+		if onTheWay(h.IMDS) {
+			scope.To = h.IMDS
+		}
+		return scope
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot ask the kernel: %w", err)
+	}
+	l.State = state
+	return l, nil
+}
+
+// hear takes in the news of an event.
+func (l *look) hear(n news) {
+	l.link, _ = l.State.LinkNamed(n.name)
+	k, _ := l.Of(n.name)
+	if n.lease != nil {
+		k.Lease = plan.Lease{MAC: l.link.MAC, Index: l.link.Index, Addr: n.lease.addr, Ended: n.lease.ended}
+	}
+	if n.up && k.Lease.Ended {
+		k.Lease = plan.Lease{}
+	}
+	if k.Going = n.going; n.going {
+		k.Ours = true
+	}
+	if k.Coming = n.coming; n.coming {
+		k.Ours = true
+	}
+	if n.name != "" {
+		l.Set(k)
+	}
+	if n.answer != nil {
+		l.Learn(*n.answer)
+		if k, _ := l.Of(n.name); !k.Ours {
+			k.Ours = true
+			l.Set(k)
+		}
+	}
+	if n.docker != plan.DockerAsIs {
+		l.Docker = n.docker
+	}
+}
+
+// with is the look as it would be with more news, without looking again.
+func (l *look) with(n news) *look {
+	more := *l
+	more.Known = append([]plan.Known(nil), l.Known...)
+	more.Moved = append([]plan.Moved(nil), l.Moved...)
+	more.hear(n)
+	return &more
+}
+
+// stillThere says what has become of the device while IMDS or a lock was waited
+// for.
+func (l *look) stillThere(n news) error {
+	if n.device == nil {
+		return nil
+	}
+	switch {
+	case l.link.Index == 0:
+		return &kernel.GoneError{Name: n.name}
+	case !l.link.Is(*n.device):
+		return errReplaced
+	case n.device.Up && !l.link.Up:
+		return errTakenDown
+	}
+	return nil
+}
+
+// changes are what leads from what the kernel has to what it should have. An error
+// says that a template of the event's ENI is broken; the rules that were rendered
+// last serve.
+func (h *Host) changes(ctx context.Context, l *look) ([]plan.Change, plan.Want, error) {
+	verdicts := l.Judge()
+	var broken error
+	for _, v := range verdicts {
+		if v.Do != plan.Serve || !v.Facts.Routed || !v.Facts.HasIPv4() {
+			continue
+		}
+		s, done := l.rendered[v.Name]
+		if !done || !reflect.DeepEqual(s.facts, v.Facts) {
+			s = h.rulesOf(ctx, v.Facts)
+			l.rendered[v.Name] = s
+		}
+		if v.Name == l.name {
+			broken = s.broken
+		}
+	}
+	want := l.Want(verdicts, func(name string) []iprule.Rule {
+		if s := l.rendered[name]; s != nil {
+			return s.rules
+		}
+		return nil
+	})
+	return plan.Diff(l.State, want), want, broken
+}
+
+// rulesOf renders the ip rules of an ENI. A template that is broken does not take
+// away what works: then the script that was rendered last says the rules.
+func (h *Host) rulesOf(ctx context.Context, e facts.ENI) *ruleScript {
+	s := &ruleScript{facts: e}
+	s.file, s.broken = h.render(ctx, e, "rules")
+	if s.broken == nil && len(s.file) > 0 {
+		s.rules, s.broken = iprule.Parse(s.file[0].Content, e)
+	}
+	if s.broken == nil {
+		return s
+	}
+	script, err := h.memory().script(e.Name)
+	if err == nil && script != nil {
+		s.rules, _ = iprule.Parse(script, e)
+	}
+	return s
+}
+
+// renderLimit is how long rendering may take; it takes less than a millisecond.
+const renderLimit = 3 * time.Second
+
+// render renders files of an ENI, with a limit of its own: what is left of the
+// caller's time is for going on without.
+func (h *Host) render(ctx context.Context, e facts.ENI, only ...string) ([]render.File, error) {
+	ctx, cancel := context.WithTimeout(ctx, renderLimit)
+	defer cancel()
+	return h.Templates.Render(ctx, e, only...)
+}
+
+// maxRounds bounds converge: RTM_DELRULE matches loosely, so deleting one rule can
+// delete another; other programs change rules too.
+const maxRounds = 4
+
+// converge makes the kernel have what the machine should have, in the light of the
+// news, and remembers them. It is the one place that changes the kernel, under the
+// lock of the machine. It returns what it saw last.
+//
+// What goes wrong with another ENI than the event's is logged only.
+func (h *Host) converge(ctx context.Context, n news) (*look, error) {
+	unlock, err := h.lock(ctx, "kernel")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	for round := 1; ; round++ {
+		l, err := h.look(n)
+		if err != nil {
+			return l, err
+		}
+		if err := l.stillThere(n); err != nil {
+			return l, err
+		}
+		if round == 1 && n.check != nil {
+			if err := n.check(l); err != nil {
+				return l, err
+			}
+		}
+		if round == 1 {
+			h.rememberLease(l, n)
+		}
+		changes, want, broken := h.changes(ctx, l)
+		if broken != nil && round == 1 {
+			h.Log.Warn(n.name, "the rules are those that were rendered last (%s)", n.why)
+		}
+		if len(changes) > 0 {
+			h.warnForeign(l, want)
+		}
+		again, failed := h.apply(l, changes, n)
+		switch {
+		case failed == nil && !again:
+			return l, errors.Join(broken, h.remember(l, n, broken))
+		case round < maxRounds && (again || failed != nil):
+			continue
+		case failed == nil:
+			failed = errors.New("something keeps changing the rules back")
+		}
+		return l, errors.Join(broken, failed)
+	}
+}
+
+// warnForeign says which ENIs the group rule waits for.
+func (h *Host) warnForeign(l *look, want plan.Want) {
+	for _, t := range want.Targets {
+		if len(t.Rules) == 0 || want.HasGroupRule(l.State) {
+			continue
+		}
+		for _, f := range want.Foreign {
+			h.Log.Warn(f.Name, "interface group is %d, set by another program: leaving it. Rule %q is not installed; replies to containers or VPNs may leave by the wrong interface",
+				f.Group, want.Rule)
+		}
+		return
+	}
+}
+
+// apply makes changes, each whatever becomes of the others. again says that
+// something was taken away, so that the outcome has to be looked at.
+func (h *Host) apply(l *look, changes []plan.Change, n news) (again bool, failed error) {
+	noticed := n.notice == ""
+	for _, c := range changes {
+		if !noticed && c.Of() == n.name {
+			h.Log.Info(n.name, "%s", n.notice)
+			noticed = true
+		}
+		iface := c.Of()
+		if iface == "" {
+			iface = n.name
+		}
+		if err := h.Kernel.Apply(c); err != nil {
+			err = fmt.Errorf("%s: %w", c, err)
+			if iface != n.name && n.name != "" {
+				h.Log.Warn(iface, "%v", err)
+				continue
+			}
+			failed = errors.Join(failed, err)
+			continue
+		}
+		l.State.Apply(c)
+		again = again || c.Removes()
+		h.Log.Info(iface, "%s (%s)", c, n.reason(c))
+	}
+	return again, failed
+}
+
+// reason is why a change is made, for the log.
+func (n news) reason(c plan.Change) string {
+	why := n.why
+	if n.name != "" && c.Of() != "" && c.Of() != n.name {
+		why += " of " + n.name
+	}
+	if _, ok := c.(plan.SetGroup); ok {
+		return "the group of all ENIs; " + why
+	}
+	return why
+}
+
+// rememberLease keeps what the DHCP client has said: whichever event comes next
+// knows it.
+func (h *Host) rememberLease(l *look, n news) {
+	k, ok := l.Of(n.name)
+	if n.up && ok && k.Lease == (plan.Lease{}) {
+		if err := h.Tree.Remove(leasePath(n.name)); err != nil {
+			h.Log.Warn(n.name, "%v", err)
+		}
+	}
+	if n.lease == nil || !ok || l.link.Index == 0 || !k.Ours || k.Left != "" {
+		return
+	}
+	if err := h.memory().setLease(n.name, k.Lease); err != nil {
+		h.Log.Warn(n.name, "%v", err)
+	}
+}
+
+// remember keeps an answer of IMDS's that the kernel goes by now, and the script
+// that shows which rules it makes.
+func (h *Host) remember(l *look, n news, broken error) error {
+	if n.answer == nil {
+		return nil
+	}
+	if err := h.memory().setMoved(l.Moved); err != nil {
+		return err
+	}
+	if wrote, err := h.memory().keep(*n.answer); err != nil {
+		return err
+	} else if wrote {
+		h.Log.Info(n.name, "wrote %s", factsPath(n.name))
+	}
+	s := l.rendered[n.name]
+	if s == nil || broken != nil || render.Nothing(*n.answer) != "" {
+		return nil
+	}
+	return h.write(n.name, s.file)
+}
+
+// hasScript reports whether the ip-rule script of an ENI is there, if it has one.
+func (l *look) hasScript(name string, e facts.ENI) bool {
+	return render.Nothing(e) != "" || l.scripts[name]
+}

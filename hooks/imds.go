@@ -1,0 +1,171 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"ec2net/facts"
+	"ec2net/fault"
+	"ec2net/iprule"
+	"ec2net/plan"
+)
+
+const (
+	// hotplugIMDS is how long an ENI may take to become complete in IMDS.
+	hotplugIMDS = 40 * time.Second
+	// leaseIMDS is how long a DHCP client's hook may wait for IMDS: the client
+	// does nothing else meanwhile.
+	leaseIMDS = 5 * time.Second
+	// bootIMDS is how long it may in what holds up the boot: the lease of an ENI
+	// that is known.
+	bootIMDS = time.Second
+	// oneIMDS is how long one question may take where there are more.
+	oneIMDS = 5 * time.Second
+	// pause and longestPause are the waits between two questions, the first doubled
+	// each time. With at most 20 requests to a question that makes 180 in 40 s, and
+	// the next hotplug comes a minute later.
+	pause        = 500 * time.Millisecond
+	longestPause = 8 * time.Second
+)
+
+// ask asks IMDS once for the device of a look, if the way there is IMDS's. The
+// answer counts if it is believed.
+func (h *Host) ask(ctx context.Context, l *look, patience time.Duration) (facts.ENI, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := h.checkWay(l); err != nil {
+		return facts.ENI{}, err
+	}
+	e, err := h.Source.ENI(ctx, l.link.Name, l.link.MAC, h.Numbers)
+	if err != nil {
+		return facts.ENI{}, err
+	}
+	return e, l.Check(l.link, e)
+}
+
+// askUntilComplete asks IMDS until it has the whole ENI, is switched off, or has had
+// its time. It looks again before each question.
+func (h *Host) askUntilComplete(ctx context.Context, l *look) (facts.ENI, error) {
+	ctx, cancel := context.WithTimeout(ctx, hotplugIMDS)
+	defer cancel()
+	// An answer with IPv6 addresses alone may be final, or the IPv4 addresses may not
+	// be published yet: it is kept, and IMDS asked again.
+	var ipv6Only facts.ENI
+	device := l.link
+	for wait := pause; ; wait = min(2*wait, longestPause) {
+		e, err := h.ask(ctx, l, oneIMDS)
+		if err == nil && (e.Primary || e.HasIPv4()) || switchedOff(err) {
+			return e, err
+		}
+		if err == nil {
+			ipv6Only = e
+		}
+		select {
+		case <-ctx.Done():
+			if ipv6Only.ID != "" {
+				return ipv6Only, nil
+			}
+			return e, err
+		case <-time.After(wait):
+		}
+		again, lookErr := h.look(news{name: l.name})
+		if lookErr != nil {
+			return e, lookErr
+		}
+		if gone := again.stillThere(news{name: l.name, device: &device}); gone != nil {
+			return e, gone
+		}
+		l = again
+	}
+}
+
+// switchedOff reports whether IMDS will say the same in a moment: an administrator
+// has switched it off.
+func switchedOff(err error) bool {
+	var imds *facts.IMDSError
+	return errors.As(err, &imds) && imds.HTTP == http.StatusForbidden
+}
+
+// WayError says that something stands between this machine and IMDS.
+type WayError struct {
+	To netip.Addr
+	By string
+}
+
+func (e *WayError) Error() string {
+	return fmt.Sprintf("what answers at %s is not IMDS: the way there leads by %s, which is no ENI", e.To, e.By)
+}
+
+// Status is that of facts that are missing.
+func (*WayError) Status() fault.Status { return fault.Facts }
+
+// Hint says where to look.
+func (e *WayError) Hint() string {
+	return fmt.Sprintf("ip route get %s shows the way: take it from the container network or VPN that has it", e.To)
+}
+
+// CheckWay refuses to ask IMDS at an address to which a bridge, a tunnel or the like
+// leads, or which is this machine's own: there a container or a VPN would answer in
+// its place. Elsewhere than at the link-local address IMDS is where somebody says
+// that it is.
+func CheckWay(k Kernel, to netip.Addr) error {
+	if !onTheWay(to) {
+		return nil
+	}
+	state, err := k.Look(func([]plan.Link) plan.Scope { return plan.Scope{To: to} })
+	if err != nil {
+		return fmt.Errorf("cannot ask the kernel: %w", err)
+	}
+	return checkWay(k, to, &plan.Machine{State: state})
+}
+
+func onTheWay(to netip.Addr) bool { return to.Is4() && to.IsLinkLocalUnicast() }
+
+func (h *Host) checkWay(l *look) error {
+	if !onTheWay(h.IMDS) {
+		return nil
+	}
+	return checkWay(h.Kernel, h.IMDS, &l.Machine)
+}
+
+func checkWay(k Kernel, to netip.Addr, m *plan.Machine) error {
+	for _, way := range []func() (plan.Link, bool){
+		func() (plan.Link, bool) { return routeTo(to, m.State) },
+		func() (plan.Link, bool) { return linkWithAddr(k.Source(to), m.State) },
+	} {
+		if l, ok := way(); ok && (l.Loopback || !m.CanBeENI(l)) {
+			return &WayError{to, l.Name}
+		}
+	}
+	return nil
+}
+
+// routeTo is the interface by which main leads to an address.
+func routeTo(to netip.Addr, s plan.State) (plan.Link, bool) {
+	best := plan.Route{Dst: netip.PrefixFrom(to, -1)}
+	for _, r := range s.Routes {
+		if r.Table != iprule.MainTable || !r.Dst.Contains(to) {
+			continue
+		}
+		if r.Dst.Bits() > best.Dst.Bits() || (r.Dst.Bits() == best.Dst.Bits() && r.Metric < best.Metric) {
+			best = r
+		}
+	}
+	return s.LinkAt(best.Link)
+}
+
+// linkWithAddr is the interface that has an address. With the address that the
+// kernel would send from it tells where other tools' rules lead, and whether an
+// address is this machine's own.
+func linkWithAddr(from netip.Addr, s plan.State) (plan.Link, bool) {
+	for _, a := range s.Addrs {
+		if a.Prefix.Addr() == from {
+			return s.LinkAt(a.Link)
+		}
+	}
+	return plan.Link{}, false
+}

@@ -1,0 +1,182 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"ec2net/facts"
+	"ec2net/plan"
+	"ec2net/render"
+)
+
+// marks makes the answers of containers get the mark of the ENI that the question
+// came in by. soon are ENIs that are about to be up.
+func (h *Host) marks(ctx context.Context, soon ...facts.ENI) error {
+	unlock, err := h.lock(ctx, "docker")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	l, err := h.look(news{})
+	if err != nil {
+		return err
+	}
+	enis := l.Marked()
+	for _, e := range soon {
+		enis = append(slices.DeleteFunc(enis, func(o facts.ENI) bool { return o.Name == e.Name }), e)
+	}
+	rendering, cancel := context.WithTimeout(ctx, renderLimit)
+	defer cancel()
+	f, err := h.Templates.Docker(rendering, enis, h.Numbers.Base)
+	if err != nil {
+		return err
+	}
+	if err := h.write(plan.Bridge, []render.File{f}); err != nil {
+		return err
+	}
+	answers := mangle{h, jump{chain: render.DockerChain}}
+	if made, err := answers.fill(ctx, f.Path); err != nil {
+		return err
+	} else if made {
+		h.Log.Info(plan.Bridge, "answers of containers get the marks of the ENIs")
+	}
+	for _, e := range enis {
+		if k, _ := l.Of(e.Name); e.Primary && k.Left == "" {
+			if err := h.markPrimary(ctx, e); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// marksAgainLimit bounds what an ENI that comes or goes waits for the marks of
+// containers' answers: somebody may hold iptables' lock.
+const marksAgainLimit = 10 * time.Second
+
+// marksAgain does marks again if docker is up, for the ENIs of now.
+func (h *Host) marksAgain(ctx context.Context, soon ...facts.ENI) error {
+	ctx, cancel := context.WithTimeout(ctx, marksAgainLimit)
+	defer cancel()
+	mark, err := h.Tree.Read(dockerMark)
+	if err != nil || mark == nil {
+		return err
+	}
+	return h.marks(ctx, soon...)
+}
+
+// markPrimary marks what comes in by the primary, as the stanzas of the other ENIs
+// do: the primary has none.
+func (h *Host) markPrimary(ctx context.Context, e facts.ENI) error {
+	files, err := h.render(ctx, e)
+	if err != nil {
+		return err
+	}
+	if err := h.write(e.Name, files); err != nil {
+		return err
+	}
+	path, err := render.Path("iptables", e.Name)
+	if err != nil {
+		return err
+	}
+	made, err := mangle{h, jumpOf(e)}.fill(ctx, path)
+	if made {
+		h.Log.Info(e.Name, "what comes in is marked %v", e.Mark())
+	}
+	return err
+}
+
+// dropMarks takes away what marks did.
+func (h *Host) dropMarks(ctx context.Context) error {
+	unlock, err := h.lock(ctx, "docker")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	dropped, err := mangle{h, jump{chain: render.DockerChain}}.drop(ctx)
+	if dropped {
+		h.Log.Info(plan.Bridge, "answers of containers get no marks any more")
+	}
+	l, failed := h.look(news{})
+	if failed != nil {
+		return errors.Join(err, failed)
+	}
+	for _, e := range l.Marked() {
+		if e.Primary {
+			_, failed := mangle{h, jumpOf(e)}.drop(ctx)
+			err = errors.Join(err, failed)
+		}
+	}
+	return err
+}
+
+// jump is a rule of the chain PREROUTING that jumps into a chain of ec2net's.
+type jump struct{ iface, chain string }
+
+func jumpOf(e facts.ENI) jump { return jump{iface: e.Name, chain: render.View{ENI: e}.Chain()} }
+
+// args are those of iptables(8), with what is to be done about the rule: -A, -C, -D.
+func (j jump) args(action string) []string {
+	args := []string{"-w", "-t", "mangle", action, "PREROUTING"}
+	if j.iface != "" {
+		args = append(args, "-i", j.iface)
+	}
+	return append(args, "-j", j.chain)
+}
+
+// mangle is a chain of iptables' mangle table, with the jump into it.
+type mangle struct {
+	*Host
+	jump
+}
+
+// fill makes the chain what a fragment says, and the jump, which it reports whether
+// it was missing.
+func (m mangle) fill(ctx context.Context, fragment string) (made bool, err error) {
+	if err := m.run(ctx, "iptables-restore", "-w", "--noflush", fragment); err != nil {
+		return false, err
+	}
+	there, err := m.has(ctx, m.args("-C")...)
+	if err != nil || there {
+		return false, err
+	}
+	return true, m.run(ctx, "iptables", m.args("-A")...)
+}
+
+// drop takes away every jump into the chain, and the chain, which it reports whether
+// it was there.
+func (m mangle) drop(ctx context.Context) (dropped bool, err error) {
+	for {
+		there, err := m.has(ctx, m.args("-C")...)
+		if err != nil {
+			return false, err
+		} else if !there {
+			break
+		}
+		if err := m.run(ctx, "iptables", m.args("-D")...); err != nil {
+			return false, err
+		}
+	}
+	there, err := m.has(ctx, "-w", "-t", "mangle", "-F", m.chain)
+	if err != nil || !there {
+		return false, err
+	}
+	return true, m.run(ctx, "iptables", "-w", "-t", "mangle", "-X", m.chain)
+}
+
+// has asks iptables(8). It is false if there is no such rule or chain; an error
+// means that iptables could not say.
+func (h *Host) has(ctx context.Context, args ...string) (bool, error) {
+	err := h.Run(ctx, "iptables", args...)
+	var ended interface{ ExitCode() int }
+	// 1: no such rule, no such chain; 2: nor the chain that the rule jumps to.
+	if errors.As(err, &ended) && (ended.ExitCode() == 1 || ended.ExitCode() == 2) {
+		return false, nil
+	} else if err != nil {
+		return false, fmt.Errorf("iptables: %w", err)
+	}
+	return true, nil
+}

@@ -1,0 +1,287 @@
+package hooks
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path"
+	"slices"
+	"strings"
+
+	"ec2net/disk"
+	"ec2net/facts"
+	"ec2net/plan"
+	"ec2net/render"
+)
+
+const (
+	stateDir = "/var/lib/ec2net"
+	runDir   = "/run/ec2net"
+)
+
+// OwnFolders are those in which nobody but ec2net writes.
+var OwnFolders = []string{stateDir, runDir}
+
+// memory is what ec2net remembers on disk. For an ENI: the facts that IMDS gave
+// last, for good; since boot, as what it was brought up and its lease. For the
+// machine: which addresses have moved, and whether docker is up.
+type memory struct {
+	tree      *disk.Tree
+	numbers   facts.Numbers
+	unmanaged Patterns
+}
+
+func (h *Host) memory() memory {
+	return memory{tree: h.Tree, numbers: h.Numbers, unmanaged: h.Unmanaged}
+}
+
+func factsPath(name string) string { return path.Join(stateDir, name+".json") }
+func notePath(name string) string  { return path.Join(runDir, name+".up") }
+func leasePath(name string) string { return path.Join(runDir, name+".lease") }
+
+var (
+	movedPath = path.Join(stateDir, "moved")
+	// dockerMark says that "docker up" has been.
+	dockerMark = path.Join(runDir, "docker.up")
+)
+
+// recalled is what memory holds of the machine, each file read once.
+type recalled struct {
+	plan.Machine
+	// unread says of an interface why nobody can tell what is known of it, or whose
+	// it is.
+	unread map[string]error
+	// damaged says which facts could not be used.
+	damaged map[string]error
+	// scripts are the interfaces of which an ip-rule script is there.
+	scripts map[string]bool
+}
+
+// recall reads everything that is remembered, and what there is of name.
+func (s memory) recall(name string) (recalled, error) {
+	r := recalled{Machine: plan.Machine{Numbers: s.numbers}, unread: map[string]error{}, damaged: map[string]error{}, scripts: map[string]bool{}}
+	kept, err := s.tree.List(stateDir)
+	if err != nil {
+		return r, err
+	}
+	sinceBoot, err := s.tree.List(runDir)
+	if err != nil {
+		return r, err
+	}
+	for _, known := range slices.Compact(slices.Sorted(slices.Values(interfacesOf(append(slices.Clone(kept), sinceBoot...), name)))) {
+		k := plan.Known{Name: known}
+		if slices.Contains(kept, known+".json") {
+			if k.Facts, err = s.facts(known); err != nil {
+				r.damaged[known] = err
+			}
+		}
+		if slices.Contains(sinceBoot, known+".up") {
+			k.Note = s.note(known)
+		}
+		if slices.Contains(sinceBoot, known+".lease") {
+			k.Lease = s.lease(known)
+		}
+		r.scripts[known] = slices.Contains(kept, known+".rules")
+		if err := s.owned(&k, r.scripts[known]); err != nil {
+			r.unread[known] = err
+			k.Left = err.Error()
+		}
+		r.Known = append(r.Known, k)
+	}
+	if slices.Contains(kept, path.Base(movedPath)) {
+		r.Moved = s.moved()
+	}
+	if slices.Contains(sinceBoot, path.Base(dockerMark)) {
+		r.Docker = plan.DockerUp
+	}
+	return r, nil
+}
+
+// interfacesOf are the names of interfaces of which there is a file, and one more.
+func interfacesOf(files []string, more string) []string {
+	var found []string
+	if facts.CheckName(more) == nil {
+		found = append(found, more)
+	}
+	for _, file := range files {
+		name, kind, _ := strings.Cut(file, ".")
+		if slices.Contains([]string{"json", "up", "lease"}, kind) && facts.CheckName(name) == nil {
+			found = append(found, name)
+		}
+	}
+	return found
+}
+
+// owned says whose an interface is, as far as its cfg file tells.
+func (s memory) owned(k *plan.Known, hasScript bool) error {
+	if s.unmanaged.match(k.Name) {
+		k.Left = "EC2NET_UNMANAGED names it"
+		return nil
+	}
+	cfg, err := s.cfg(k.Name)
+	if err != nil {
+		return err
+	}
+	if render.Unmanaged(cfg) {
+		k.Left = "its cfg file says EC2SYNC=no"
+	}
+	// A template of the administrator's own may not say what it makes.
+	k.Ours = render.Generated(cfg) || hasScript || k.Facts.Name != "" || k.Note != (plan.Note{})
+	k.Stanza = cfg != nil && k.Ours
+	return nil
+}
+
+// facts gives the last good facts of an interface. They may be of another ENI that
+// had the name.
+func (s memory) facts(name string) (facts.ENI, error) {
+	var none facts.ENI
+	data, err := s.tree.Read(factsPath(name))
+	if err != nil || data == nil {
+		return none, err
+	}
+	enis, err := facts.Decode(bytes.NewReader(data), s.numbers)
+	if err == nil && (len(enis) != 1 || enis[0].Name != name) {
+		err = fmt.Errorf("not the facts of %s", name)
+	}
+	if err != nil {
+		return none, fmt.Errorf("%s: %w", factsPath(name), err)
+	}
+	return enis[0], nil
+}
+
+// keep remembers facts that are good. It reports whether they are new.
+func (s memory) keep(e facts.ENI) (bool, error) {
+	var text bytes.Buffer
+	if err := facts.Encode(&text, []facts.ENI{e}); err != nil {
+		return false, err
+	}
+	return s.tree.Write(factsPath(e.Name), text.Bytes())
+}
+
+// cfg is the interface's stanza as it stands on disk, nil without one.
+func (s memory) cfg(name string) ([]byte, error) {
+	p, err := cfgPath(name)
+	if err != nil {
+		return nil, err
+	}
+	return s.tree.Read(p)
+}
+
+func cfgPath(name string) (string, error) { return render.Path("cfg", name) }
+
+// script is the ip-rule script of an interface as it was written last; nil without
+// one.
+func (s memory) script(name string) ([]byte, error) {
+	file, err := render.Path("rules", name)
+	if err != nil {
+		return nil, err
+	}
+	return s.tree.Read(file)
+}
+
+// note reads /run/ec2net/eth1.up: "MAC INDEX NUMBER". What cannot be read is none.
+func (s memory) note(name string) plan.Note {
+	var n plan.Note
+	var mac string
+	data, err := s.tree.Read(notePath(name))
+	if err != nil {
+		return plan.Note{}
+	}
+	if _, err := fmt.Sscan(string(data), &mac, &n.Index, &n.Number); err != nil {
+		return plan.Note{}
+	}
+	if n.MAC, err = facts.ParseMAC(mac); err != nil {
+		return plan.Note{}
+	}
+	return n
+}
+
+func (s memory) setNote(l plan.Link, number int) error {
+	_, err := s.tree.Write(notePath(l.Name), fmt.Appendf(nil, "%s %d %d\n", l.MAC, l.Index, number))
+	return err
+}
+
+func (s memory) clearNote(name string) error {
+	return errors.Join(s.tree.Remove(notePath(name)), s.tree.Remove(leasePath(name)))
+}
+
+// What stands in the place of the address of a lease that has ended, and of one
+// whose client named none.
+const (
+	ended     = "ended"
+	noAddress = "unknown"
+)
+
+// lease reads /run/ec2net/eth1.lease: "MAC INDEX ADDRESS". What cannot be read is
+// none.
+func (s memory) lease(name string) plan.Lease {
+	var l plan.Lease
+	var mac, addr string
+	data, err := s.tree.Read(leasePath(name))
+	if err != nil {
+		return plan.Lease{}
+	}
+	if _, err := fmt.Sscan(string(data), &mac, &l.Index, &addr); err != nil {
+		return plan.Lease{}
+	}
+	if l.MAC, err = facts.ParseMAC(mac); err != nil {
+		return plan.Lease{}
+	}
+	switch addr {
+	case ended:
+		l.Ended = true
+	case noAddress:
+	default:
+		if l.Addr, err = netip.ParseAddr(addr); err != nil {
+			return plan.Lease{}
+		}
+	}
+	return l
+}
+
+func (s memory) setLease(name string, l plan.Lease) error {
+	addr := l.Addr.String()
+	switch {
+	case l.Ended:
+		addr = ended
+	case !l.Addr.IsValid():
+		addr = noAddress
+	}
+	_, err := s.tree.Write(leasePath(name), fmt.Appendf(nil, "%s %d %s\n", l.MAC, l.Index, addr))
+	return err
+}
+
+// moved reads /var/lib/ec2net/moved: lines "ADDRESS FROM TO", with the ENIs' MACs.
+func (s memory) moved() []plan.Moved {
+	data, err := s.tree.Read(movedPath)
+	if err != nil {
+		return nil
+	}
+	var moved []plan.Moved
+	for line := range strings.Lines(string(data)) {
+		words := strings.Fields(line)
+		if len(words) != 3 {
+			continue
+		}
+		addr, err1 := netip.ParseAddr(words[0])
+		from, err2 := facts.ParseMAC(words[1])
+		to, err3 := facts.ParseMAC(words[2])
+		if errors.Join(err1, err2, err3) == nil {
+			moved = append(moved, plan.Moved{Addr: addr, From: from, To: to})
+		}
+	}
+	return moved
+}
+
+func (s memory) setMoved(moved []plan.Moved) error {
+	if len(moved) == 0 {
+		return s.tree.Remove(movedPath)
+	}
+	var text bytes.Buffer
+	for _, m := range moved {
+		fmt.Fprintf(&text, "%s %s %s\n", m.Addr, m.From, m.To)
+	}
+	_, err := s.tree.Write(movedPath, text.Bytes())
+	return err
+}

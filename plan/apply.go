@@ -1,0 +1,45 @@
+package plan
+
+import (
+	"slices"
+)
+
+// Apply notes a change that the kernel has made, so that nobody has to look again.
+// What else the kernel may do for its part (a route that comes or goes with an
+// address) only a look tells.
+func (s *State) Apply(c Change) {
+	switch c := c.(type) {
+	case AddRule:
+		s.Rules = append(slices.Clip(s.Rules), Rule{Rule: c.Rule})
+	case DelRule:
+		s.Rules = without(s.Rules, c.Rule)
+	case AddAddr:
+		s.Addrs = append(slices.Clip(s.Addrs), Addr{c.Link.Index, c.Addr})
+	case DelAddr:
+		s.Addrs = without(s.Addrs, Addr{c.Link.Index, c.Addr})
+	case SetGroup:
+		s.Links = slices.Clone(s.Links)
+		for i := range s.Links {
+			if s.Links[i].Index == c.Link.Index {
+				s.Links[i].Group = c.Group
+			}
+		}
+	case AddRoute:
+		s.Routes = append(slices.Clip(s.Routes), c.Route)
+	case DelRoute:
+		s.Routes = without(s.Routes, c.Route)
+	case MoveRoute:
+		to := c.Route
+		to.Metric = c.Metric
+		s.Routes = append(without(s.Routes, c.Route), to)
+	}
+}
+
+// without is a list without the first of one.
+func without[T comparable](all []T, one T) []T {
+	i := slices.Index(all, one)
+	if i < 0 {
+		return all
+	}
+	return slices.Delete(slices.Clone(all), i, i+1)
+}
