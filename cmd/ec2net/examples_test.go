@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"ec2net/fault"
 )
 
 // Each folder of examples passes "templates check", and adds to and takes from
@@ -97,7 +95,7 @@ func lacking(mark string, lines, others []string) []string {
 func ec2net(t *testing.T, args ...string) string {
 	t.Helper()
 	var out, problems strings.Builder
-	if s := Run(append([]string{"ec2net"}, args...), nil, &out, &problems, nil); fault.Status(s) != fault.Done {
+	if s := Run(append([]string{"ec2net"}, args...), nil, &out, &problems, nil); s != 0 {
 		t.Fatalf("ec2net %s: status %d: %s", strings.Join(args, " "), s, problems.String())
 	}
 	return out.String()
