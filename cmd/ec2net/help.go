@@ -51,6 +51,9 @@ func runHelp(inv *invocation) error {
 		printOverview(&out)
 	case 1:
 		name, found := inv.args[0], false
+		if command := namedCommand(name); command != nil {
+			name = command[0]
+		}
 		if c, ok := commandNamed(name); ok {
 			commandHelp(&out, c)
 			found = true

@@ -58,6 +58,10 @@ func again() int {
 		return fail(err)
 	}
 	defer os.RemoveAll(dir)
+	// The scripts run the tool as another user, too.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return fail(err)
+	}
 	if err := goBuild(filepath.Join(dir, "ec2net"), "."); err != nil {
 		return fail(err)
 	}

@@ -85,11 +85,11 @@ var attacks = []attack{
 	{"a user owns the folder of the locks, and has links in it", "chown 1000 /run/ec2net; ln -sf /etc/secret /run/ec2net/eth2.lock; ln -sf /etc/secret /run/ec2net/eth2.up", "", addThird, 5, "/run/ec2net belongs to"},
 	{"a user has links in /tmp", "for n in ec2net ec2net.lock eth2.cfg eth2.rules .eth2.cfg; do ln -s /etc/secret /tmp/$n; done", "", addThird, 0, ""},
 
-	{"as a user: hotplug", "", "", asUser + addThird, 5, "permission denied"},
-	{"as a user: the hook", "", "", asUser + commands[renew], 5, "permission denied"},
-	{"as a user: the hook takes the rules", "", "", asUser + "interface=eth1 reason=RELEASE /usr/sbin/ec2net lease", 5, "permission denied"},
-	{"as a user: down", "", "", asUser + "ec2net down eth1", 5, "permission denied"},
-	{"as a user: docker down", "", "", asUser + "ec2net docker down", 5, "permission denied"},
+	{"as a user: hotplug", "", "", asUser + addThird, 5, "ec2net hotplug needs root"},
+	{"as a user: the hook", "", "", asUser + commands[renew], 5, "ec2net lease needs root"},
+	{"as a user: the hook takes the rules", "", "", asUser + "interface=eth1 reason=RELEASE /usr/sbin/ec2net lease", 5, "ec2net lease needs root"},
+	{"as a user: down", "", "", asUser + "ec2net down eth1", 5, "ec2net down needs root"},
+	{"as a user: docker down", "", "", asUser + "ec2net docker down", 5, "ec2net docker needs root"},
 }
 
 // TestAttackers: nothing of a user's is run, read into what is printed or
