@@ -5,18 +5,28 @@ import (
 	"errors"
 
 	"ec2net/facts"
+	"ec2net/kernel"
 	"ec2net/plan"
 )
 
-// Remove takes down an ENI that was detached, or that somebody wants down. The
-// files stay.
-func (h *Host) Remove(ctx context.Context, name string) error { return h.remove(ctx, name, false) }
+// Remove takes down an ENI that was detached. The files stay. An interface that ec2net
+// has never configured is passed over.
+func (h *Host) Remove(ctx context.Context, name string) error { return h.remove(ctx, name, removal{}) }
 
 // RemoveIfGone is Remove for udev: between its "remove" and the work, the ENI
 // may have been plugged in again and brought up.
-func (h *Host) RemoveIfGone(ctx context.Context, name string) error { return h.remove(ctx, name, true) }
+func (h *Host) RemoveIfGone(ctx context.Context, name string) error {
+	return h.remove(ctx, name, removal{ifGone: true})
+}
 
-func (h *Host) remove(ctx context.Context, name string, ifGone bool) error {
+// Down is Remove for a person, who hears what there was not to take down.
+func (h *Host) Down(ctx context.Context, name string) error {
+	return h.remove(ctx, name, removal{byHand: true})
+}
+
+type removal struct{ ifGone, byHand bool }
+
+func (h *Host) remove(ctx context.Context, name string, how removal) error {
 	if err := facts.CheckName(name); err != nil {
 		return err
 	}
@@ -35,20 +45,33 @@ func (h *Host) remove(ctx context.Context, name string, ifGone bool) error {
 		return l.unread[name]
 	case k.Left != "":
 		return &UnmanagedError{Name: name, Why: k.Left}
-	case ifGone && l.link.Index != 0 && k.Note.Of(l.link), !k.Ours:
+	case how.ifGone && l.link.Index != 0 && k.Note.Of(l.link):
 		return nil
 	case k.Facts.Primary || (l.link.Index != 0 && l.link.MAC == l.Primary()):
 		return &PrimaryError{name}
+	case !k.Ours:
+		return how.nothing(l)
 	}
 	if err := l.damaged[name]; err != nil {
 		h.Log.Warn(name, "%v", err)
 	}
 	err = h.takeDown(ctx, l)
-	if ifGone && l.link.Index != 0 && k.Note != (plan.Note{}) {
+	if how.ifGone && l.link.Index != 0 && k.Note != (plan.Note{}) {
 		// The event of the device that has the name now may have come too early.
 		err = errors.Join(err, h.Replay(name))
 	}
 	return err
+}
+
+// nothing is what is said of an interface that ec2net has never configured.
+func (how removal) nothing(l *look) error {
+	switch {
+	case !how.byHand:
+		return nil
+	case l.link.Index == 0:
+		return &kernel.GoneError{Name: l.name}
+	}
+	return &UnmanagedError{Name: l.name, Why: "ec2net has never configured it"}
 }
 
 // takeDown runs ifdown, and then takes away what ifdown may have left: with the

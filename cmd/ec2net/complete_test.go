@@ -150,7 +150,7 @@ func TestShells(t *testing.T) {
 	}
 	t.Parallel()
 	lines := map[string]string{
-		"ec2net ren":                         "render",
+		"ec2net ren":                        "render",
 		"ec2net docker ":                    "down up wait",
 		"ec2net docker --base 2000 w":       "wait",
 		"ec2net help s":                     "scan settings statuses",

@@ -22,7 +22,10 @@ var factsCommand = command{
 	short: "print what is known of an ENI, as JSON",
 	long: `Asks IMDS for the ENI behind each interface and prints it as JSON: one as an
 object, several as one object a line. This is what the templates see, and what
---facts reads. "ec2net help facts-format" describes the fields.`,
+--facts reads. "ec2net help facts-format" describes the fields.
+
+Where IMDS cannot be asked, it fails, and names the file that has what IMDS said
+last.`,
 	examples: `ec2net facts eth1
 ec2net facts eth1 >eth1.json
 ec2net facts eth1 --facts eth1.json --base 10000`,
@@ -174,16 +177,21 @@ func (inv *invocation) factsFromIMDS(ctx context.Context, s settings) ([]facts.E
 		return nil, system(fmt.Errorf("cannot ask the kernel: %w", err))
 	}
 	defer k.Close()
-	if err := hooks.CheckWay(k, s.imds.Address()); err != nil {
-		return nil, err
-	}
+	noWay := hooks.CheckWay(k, s.imds.Address())
 	ctx, cancel := context.WithTimeout(ctx, s.imdsShare())
 	defer cancel()
 	var enis []facts.ENI
 	for i, name := range inv.args {
-		e, err := imds.ENI(ctx, name, macs[i], s.numbers)
+		e, err := facts.ENI{}, noWay
+		if err == nil {
+			e, err = imds.ENI(ctx, name, macs[i], s.numbers)
+			err = fault.As(fault.Facts, err)
+		}
 		if err != nil {
-			return nil, fault.As(fault.Facts, fmt.Errorf("no facts of %s: %w", name, err))
+			e, err = inv.withoutIMDS(err, name, macs[i], s.numbers)
+		}
+		if err != nil {
+			return nil, err
 		}
 		enis = append(enis, e)
 	}

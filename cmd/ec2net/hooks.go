@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log/syslog"
 	"os"
@@ -143,39 +142,7 @@ makes files, rules and addresses current.`,
 var downCommand = upOrDown("down", "ec2ifdown", "take ENIs down",
 	`Does for the named ENIs what happens when one is detached. The files stay. An
 interface that ec2net has never configured is left alone: exit status 6.`,
-	func(ctx context.Context, h *hooks.Host, name string) error {
-		if err := h.Remove(ctx, name); err != nil {
-			return err
-		}
-		return checkOwn(h.Tree, name)
-	})
-
-// checkOwn refuses an interface that ec2net has never configured: of that there was
-// nothing to take down, which a hook has to pass over in silence, and a person has not
-// asked for.
-func checkOwn(tree *disk.Tree, name string) error {
-	for _, kind := range []string{"cfg", "rules", "facts"} {
-		file := lastFacts(name)
-		if kind != "facts" {
-			var err error
-			if file, err = render.Path(kind, name); err != nil {
-				return err
-			}
-		}
-		text, err := tree.Read(file)
-		if err != nil {
-			return err
-		}
-		if text != nil && (kind != "cfg" || render.Generated(text)) {
-			return nil
-		}
-	}
-	var gone *hooks.GoneError
-	if _, err := hooks.MAC(name); errors.As(err, &gone) {
-		return err
-	}
-	return &hooks.UnmanagedError{Name: name, Why: "ec2net has never configured it"}
-}
+	func(ctx context.Context, h *hooks.Host, name string) error { return h.Down(ctx, name) })
 
 func upOrDown(name, older, short, long string, do func(context.Context, *hooks.Host, string) error) command {
 	return command{

@@ -1,6 +1,72 @@
 package main
 
-import "path"
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path"
+	"time"
+
+	"ec2net/disk"
+	"ec2net/facts"
+	"ec2net/fault"
+	"ec2net/hooks"
+)
 
 // lastFacts is where ec2net keeps what IMDS said last of an ENI.
 func lastFacts(name string) string { return path.Join("/var/lib/ec2net", name+".json") }
+
+// withoutIMDS gives what IMDS said last of a device, if it could not be asked now and
+// the command goes on with that. Another command's failure names the file.
+func (inv *invocation) withoutIMDS(failure error, name string, mac facts.MAC, n facts.Numbers) (facts.ENI, error) {
+	failed := &fault.Error{Kind: fault.Of(failure), Err: fmt.Errorf("no facts of %s: %w", name, failure)}
+	e, written, ok := recall(name, mac, n)
+	switch {
+	case failed.Kind != fault.Facts || !ok:
+		return e, failed
+	case inv.command.recalls:
+		inv.say("%s; going on with what it said last: %s, written %s", told(failure), lastFacts(name), ago(time.Since(written)))
+		return e, nil
+	}
+	failed.Try = fmt.Sprintf("what it said last: ec2net %s %s --facts %s", inv.command.name, name, lastFacts(name))
+	if hint := fault.Hint(failure); hint != "" {
+		failed.Try = hint + "; " + failed.Try
+	}
+	return e, failed
+}
+
+// recall reads what IMDS said last, if it was about this very device and nobody else
+// can have written it. What IMDS says again is not written again.
+func recall(name string, mac facts.MAC, n facts.Numbers) (e facts.ENI, written time.Time, ok bool) {
+	tree, err := disk.OpenMachine(hooks.OwnFolders...)
+	if err != nil {
+		return e, written, false
+	}
+	defer tree.Close()
+	text, err := tree.Read(lastFacts(name))
+	if err != nil || text == nil {
+		return e, written, false
+	}
+	enis, err := facts.Decode(bytes.NewReader(text), n)
+	if err != nil || len(enis) != 1 || enis[0].Name != name || enis[0].MAC != mac {
+		return e, written, false
+	}
+	info, err := os.Stat(lastFacts(name))
+	if err != nil {
+		return e, written, false
+	}
+	return enis[0], info.ModTime(), true
+}
+
+// ago is a time that has passed, in the largest unit of which there are two.
+func ago(passed time.Duration) string {
+	for _, unit := range []struct {
+		name string
+		time.Duration
+	}{{"days", 24 * time.Hour}, {"hours", time.Hour}, {"minutes", time.Minute}} {
+		if n := passed / unit.Duration; n >= 2 {
+			return fmt.Sprintf("%d %s ago", n, unit.name)
+		}
+	}
+	return fmt.Sprintf("%d seconds ago", max(0, passed/time.Second))
+}

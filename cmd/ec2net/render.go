@@ -23,7 +23,12 @@ var renderCommand = command{
 	args:  "IFACE...",
 	short: "render the files of an ENI: to stdout, below a folder, or as a diff",
 	long: `Renders every file that ec2net has for an ENI and prints it under a line that
-names its path. Nothing on the machine changes.`,
+names its path. Nothing on the machine changes.
+
+Where IMDS cannot be asked, what it said last of the device serves, as it does for
+the commands that change the machine; a line on standard error says from when that
+is.`,
+	recalls: true,
 	examples: `ec2net render eth1
 ec2net render eth1 --facts eth1.json --only cfg
 ec2net render eth1 eth2 --diff

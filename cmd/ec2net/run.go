@@ -30,6 +30,9 @@ type command struct {
 	// byHand says that people call the command: it tells them on stderr too what it
 	// warns of in the log.
 	byHand bool
+	// recalls says that the command goes on with what IMDS said last where IMDS cannot
+	// be asked.
+	recalls bool
 	// settings are the flags of the settings that the command uses.
 	settings []string
 	// prepare declares the flags of the command itself, and returns what runs with

@@ -9,10 +9,10 @@ import (
 	"ec2net/lab/imds"
 )
 
-// ofIMDS makes a row of IMDS failing: what is known serves, what is new waits
-// in vain, and render says so.
+// ofIMDS makes a row of IMDS failing: what is known serves, of which render says
+// that it does, and what is new waits in vain.
 func ofIMDS(name, says string, inflict func(*testing.T, *faulty)) fault {
-	return fault{name: name, says: says, inflict: inflict, want: [columns]int{addNew: 3, renderRoot: 3}}
+	return fault{name: name, says: says, inflict: inflict, want: [columns]int{addNew: 3}, recalled: true}
 }
 
 // answering makes IMDS answer wrong to every request that a path selects.
@@ -87,7 +87,7 @@ func faults() []fault {
 		ofIMDS("10 MB of content", "local-ipv4s", answering(imds.Fault{Path: "local-ipv4s$", Body: body(strings.Repeat("10.0.1.30\n", 1<<20))})),
 		ofIMDS("redirect to elsewhere", "302", answering(imds.Fault{Redirect: "http://198.51.100.7/latest/meta-data/"})),
 		ofIMDS("connection reset in the middle", "local-ipv4s", answering(imds.Fault{Path: "local-ipv4s$", Reset: true})),
-		{name: "503 for five seconds or more", says: "503", want: [columns]int{renderRoot: 3}, inflict: answering(imds.Fault{Status: 503}), brief: true},
+		{name: "503 for five seconds or more", says: "503", recalled: true, inflict: answering(imds.Fault{Status: 503}), brief: true},
 		{name: "device-number 0 for 20 s", inflict: func(t *testing.T, m *faulty) {
 			m.eth2.Describe(lab.Provisional)
 			truth := time.AfterFunc(20*time.Second, func() { m.eth2.Describe(nil) })

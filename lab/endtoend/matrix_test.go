@@ -66,8 +66,10 @@ type fault struct {
 	lift    string
 	// during happens when IMDS is first asked for eth2.
 	during func(*testing.T, *faulty)
-	// brief is a fault of IMDS that is over when render has failed of it, and
-	// hotplug once more.
+	// recalled: render goes on with what IMDS said last, and says so.
+	recalled bool
+	// brief is a fault of IMDS that is over when render has met it, and hotplug once
+	// more.
 	brief bool
 	// wrap stands before each command.
 	wrap string
@@ -252,7 +254,7 @@ func (f fault) cell(t *testing.T, m *faulty, column int, found *statuses) string
 	switch {
 	case column == addNew || column == addKnown:
 		limit += f.slow
-	case column == renderRoot && f.want[column] == 0:
+	case column == renderRoot && f.want[column] == 0 && !f.recalled:
 		command, limit = command+patient, 60*time.Second+margin
 	}
 	r := m.Run(t, lab.Cmd{Args: []string{"sh", "-c", f.wrap + " env " + command}})
@@ -266,6 +268,8 @@ func (f fault) cell(t *testing.T, m *faulty, column int, found *statuses) string
 		return fmt.Sprintf("%s: took %v", columnNames[column], took)
 	case r.Status != 0 && !strings.Contains(lines, f.says):
 		return fmt.Sprintf("%s: nothing says %q:\n%s", columnNames[column], f.says, lines)
+	case column == renderRoot && f.recalled && (!strings.Contains(lines, f.says) || !strings.Contains(lines, "going on with what it said last")):
+		return fmt.Sprintf("%s: nothing says %q, and what serves:\n%s", columnNames[column], f.says, lines)
 	}
 	return ""
 }
