@@ -66,12 +66,12 @@ func (h *Host) plug(ctx context.Context, name string) error {
 func (h *Host) mayPlug(ctx context.Context, l *look) error {
 	k, _ := l.Of(l.name)
 	switch {
-	case l.link.Index == 0:
-		return &kernel.GoneError{Name: l.name}
 	case l.unread[l.name] != nil:
 		return l.unread[l.name]
 	case k.Left != "":
 		return &UnmanagedError{Name: l.name, Why: k.Left}
+	case l.link.Index == 0:
+		return &kernel.GoneError{Name: l.name}
 	case l.Primary() == l.link.MAC:
 		return &PrimaryError{l.name}
 	case !l.PrimaryUp():
