@@ -23,9 +23,9 @@ func (k *Kernel) Apply(c plan.Change) error {
 func (k *Kernel) apply(c plan.Change) error {
 	switch c := c.(type) {
 	case plan.AddRule:
-		return k.change(ruleRequest(unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, plan.Rule{Rule: c.Rule}))
+		return k.addRule(plan.Rule{Rule: c.Rule})
 	case plan.DelRule:
-		return k.change(ruleRequest(unix.RTM_DELRULE, 0, c.Rule))
+		return k.delRule(c.Rule)
 	case plan.AddAddr:
 		return k.change(addrRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, c.Link, c.Addr))
 	case plan.DelAddr:
@@ -33,11 +33,11 @@ func (k *Kernel) apply(c plan.Change) error {
 	case plan.SetGroup:
 		return k.setGroup(c)
 	case plan.AddRoute:
-		return k.change(routeRequest(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, c.Route))
+		return k.addRoute(c.Route)
 	case plan.DelRoute:
-		return k.change(routeRequest(unix.RTM_DELROUTE, 0, c.Route))
+		return k.delRoute(c.Route)
 	case plan.MoveRoute:
-		return k.moveRoute(c)
+		return k.moveRoute(c.Route, c.Metric)
 	case plan.DropFlows:
 		return dropFlows(c)
 	}
@@ -76,46 +76,6 @@ func (k *Kernel) setGroup(c plan.SetGroup) error {
 	req := request(unix.RTM_SETLINK, unix.NLM_F_ACK, header)
 	addNumber(req, unix.IFLA_GROUP, c.Group)
 	return k.change(req)
-}
-
-func routeRequest(command, flags int, r plan.Route) *nl.NetlinkRequest {
-	header := []byte{byte(familyOf(r.Dst.Addr())), byte(r.Dst.Bits()), 0, 0,
-		unix.RT_TABLE_UNSPEC, byte(r.Protocol), byte(r.Scope), unix.RTN_UNICAST}
-	own := 0
-	if r.OnLink {
-		own = unix.RTNH_F_ONLINK
-	}
-	req := request(command, flags|unix.NLM_F_ACK, append(header, uint32s(own)...))
-	if r.Dst.Bits() > 0 {
-		add(req, unix.RTA_DST, r.Dst.Addr().AsSlice())
-	}
-	addNumber(req, unix.RTA_TABLE, r.Table)
-	addNumber(req, unix.RTA_OIF, r.Link)
-	switch {
-	case !r.Gateway.IsValid():
-	case familyOf(r.Gateway) == familyOf(r.Dst.Addr()):
-		add(req, unix.RTA_GATEWAY, r.Gateway.AsSlice())
-	default:
-		via := append([]byte{byte(familyOf(r.Gateway)), 0}, r.Gateway.AsSlice()...) // struct rtvia, below 256
-		add(req, unix.RTA_VIA, via)
-	}
-	if r.Source.IsValid() {
-		add(req, unix.RTA_PREFSRC, r.Source.AsSlice())
-	}
-	if r.Metric != 0 {
-		addNumber(req, unix.RTA_PRIORITY, r.Metric)
-	}
-	return req
-}
-
-func (k *Kernel) moveRoute(c plan.MoveRoute) error {
-	to := c.Route
-	to.Metric = c.Metric
-	err := k.change(routeRequest(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, to))
-	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return err
-	}
-	return settled(plan.DelRoute{Route: c.Route}, k.change(routeRequest(unix.RTM_DELROUTE, 0, c.Route)))
 }
 
 func familyOf(a netip.Addr) int {

@@ -73,7 +73,11 @@ func (k *Kernel) Source(to netip.Addr) netip.Addr {
 		return netip.Addr{}
 	}
 	defer conn.Close()
-	return conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
+	from := conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
+	if from.IsUnspecified() {
+		return netip.Addr{} // there is a way, but no address to send from
+	}
+	return from
 }
 
 // before calls the test's seam.

@@ -2,14 +2,18 @@ package kernel
 
 import (
 	"encoding/binary"
+	"errors"
 	"net/netip"
 	"slices"
 
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"ec2net/iprule"
 	"ec2net/plan"
 )
+
+const nextHop = 30 // RTA_NH_ID of linux/rtnetlink.h
 
 // within reports which routes are in a scope.
 func within(s plan.Scope) func(plan.Route) bool {
@@ -58,8 +62,8 @@ func (k *Kernel) dumpRoutes(family, table, link int, each func(plan.Route, []byt
 			each(r, data)
 		}
 	})
-	if table != 0 && err == unix.ENOENT {
-		return nil // there is no such table
+	if table != 0 && errors.Is(err, unix.ENOENT) || link != 0 && errors.Is(err, unix.ENODEV) {
+		return nil // there is no such table, or no such interface
 	}
 	return err
 }
@@ -103,4 +107,65 @@ func route(data []byte) (plan.Route, bool) {
 	}
 	r.Dst = netip.PrefixFrom(dst, length)
 	return r, r.Link != 0 && r.Dst.IsValid()
+}
+
+func (k *Kernel) addRoute(r plan.Route) error {
+	flags := 0
+	if r.OnLink {
+		flags = unix.RTNH_F_ONLINK
+	}
+	header := append([]byte{byte(familyOf(r.Dst.Addr())), byte(r.Dst.Bits()), 0, 0,
+		unix.RT_TABLE_UNSPEC, byte(r.Protocol), byte(r.Scope), unix.RTN_UNICAST}, uint32s(flags)...)
+	req := request(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, header)
+	if r.Dst.Bits() > 0 {
+		add(req, unix.RTA_DST, r.Dst.Addr().AsSlice())
+	}
+	addNumber(req, unix.RTA_TABLE, r.Table)
+	addNumber(req, unix.RTA_OIF, r.Link)
+	switch {
+	case !r.Gateway.IsValid():
+	case familyOf(r.Gateway) == familyOf(r.Dst.Addr()):
+		add(req, unix.RTA_GATEWAY, r.Gateway.AsSlice())
+	default:
+		family := binary.NativeEndian.AppendUint16(nil, uint16(familyOf(r.Gateway)))
+		add(req, unix.RTA_VIA, append(family, r.Gateway.AsSlice()...)) // struct rtvia
+	}
+	if r.Source.IsValid() {
+		add(req, unix.RTA_PREFSRC, r.Source.AsSlice())
+	}
+	if r.Metric != 0 {
+		addNumber(req, unix.RTA_PRIORITY, r.Metric)
+	}
+	return k.change(req)
+}
+
+// routeAgain sends a route back to the kernel as the kernel has sent it, with a
+// metric.
+func routeAgain(command, flags int, message []byte, metric int) *nl.NetlinkRequest {
+	header := slices.Clone(message[:unix.SizeofRtMsg])
+	// Others, such as "linkdown" of an interface without carrier, are no input.
+	own := binary.NativeEndian.Uint32(header[8:]) & unix.RTNH_F_ONLINK
+	binary.NativeEndian.PutUint32(header[8:], own)
+	req := request(command, flags|unix.NLM_F_ACK, header)
+	byNumber := false // a nexthop object, whose interface and gateway are listed too
+	for attr := range attributes(message[unix.SizeofRtMsg:]) {
+		byNumber = byNumber || attr == nextHop
+	}
+	for attr, value := range attributes(message[unix.SizeofRtMsg:]) {
+		switch attr {
+		case unix.RTA_PRIORITY, unix.RTA_CACHEINFO:
+		case unix.RTA_OIF, unix.RTA_GATEWAY, unix.RTA_VIA:
+			if !byNumber {
+				add(req, int(attr), value)
+			}
+		case unix.RTA_METRICS:
+			add(req, unix.RTA_METRICS|unix.NLA_F_NESTED, value)
+		default:
+			add(req, int(attr), value)
+		}
+	}
+	if metric != 0 {
+		addNumber(req, unix.RTA_PRIORITY, metric)
+	}
+	return req
 }

@@ -2,7 +2,9 @@ package kernel
 
 import (
 	"encoding/binary"
+	"errors"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -110,18 +112,45 @@ func extraHeader(header []byte) []byte {
 
 const sizeofExtraHeader = 6
 
+func extraOf(r plan.Rule) []byte {
+	if len(r.Extra) < sizeofExtraHeader {
+		return plainHeader
+	}
+	return []byte(r.Extra)
+}
+
+func familyOfRule(r plan.Rule) int {
+	if r.Is6() {
+		return unix.AF_INET6
+	}
+	return unix.AF_INET
+}
+
+// addRule adds a rule unless it is there. The kernel says so too early: a rule
+// without a source or destination counts as there if one with them is, and so does
+// one whose match is not inverted if an inverted one is (rule_exists of
+// net/core/fib_rules.c).
+func (k *Kernel) addRule(r plan.Rule) error {
+	err := k.change(ruleRequest(unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, r))
+	if !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	rules, err := k.rules(familyOfRule(r))
+	if err != nil {
+		return err
+	}
+	if slices.Contains(rules, r) {
+		return unix.EEXIST
+	}
+	return k.change(ruleRequest(unix.RTM_NEWRULE, unix.NLM_F_CREATE, r))
+}
+
 // ruleRequest is a request to add or delete a rule. It names everything that a rule
 // looks at: RTM_DELRULE deletes the first rule that has what the request names.
 func ruleRequest(command, flags int, r plan.Rule) *nl.NetlinkRequest {
-	extra := []byte(r.Extra)
-	if len(extra) < sizeofExtraHeader {
-		extra = plainHeader
-	}
+	extra := extraOf(r)
 	header := make([]byte, sizeofRuleHeader)
-	header[0], header[3], header[7] = unix.AF_INET, extra[0], extra[1]
-	if r.Is6() {
-		header[0] = unix.AF_INET6
-	}
+	header[0], header[3], header[7] = byte(familyOfRule(r)), extra[0], extra[1]
 	copy(header[8:], extra[2:sizeofExtraHeader])
 	req := request(command, flags|unix.NLM_F_ACK, header)
 	if r.To.IsValid() {

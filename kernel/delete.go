@@ -1,0 +1,154 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"ec2net/plan"
+)
+
+// delRule deletes this rule and no other. RTM_DELRULE deletes the first rule that
+// has what the request names, and what a rule does not look at cannot be named: "from
+// all lookup 1001" is also a way to say "from 10.0.1.20 lookup 1001". Rules before
+// this one that the request would hit get a copy behind it first, so that they are
+// there all the time.
+func (k *Kernel) delRule(r plan.Rule) error {
+	rules, err := k.rules(familyOfRule(r))
+	if err != nil {
+		return err
+	}
+	at := slices.Index(rules, r)
+	if at < 0 {
+		return unix.ENOENT
+	}
+	requests := 1
+	for _, o := range rules[:at] {
+		if !hits(r, o) {
+			continue
+		}
+		if err := k.change(ruleRequest(unix.RTM_NEWRULE, unix.NLM_F_CREATE, o)); err != nil {
+			return fmt.Errorf("cannot keep the rule %v while another one goes: %w", o, err)
+		}
+		requests++
+	}
+	for range requests {
+		if err := k.change(ruleRequest(unix.RTM_DELRULE, 0, r)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hits reports whether a request to delete a rule would take another one for it:
+// rule_find of net/core/fib_rules.c.
+func hits(named, has plan.Rule) bool {
+	switch {
+	case familyOfRule(has) != familyOfRule(named),
+		has.Priority != named.Priority,
+		named.Table != 0 && has.Table != named.Table,
+		named.From.IsValid() && has.From != named.From,
+		named.To.IsValid() && has.To != named.To,
+		named.Mark != 0 && has.Mark != named.Mark,
+		named.MarkMask != 0 && has.MarkMask != named.MarkMask,
+		named.IIF != "" && has.IIF != named.IIF,
+		named.OIF != "" && has.OIF != named.OIF,
+		named.Protocol != 0 && has.Protocol != named.Protocol,
+		named.SuppressPrefixLength >= 0 && has.SuppressPrefixLength != named.SuppressPrefixLength,
+		named.SuppressGroup >= 0 && has.SuppressGroup != named.SuppressGroup:
+		return false
+	}
+	return hitsExtra(extraOf(named), extraOf(has))
+}
+
+// hitsExtra compares what iprule has no words for. The kernel does not compare the
+// flags of two rules, nor where a goto leads.
+func hitsExtra(named, has []byte) bool {
+	tos, action := named[0], named[1]
+	if tos != 0 && has[0] != tos || has[1] != action {
+		return false
+	}
+	for attr, value := range attributes(named[sizeofExtraHeader:]) {
+		same := attr == unix.FRA_GOTO
+		for other, o := range attributes(has[sizeofExtraHeader:]) {
+			same = same || attr == other && string(value) == string(o)
+		}
+		if !same {
+			return false
+		}
+	}
+	return true
+}
+
+// delRoute deletes this route and no other: RTM_DELROUTE deletes the first route to
+// a place that has what the request names, and a metric of 0, no gateway or no
+// preferred source name nothing.
+func (k *Kernel) delRoute(r plan.Route) error {
+	found, err := k.sameAs(r)
+	if err != nil {
+		return err
+	}
+	return k.change(routeAgain(unix.RTM_DELROUTE, 0, found, r.Metric))
+}
+
+// moveRoute gives a route another metric. What plan.Route has no field for (an MTU)
+// moves along.
+func (k *Kernel) moveRoute(r plan.Route, metric int) error {
+	found, err := k.sameAs(r)
+	if errors.Is(err, unix.ESRCH) {
+		return nil // and there is nothing to move
+	} else if err != nil {
+		return err
+	}
+	// To the same place with the same metric there may be a route by another
+	// interface, behind which this one goes. EEXIST: it is there already.
+	err = k.change(routeAgain(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, found, metric))
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	err = k.change(routeAgain(unix.RTM_DELROUTE, 0, found, r.Metric))
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return err
+}
+
+// sameAs finds the kernel's message of a route. It returns ESRCH without one.
+func (k *Kernel) sameAs(r plan.Route) ([]byte, error) {
+	var found []byte
+	var before *plan.Route
+	err := k.again("routes", func() error {
+		found, before = nil, nil
+		return k.dumpRoutes(familyOf(r.Dst.Addr()), r.Table, r.Link, func(o plan.Route, message []byte) {
+			switch {
+			case found != nil:
+			case o == r:
+				found = slices.Clone(message)
+			case hitsRoute(r, o):
+				before = &o
+			}
+		})
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case found == nil:
+		return nil, unix.ESRCH
+	case before != nil:
+		return nil, fmt.Errorf("the kernel cannot tell this route from another one to the same place: %+v", *before)
+	}
+	return found, nil
+}
+
+// hitsRoute reports whether a request to delete a route would take another one by
+// the same interface for it, which the kernel lists before: fib_table_delete of
+// net/ipv4/fib_trie.c.
+func hitsRoute(named, has plan.Route) bool {
+	return has.Dst == named.Dst && has.Scope == named.Scope &&
+		(named.Protocol == 0 || has.Protocol == named.Protocol) &&
+		(named.Metric == 0 || has.Metric == named.Metric) &&
+		(!named.Gateway.IsValid() || has.Gateway == named.Gateway) &&
+		(!named.Source.IsValid() || has.Source == named.Source)
+}

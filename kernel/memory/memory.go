@@ -1,0 +1,186 @@
+// Package memory is a kernel without one, for tests: links, addresses, rules and
+// routes as plain data, with those of the kernel's habits that a plan has to reckon
+// with. Its test holds it against package kernel. It has no IPv6, no local or
+// broadcast routes, and secondary addresses are not promoted
+// (net.ipv4.conf.*.promote_secondaries=0).
+package memory
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"ec2net/facts"
+	"ec2net/iprule"
+	"ec2net/plan"
+)
+
+// Kernel is the network of a machine.
+type Kernel struct {
+	// Before is the seam of kernel.Kernel: it is called before each request with what
+	// is asked for or the text of the change, and an error is returned in place of the
+	// answer.
+	Before func(request string) error
+
+	mu      sync.Mutex
+	last    int // index that was given
+	links   []plan.Link
+	addrs   []addr
+	rules   []plan.Rule
+	routes  []plan.Route
+	flows   []facts.Mark
+	watches []chan struct{}
+}
+
+// New makes a kernel as it is when a machine starts: with lo, which is down, and the
+// three rules.
+func New() *Kernel {
+	k := &Kernel{}
+	k.addLink(plan.Link{Name: "lo", Loopback: true, Device: true})
+	for _, r := range []struct{ priority, table int }{{0, 255}, {32766, iprule.MainTable}, {32767, 253}} {
+		k.rules = append(k.rules, plan.Rule{Rule: iprule.Rule{Priority: r.priority, Table: r.table,
+			Protocol: unix.RTPROT_KERNEL, SuppressPrefixLength: -1, SuppressGroup: -1}})
+	}
+	return k
+}
+
+// before calls the test's seam.
+func (k *Kernel) before(request string) error {
+	if k.Before == nil {
+		return nil
+	}
+	return k.Before(request)
+}
+
+// Links lists the interfaces.
+func (k *Kernel) Links() ([]plan.Link, error) {
+	if err := k.before("links"); err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.links), nil
+}
+
+// Look reads what there is: kernel.Kernel's Look.
+func (k *Kernel) Look(scope func([]plan.Link) plan.Scope) (s plan.State, err error) {
+	if s.Links, err = k.Links(); err != nil {
+		return plan.State{}, err
+	}
+	for _, request := range []string{"addresses", "rules", "routes"} {
+		if err := k.before(request); err != nil {
+			return plan.State{}, err
+		}
+	}
+	wanted := func(plan.Route) bool { return true }
+	if scope != nil {
+		wanted = within(scope(slices.Clone(s.Links)))
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, l := range k.links {
+		for _, a := range k.addrs {
+			if a.Link == l.Index {
+				s.Addrs = append(s.Addrs, a.Addr)
+			}
+		}
+	}
+	s.Rules = slices.Clone(k.rules)
+	for _, r := range k.routes {
+		if wanted(r) {
+			s.Routes = append(s.Routes, r)
+		}
+	}
+	return s, nil
+}
+
+func within(s plan.Scope) func(plan.Route) bool {
+	return func(r plan.Route) bool {
+		return slices.Contains(s.Tables, r.Table) || r.Table == iprule.MainTable &&
+			(slices.Contains(s.Main, r.Link) || s.To.IsValid() && r.Dst.Contains(s.To))
+	}
+}
+
+// Apply makes one change: kernel.Kernel's Apply.
+func (k *Kernel) Apply(c plan.Change) error {
+	if err := k.before(c.String()); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	err := k.apply(c)
+	switch {
+	case err == nil:
+		k.changed()
+	case !c.Removes() && errors.Is(err, unix.EEXIST):
+		return nil
+	case c.Removes() && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EADDRNOTAVAIL) ||
+		errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENODEV)):
+		return nil
+	}
+	return err
+}
+
+func (k *Kernel) apply(c plan.Change) error {
+	switch c := c.(type) {
+	case plan.AddRule:
+		return k.addRule(plan.Rule{Rule: c.Rule})
+	case plan.DelRule:
+		return k.delRule(c.Rule)
+	case plan.AddAddr:
+		return k.addAddr(plan.Addr{Link: c.Link.Index, Prefix: c.Addr})
+	case plan.DelAddr:
+		return k.delAddr(plan.Addr{Link: c.Link.Index, Prefix: c.Addr})
+	case plan.SetGroup:
+		return k.change(c.Link.Index, func(l *plan.Link) { l.Group = c.Group })
+	case plan.AddRoute:
+		return k.addRoute(c.Route)
+	case plan.DelRoute:
+		return k.delRoute(c.Route)
+	case plan.MoveRoute:
+		return k.moveRoute(c.Route, c.Metric)
+	case plan.DropFlows:
+		k.flows = slices.DeleteFunc(k.flows, func(m facts.Mark) bool { return m&c.Mask == c.Mark })
+		return nil
+	}
+	return fmt.Errorf("%T is no change that the kernel can make", c)
+}
+
+// AddFlow adds a connection with a mark.
+func (k *Kernel) AddFlow(m facts.Mark) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.flows = append(k.flows, m)
+}
+
+// Flows are the marks of the connections.
+func (k *Kernel) Flows() []facts.Mark {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.flows)
+}
+
+// Source is the address that would be sent from to another one: kernel.Kernel's
+// Source.
+func (k *Kernel) Source(to netip.Addr) netip.Addr {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.local(to) {
+		return to
+	}
+	r, ok := k.lookup(to, 0)
+	if !ok {
+		return netip.Addr{}
+	}
+	if r.Source.IsValid() {
+		if !k.local(r.Source) {
+			return netip.Addr{} // nothing is sent by a route with a source that is gone
+		}
+		return r.Source
+	}
+	return k.sourceOn(r.Link, r.Gateway)
+}

@@ -1,0 +1,172 @@
+package memory
+
+import (
+	"cmp"
+	"errors"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"ec2net/plan"
+)
+
+// compare orders routes as the kernel lists them: by table, of which the last eight
+// bits count first, and by destination; those to one destination in the order in
+// which the kernel would use them.
+func compare(a, b plan.Route) int {
+	return cmp.Or(
+		cmp.Compare(a.Table&0xff, b.Table&0xff), cmp.Compare(a.Table, b.Table),
+		a.Dst.Addr().Compare(b.Dst.Addr()), cmp.Compare(b.Dst.Bits(), a.Dst.Bits()),
+		cmp.Compare(a.Metric, b.Metric))
+}
+
+// insert adds a route behind those that are as good.
+func (k *Kernel) insert(r plan.Route) {
+	if slices.Contains(k.routes, r) {
+		return
+	}
+	i, _ := slices.BinarySearchFunc(k.routes, r, func(o, r plan.Route) int {
+		if compare(o, r) <= 0 {
+			return -1
+		}
+		return 1
+	})
+	k.routes = slices.Insert(k.routes, i, r)
+}
+
+// addRoute checks what the kernel checks: fib_create_info of net/ipv4.
+func (k *Kernel) addRoute(r plan.Route) error {
+	if err := k.usable(r); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(k.routes, func(o plan.Route) bool { return compare(o, r) == 0 }) {
+		return unix.EEXIST
+	}
+	k.insert(r)
+	return nil
+}
+
+func (k *Kernel) usable(r plan.Route) error {
+	l, ok := k.at(r.Link)
+	if r.Dst != r.Dst.Masked() || r.Gateway.IsValid() && r.Scope >= unix.RT_SCOPE_LINK {
+		return unix.EINVAL
+	}
+	if r.Gateway.IsValid() && !r.OnLink {
+		// The gateway is on the interface's own network.
+		if _, ok := k.best(r.Table, r.Gateway, r.Link); !ok {
+			if _, ok := k.lookup(r.Gateway, r.Link); !ok {
+				return unix.ENETUNREACH
+			}
+		}
+	}
+	if !ok {
+		return unix.ENODEV
+	}
+	if !l.Up {
+		return unix.ENETDOWN
+	}
+	if r.OnLink && k.local(r.Gateway) || r.Source.IsValid() && !k.local(r.Source) {
+		return unix.EINVAL
+	}
+	return nil
+}
+
+func (k *Kernel) delRoute(r plan.Route) error {
+	i := slices.Index(k.routes, r)
+	if i < 0 {
+		return unix.ESRCH
+	}
+	k.routes = slices.Delete(k.routes, i, i+1)
+	return nil
+}
+
+func (k *Kernel) moveRoute(r plan.Route, metric int) error {
+	to := r
+	to.Metric = metric
+	if !slices.Contains(k.routes, to) {
+		if err := k.usable(to); err != nil {
+			return err
+		}
+		k.insert(to)
+	}
+	if err := k.delRoute(r); err != nil && !errors.Is(err, unix.ESRCH) {
+		return err
+	}
+	return nil
+}
+
+// FlushRoutes deletes all routes of a table by an interface.
+func (k *Kernel) FlushRoutes(table int, name string) {
+	k.must(name, func(l *plan.Link) {
+		k.routes = slices.DeleteFunc(k.routes, func(r plan.Route) bool { return r.Table == table && r.Link == l.Index })
+	})
+}
+
+// lookup finds the way to an address by rules and tables; to one that is on the
+// network of an interface, unless that is 0. What is sent has no mark and no source
+// address yet.
+func (k *Kernel) lookup(to netip.Addr, link int) (plan.Route, bool) {
+	for _, rule := range k.rules {
+		if rule.Odd() || rule.From.IsValid() || rule.To.IsValid() && !rule.To.Contains(to) || rule.Mark&rule.MarkMask != 0 ||
+			rule.IIF != "" && rule.IIF != "lo" || rule.OIF != "" && !k.isNamed(link, rule.OIF) {
+			continue
+		}
+		r, ok := k.best(rule.Table, to, link)
+		if !ok || r.Dst.Bits() <= rule.SuppressPrefixLength {
+			continue
+		}
+		if by, _ := k.at(r.Link); rule.SuppressGroup >= 0 && by.Group == rule.SuppressGroup {
+			continue
+		}
+		return r, true
+	}
+	return plan.Route{}, false
+}
+
+func (k *Kernel) isNamed(index int, name string) bool {
+	l, ok := k.at(index)
+	return ok && l.Name == name
+}
+
+// best finds the route of a table to an address: the longest, then that with the
+// lowest metric, then the oldest.
+func (k *Kernel) best(table int, to netip.Addr, link int) (found plan.Route, ok bool) {
+	for _, r := range k.routes {
+		if r.Table != table || !r.Dst.Contains(to) || link != 0 && (r.Link != link || r.Scope < unix.RT_SCOPE_LINK) {
+			continue
+		}
+		if !ok || r.Dst.Bits() > found.Dst.Bits() || r.Dst.Bits() == found.Dst.Bits() && r.Metric < found.Metric {
+			found, ok = r, true
+		}
+	}
+	return found, ok
+}
+
+// sourceOn finds the address of an interface to send from, that in the network of
+// the gateway first: inet_select_addr of net/ipv4/devinet.c.
+func (k *Kernel) sourceOn(link int, gateway netip.Addr) netip.Addr {
+	var first netip.Addr
+	for _, a := range k.addrsOf(link) {
+		if a.secondary {
+			continue
+		}
+		if !gateway.IsValid() || a.Prefix.Contains(gateway) {
+			return a.Prefix.Addr()
+		}
+		if !first.IsValid() {
+			first = a.Prefix.Addr()
+		}
+	}
+	if first.IsValid() {
+		return first
+	}
+	for _, l := range k.links {
+		for _, a := range k.addrsOf(l.Index) {
+			if !l.Loopback && !a.secondary {
+				return a.Prefix.Addr()
+			}
+		}
+	}
+	return netip.Addr{}
+}
