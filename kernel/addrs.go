@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"errors"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -8,14 +9,31 @@ import (
 	"ec2net/plan"
 )
 
-// addrs lists the addresses of all interfaces.
+// addrs lists the addresses of all interfaces; links are those that there are.
 func (k *Kernel) addrs(family int, links []plan.Link) ([]plan.Addr, error) {
-	var addrs []plan.Addr
-	err := k.again("addresses", func() error {
-		addrs = nil
-		return k.dumpAddrs(family, 0, func(a plan.Addr) { addrs = append(addrs, a) })
-	})
-	return addrs, err
+	all, err := k.addrsOf(family, 0)
+	if !errors.Is(err, ErrInterrupted) || !k.route.strict {
+		return settled(all, err)
+	}
+	// The addresses of one interface come in one piece, unless they are hundreds.
+	all = nil
+	for _, l := range links {
+		own, err := settled(k.addrsOf(family, l.Index))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, own...)
+	}
+	return all, nil
+}
+
+// addrsOf lists the addresses of an interface, or of all with the index 0.
+func (k *Kernel) addrsOf(family, index int) ([]plan.Addr, error) {
+	all, err := list(k, "addresses", func(each func(plan.Addr)) error { return k.dumpAddrs(family, index, each) })
+	if index != 0 && errors.Is(err, unix.ENODEV) {
+		return nil, nil
+	}
+	return all, err
 }
 
 // dumpAddrs lists the addresses of an interface, or of all with the index 0.

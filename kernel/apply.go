@@ -17,7 +17,7 @@ func (k *Kernel) Apply(c plan.Change) error {
 	if err := k.before(c.String()); err != nil {
 		return err
 	}
-	return settled(c, k.apply(c))
+	return done(c, k.apply(c))
 }
 
 func (k *Kernel) apply(c plan.Change) error {
@@ -46,8 +46,8 @@ func (k *Kernel) apply(c plan.Change) error {
 
 func (k *Kernel) change(req *nl.NetlinkRequest) error { return k.route.do(req, nil) }
 
-// settled forgets an error that says that a change has been made already.
-func settled(c plan.Change, err error) error {
+// done forgets an error that says that a change has been made already.
+func done(c plan.Change, err error) error {
 	var errno unix.Errno
 	if !errors.As(err, &errno) {
 		return err

@@ -117,22 +117,22 @@ func (k *Kernel) moveRoute(r plan.Route, metric int) error {
 
 // sameAs finds the kernel's message of a route. It returns ESRCH without one.
 func (k *Kernel) sameAs(r plan.Route) ([]byte, error) {
+	if err := k.before("routes"); err != nil {
+		return nil, err
+	}
 	var found []byte
 	var before *plan.Route
-	err := k.again("routes", func() error {
-		found, before = nil, nil
-		return k.dumpRoutes(familyOf(r.Dst.Addr()), r.Table, r.Link, func(o plan.Route, message []byte) {
-			switch {
-			case found != nil:
-			case o == r:
-				found = slices.Clone(message)
-			case hitsRoute(r, o):
-				before = &o
-			}
-		})
+	err := k.dumpRoutes(familyOf(r.Dst.Addr()), r.Table, r.Link, func(o plan.Route, message []byte) {
+		switch {
+		case found != nil:
+		case o == r:
+			found = slices.Clone(message)
+		case hitsRoute(r, o):
+			before = &o
+		}
 	})
 	switch {
-	case err != nil:
+	case err != nil && !errors.Is(err, ErrInterrupted):
 		return nil, err
 	case found == nil:
 		return nil, unix.ESRCH

@@ -2,11 +2,13 @@ package kernel
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
 
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"ec2net/facts"
@@ -19,12 +21,69 @@ const skipStatistics = 1 << 3
 
 // Links lists the interfaces.
 func (k *Kernel) Links() ([]plan.Link, error) {
-	var links []plan.Link
-	err := k.again("links", func() error {
-		links = nil
-		return k.dumpLinks(func(l plan.Link) { links = append(links, l) })
-	})
-	return links, err
+	links, err := list(k, "links", k.dumpLinks)
+	if !errors.Is(err, ErrInterrupted) || len(links) == 0 {
+		return links, err
+	}
+	return k.linksSingly(links)
+}
+
+// linksSingly asks for each of the interfaces alone: of what several tries saw some
+// are gone, and others have another name.
+func (k *Kernel) linksSingly(seen []plan.Link) ([]plan.Link, error) {
+	var indexes []int
+	for _, l := range seen {
+		indexes = append(indexes, l.Index)
+	}
+	slices.Sort(indexes)
+	indexes = slices.Compact(indexes)
+	for range tries {
+		var links []plan.Link
+		names := make(map[string]bool)
+		for _, index := range indexes {
+			l, err := k.indexed(index)
+			if errors.Is(err, unix.ENODEV) {
+				continue
+			} else if err != nil {
+				return nil, err
+			}
+			links = append(links, l)
+			names[l.Name] = true
+		}
+		// If two have one name, the first gave it away meanwhile.
+		if len(names) == len(links) {
+			return links, nil
+		}
+	}
+	return nil, ErrInterrupted
+}
+
+// indexed asks for one interface.
+func (k *Kernel) indexed(index int) (plan.Link, error) {
+	if err := k.before("links"); err != nil {
+		return plan.Link{}, err
+	}
+	header := make([]byte, unix.SizeofIfInfomsg)
+	copy(header[4:], uint32s(index))
+	return k.oneLink(request(unix.RTM_GETLINK, 0, header))
+}
+
+// named asks for one interface by any of its names.
+func (k *Kernel) named(name string) (plan.Link, error) {
+	attr := unix.IFLA_IFNAME
+	if len(name) >= unix.IFNAMSIZ {
+		attr = unix.IFLA_ALT_IFNAME
+	}
+	req := request(unix.RTM_GETLINK, 0, make([]byte, unix.SizeofIfInfomsg))
+	add(req, attr, nl.ZeroTerminated(name))
+	return k.oneLink(req)
+}
+
+// oneLink returns ENODEV if there is no such interface.
+func (k *Kernel) oneLink(req *nl.NetlinkRequest) (found plan.Link, err error) {
+	addNumber(req, unix.IFLA_EXT_MASK, skipStatistics)
+	err = k.route.do(req, func(data []byte) { found, _ = k.link(data) })
+	return found, err
 }
 
 func (k *Kernel) dumpLinks(each func(plan.Link)) error {

@@ -4,12 +4,10 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"ec2net/facts"
 	"ec2net/fault"
-	"ec2net/plan"
 )
 
 // GoneError says that there is no interface of this name. Trying again does
@@ -63,21 +61,4 @@ func MAC(name string) (facts.MAC, error) {
 		return facts.MAC{}, fmt.Errorf("%s has no MAC address of six octets, so it is no ENI", name)
 	}
 	return l.MAC, nil
-}
-
-// named asks for one interface by any of its names.
-func (k *Kernel) named(name string) (plan.Link, error) {
-	attr := unix.IFLA_IFNAME
-	if len(name) >= unix.IFNAMSIZ {
-		attr = unix.IFLA_ALT_IFNAME
-	}
-	req := request(unix.RTM_GETLINK, 0, make([]byte, unix.SizeofIfInfomsg))
-	addNumber(req, unix.IFLA_EXT_MASK, skipStatistics)
-	add(req, attr, nl.ZeroTerminated(name))
-	return k.oneLink(req)
-}
-
-func (k *Kernel) oneLink(req *nl.NetlinkRequest) (found plan.Link, err error) {
-	err = k.route.do(req, func(data []byte) { found, _ = k.link(data) })
-	return found, err
 }

@@ -1,9 +1,11 @@
 package kernel
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"os"
 	"slices"
 
 	"github.com/vishvananda/netlink/nl"
@@ -24,20 +26,61 @@ const (
 	lasting = 0x1 | 0x2 | 0x10000
 )
 
-// rules lists the rules in the kernel's order.
+// rules lists the rules in the kernel's order. The kernel does not say that this
+// list changed while it was read, and counts rules from one piece of it to the next:
+// when one goes, another is left out. So a list in several pieces counts if no rule
+// came or went meanwhile.
 func (k *Kernel) rules(family int) ([]plan.Rule, error) {
-	var rules []plan.Rule
-	err := k.again("rules", func() error {
-		rules = nil
-		return k.dumpRules(family, func(r plan.Rule) { rules = append(rules, r) })
+	var events *os.File
+	defer func() { events.Close() }()
+	all, err := list(k, "rules", func(each func(plan.Rule)) error {
+		pieces, err := k.dumpRules(family, each)
+		if err != nil || pieces <= 1 {
+			return err
+		}
+		if events == nil {
+			if events, err = listen(1<<(unix.RTNLGRP_IPV4_RULE-1) | 1<<(ruleGroup6-1)); err != nil {
+				return err
+			}
+			return ErrInterrupted // by whom nobody knows
+		}
+		return silent(events)
 	})
-	return rules, err
+	slices.SortStableFunc(all, func(a, b plan.Rule) int { return cmp.Compare(a.Priority, b.Priority) })
+	return settled(all, err)
 }
 
-func (k *Kernel) dumpRules(family int, each func(plan.Rule)) error {
+const ruleGroup6 = 19 // RTNLGRP_IPV6_RULE of linux/rtnetlink.h
+
+// silent returns ErrInterrupted if something has been heard.
+func silent(events *os.File) error {
+	conn, err := events.SyscallConn()
+	if err != nil {
+		return err
+	}
+	heard := 0
+	err = errors.Join(err, conn.Read(func(fd uintptr) bool {
+		buf := make([]byte, 4<<10)
+		for {
+			// ENOBUFS: more than there was room for.
+			switch _, _, err := unix.Recvfrom(int(fd), buf, 0); {
+			case err == nil || errors.Is(err, unix.ENOBUFS):
+				heard++
+			case errors.Is(err, unix.EAGAIN):
+				return true
+			}
+		}
+	}))
+	if err == nil && heard > 0 {
+		return ErrInterrupted
+	}
+	return err
+}
+
+func (k *Kernel) dumpRules(family int, each func(plan.Rule)) (pieces int, err error) {
 	header := make([]byte, sizeofRuleHeader)
 	header[0] = byte(family)
-	return k.route.do(request(unix.RTM_GETRULE, unix.NLM_F_DUMP, header), func(data []byte) {
+	return k.route.ask(request(unix.RTM_GETRULE, unix.NLM_F_DUMP, header), func(data []byte) {
 		if r, ok := rule(data); ok {
 			each(r)
 		}

@@ -29,6 +29,8 @@ type socket struct {
 	buf []byte
 	// strict says that the kernel filters a dump by what the request names.
 	strict bool
+	// received is a seam of the tests: it is called between the pieces of an answer.
+	received func()
 }
 
 // openSocket opens a socket in the network namespace of the calling thread.
@@ -64,7 +66,10 @@ func (s *socket) prepare(limit time.Duration) error {
 	s.pid = own.(*unix.SockaddrNetlink).Pid
 	// Linux before 4.20 does not have it, and sends all.
 	s.strict = unix.SetsockoptInt(s.fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1) == nil
-	return nil
+	// The kernel makes the pieces of a list as large as what it has seen received.
+	// What comes in one piece cannot change while it is read, so let it see that
+	// before the first list.
+	return s.do(request(unix.NLMSG_NOOP, unix.NLM_F_ACK, nil), nil)
 }
 
 func (s *socket) close() { _ = unix.Close(s.fd) }
@@ -77,19 +82,27 @@ var ErrInterrupted = errors.New("the kernel's list changed while it was read")
 // is valid until each returns. It returns the error that the kernel answers with, a
 // unix.Errno, or ErrInterrupted.
 func (s *socket) do(req *nl.NetlinkRequest, each func(data []byte)) error {
+	_, err := s.ask(req, each)
+	return err
+}
+
+// ask is do, and counts the pieces that the answer came in: datagrams with messages
+// for each.
+func (s *socket) ask(req *nl.NetlinkRequest, each func(data []byte)) (pieces int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.seq++
 	req.Seq = s.seq
 	if err := s.send(req.Serialize()); err != nil {
-		return err
+		return 0, err
 	}
 	interrupted := false
 	for {
 		n, err := s.receive()
 		if err != nil {
-			return err
+			return pieces, err
 		}
+		messagesIn := 0
 		for m := range messages(s.buf[:n]) {
 			// Answers to an earlier request, which came too late for it, are left out.
 			if m.seq != s.seq || m.pid != s.pid {
@@ -97,20 +110,23 @@ func (s *socket) do(req *nl.NetlinkRequest, each func(data []byte)) error {
 			}
 			interrupted = interrupted || m.flags&unix.NLM_F_DUMP_INTR != 0
 			if m.kind == unix.NLMSG_DONE || m.kind == unix.NLMSG_ERROR {
-				if err := m.errno(); err != nil {
-					return err
+				if err := m.errno(); err != nil || !interrupted {
+					return pieces, err
 				}
-				if interrupted {
-					return ErrInterrupted
-				}
-				return nil
+				return pieces, ErrInterrupted
+			}
+			if messagesIn++; messagesIn == 1 {
+				pieces++
 			}
 			if each != nil {
 				each(m.data)
 			}
 			if m.flags&unix.NLM_F_MULTI == 0 && req.Flags&unix.NLM_F_ACK == 0 {
-				return nil
+				return pieces, nil
 			}
+		}
+		if s.received != nil {
+			s.received()
 		}
 	}
 }

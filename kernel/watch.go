@@ -29,7 +29,7 @@ const watched = 1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_IPV4_IFADDR-1) |
 // something has changed, so a burst of changes is one token, and so is what the
 // kernel had to leave out because nobody listened in time.
 func (k *Kernel) Watch(ctx context.Context) (*Watch, error) {
-	f, err := listen()
+	f, err := listen(watched)
 	if err != nil {
 		return nil, err
 	}
@@ -59,12 +59,12 @@ func (k *Kernel) Watch(ctx context.Context) (*Watch, error) {
 	return w, nil
 }
 
-func listen() (*os.File, error) {
+func listen(groups uint32) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: watched}); err != nil {
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
 		unix.Close(fd)
 		return nil, os.NewSyscallError("bind", err)
 	}
