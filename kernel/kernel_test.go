@@ -19,7 +19,7 @@ import (
 func TestMain(m *testing.M) { unshared.Main(m) }
 
 // inNetns opens the kernel of a new network namespace.
-func inNetns(t *testing.T) *Kernel {
+func inNetns(t testing.TB) *Kernel {
 	t.Helper()
 	unshared.Netns(t)
 	k, err := Open()
@@ -28,14 +28,14 @@ func inNetns(t *testing.T) *Kernel {
 	return k
 }
 
-func check(t *testing.T, err error) {
+func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-func addVeth(t *testing.T, name string, mac facts.MAC) plan.Link {
+func addVeth(t testing.TB, name string, mac facts.MAC) plan.Link {
 	t.Helper()
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.HardwareAddr = name, net.HardwareAddr(mac[:])
@@ -135,15 +135,4 @@ func TestMAC(t *testing.T) {
 			t.Errorf("%s: %v, want %s", name, err, want)
 		}
 	}
-}
-
-// A change gives a token, and so does the end.
-func TestWatch(t *testing.T) {
-	k := inNetns(t)
-	w, err := k.Watch(t.Context())
-	check(t, err)
-	l := addVeth(t, "eth1", mac1)
-	<-w.C
-	check(t, k.Apply(plan.AddAddr{Link: l, Addr: netip.MustParsePrefix("10.0.1.20/24")}))
-	<-w.C
 }

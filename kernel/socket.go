@@ -21,36 +21,52 @@ const answerLimit = 5 * time.Second
 // socket is a netlink socket for requests: netlink(7). One request is under way
 // at a time.
 type socket struct {
-	mu  sync.Mutex
-	fd  int
-	pid uint32 // the socket's own address
-	seq uint32
-	to  unix.SockaddrNetlink // the kernel
-	buf []byte
+	mu    sync.Mutex
+	fd    int
+	pid   uint32 // the socket's own address
+	seq   uint32
+	to    unix.SockaddrNetlink // the kernel
+	limit time.Duration
+	buf   []byte
 	// strict says that the kernel filters a dump by what the request names.
 	strict bool
 	// received is a seam of the tests: it is called between the pieces of an answer.
 	received func()
 }
 
-// openSocket opens a socket in the network namespace of the calling thread.
+// openSocket opens a socket in the network namespace of the calling thread. limit
+// bounds each wait for a message of an answer.
 func openSocket(protocol int, limit time.Duration) (*socket, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
+	s, err := newSocket(protocol, limit)
 	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
+		return nil, err
 	}
-	s := &socket{fd: fd, to: unix.SockaddrNetlink{Family: unix.AF_NETLINK},
-		// The kernel puts up to 32 KiB into one message of a dump.
-		buf: make([]byte, 64<<10)}
-	if err := s.prepare(limit); err != nil {
+	// The kernel makes the pieces of a list as large as what it has seen received.
+	// What comes in one piece cannot change while it is read, so let it see that
+	// before the first list.
+	if err := s.do(request(unix.NLMSG_NOOP, unix.NLM_F_ACK, nil), nil); err != nil {
 		s.close()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *socket) prepare(limit time.Duration) error {
-	wait := unix.NsecToTimeval(limit.Nanoseconds())
+func newSocket(protocol int, limit time.Duration) (*socket, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	s := &socket{fd: fd, to: unix.SockaddrNetlink{Family: unix.AF_NETLINK}, limit: limit,
+		buf: make([]byte, 64<<10)} // a piece of a list has up to 32 KiB
+	if err := s.prepare(); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *socket) prepare() error {
+	wait := unix.NsecToTimeval(s.limit.Nanoseconds())
 	for _, option := range []int{unix.SO_RCVTIMEO, unix.SO_SNDTIMEO} {
 		if err := unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, option, &wait); err != nil {
 			return os.NewSyscallError("setsockopt", err)
@@ -66,10 +82,7 @@ func (s *socket) prepare(limit time.Duration) error {
 	s.pid = own.(*unix.SockaddrNetlink).Pid
 	// Linux before 4.20 does not have it, and sends all.
 	s.strict = unix.SetsockoptInt(s.fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1) == nil
-	// The kernel makes the pieces of a list as large as what it has seen received.
-	// What comes in one piece cannot change while it is read, so let it see that
-	// before the first list.
-	return s.do(request(unix.NLMSG_NOOP, unix.NLM_F_ACK, nil), nil)
+	return nil
 }
 
 func (s *socket) close() { _ = unix.Close(s.fd) }
@@ -97,7 +110,10 @@ func (s *socket) ask(req *nl.NetlinkRequest, each func(data []byte)) (pieces int
 		return 0, err
 	}
 	interrupted := false
-	for {
+	for last := time.Now(); ; {
+		if time.Since(last) > s.limit {
+			return pieces, errNoAnswer
+		}
 		n, err := s.receive()
 		if err != nil {
 			return pieces, err
@@ -108,6 +124,7 @@ func (s *socket) ask(req *nl.NetlinkRequest, each func(data []byte)) (pieces int
 			if m.seq != s.seq || m.pid != s.pid {
 				continue
 			}
+			last = time.Now()
 			interrupted = interrupted || m.flags&unix.NLM_F_DUMP_INTR != 0
 			if m.kind == unix.NLMSG_DONE || m.kind == unix.NLMSG_ERROR {
 				if err := m.errno(); err != nil || !interrupted {
@@ -160,9 +177,10 @@ func (s *socket) receive() (int, error) {
 		case n > len(s.buf):
 			return 0, fmt.Errorf("the kernel's answer has a message of %d bytes", n)
 		}
-		if sender, ok := from.(*unix.SockaddrNetlink); ok && sender.Pid == s.to.Pid {
-			return n, nil
+		if sender, ok := from.(*unix.SockaddrNetlink); !ok || sender.Pid != s.to.Pid {
+			return 0, nil // another process may send to this socket
 		}
+		return n, nil
 	}
 }
 

@@ -33,6 +33,10 @@ func (k *Kernel) Watch(ctx context.Context) (*Watch, error) {
 	if err != nil {
 		return nil, err
 	}
+	return watch(ctx, f), nil
+}
+
+func watch(ctx context.Context, f *os.File) *Watch {
 	c := make(chan struct{}, 1)
 	w := &Watch{C: c}
 	stop := context.AfterFunc(ctx, func() { f.Close() })
@@ -56,7 +60,7 @@ func (k *Kernel) Watch(ctx context.Context) (*Watch, error) {
 			}
 		}
 	}()
-	return w, nil
+	return w
 }
 
 func listen(groups uint32) (*os.File, error) {
