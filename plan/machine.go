@@ -117,7 +117,7 @@ func compare(a, b string) int {
 	return 0
 }
 
-// Facts reports what IMDS said last of this very device. A cloned machine has other
+// FactsOf gives what IMDS said last of this very device, and whether it did. A cloned machine has other
 // MACs, and so does not inherit facts.
 func (k Known) FactsOf(l Link) (facts.ENI, bool) {
 	if k.Facts.Name == "" || k.Facts.MAC != l.MAC {
@@ -167,7 +167,8 @@ func (m *Machine) Primary() facts.MAC {
 }
 
 // MACs are those of the known ENIs that ec2net may touch, the primary first, and of
-// those that it may not.
+// those that it may not. Without facts an ENI is known by its lease, or by having
+// been brought up.
 func (m *Machine) MACs() (ours, left []facts.MAC) {
 	add := func(to *[]facts.MAC, mac facts.MAC) {
 		if mac != (facts.MAC{}) && !slices.Contains(*to, mac) {
@@ -177,10 +178,16 @@ func (m *Machine) MACs() (ours, left []facts.MAC) {
 	primary := m.Primary()
 	add(&ours, primary)
 	for _, k := range m.Known {
-		if k.Left == "" || k.Facts.MAC == primary {
-			add(&ours, k.Facts.MAC)
-		} else {
-			add(&left, k.Facts.MAC)
+		if k.Left != "" {
+			if k.Facts.MAC != primary {
+				add(&left, k.Facts.MAC)
+			}
+			continue
+		}
+		add(&ours, k.Facts.MAC)
+		add(&ours, k.Note.MAC)
+		if k.Stanza {
+			add(&ours, k.Lease.MAC)
 		}
 	}
 	return ours, left
