@@ -93,8 +93,12 @@ func (m *Machine) judge(k Known) Verdict {
 		v.Do = Rest
 	case known:
 		v.Do = Leave // not brought up yet, or by somebody else
+	case k.Lease.Of(l):
+		v.Do = Rest // there is a lease, of which nothing else is known
+	case k.ofAnother():
+		v.Do = Clear
 	default:
-		v.Do = Clear // what is known is of another device
+		v.Do = Leave // nothing is known, so nothing is taken away
 	}
 	return v
 }

@@ -126,6 +126,10 @@ func (k Known) FactsOf(l Link) (facts.ENI, bool) {
 	return k.Facts, true
 }
 
+// ofAnother reports whether what is known is of a device that had the name before. It
+// is asked of what is not known to be of the device that has the name now.
+func (k Known) ofAnother() bool { return k.Facts.Name != "" || k.Note != (Note{}) }
+
 // Numbers are those that an interface has or may have had: its tables, rules and
 // marks go by them.
 func (k Known) Numbers(n facts.Numbers) []int {
