@@ -134,15 +134,26 @@ func (m *Machine) serve(v Verdict, k Known, e facts.ENI) Verdict {
 }
 
 // serveLease makes do with the leased address, where IMDS has said nothing of the
-// device. A name without a number of its own has no rules then.
+// device. Without a number it has no rules.
 func (m *Machine) serveLease(v Verdict, k Known) Verdict {
-	e, err := facts.Bare(k.Name, v.Link.MAC, m.Numbers)
-	if err != nil {
+	e, ok := m.bare(k, v.Link)
+	if !ok {
 		v.Do = Rest
 		return v
 	}
 	v.Do, v.Spare, v.Facts, v.Lease = Serve, SpareAll, e, k.Lease.Addr
 	return v
+}
+
+// bare is an ENI of which no facts are known, with the number that it was brought up
+// with, or that of its name. It is false without either.
+func (m *Machine) bare(k Known, l Link) (facts.ENI, bool) {
+	if k.Note.Of(l) && k.Note.Number != 0 {
+		e := facts.ENI{Name: k.Name, MAC: l.MAC, Number: k.Note.Number, MarkMask: m.Numbers.MarkMask, Routed: true}
+		return e.Clone(), true
+	}
+	e, err := facts.Bare(k.Name, l.MAC, m.Numbers)
+	return e, err == nil
 }
 
 // leaseOf is the address that a device has by DHCP. Where no client has said so,
@@ -186,8 +197,8 @@ func (m *Machine) Marked() []facts.ENI {
 		case known && e.Routed && (e.Primary || noted || (l.Up && m.hasRules(e.Number))):
 			marked = append(marked, e)
 		case !known && noted && k.Note.Number != 0:
-			e = facts.ENI{Name: k.Name, MAC: l.MAC, Number: k.Note.Number, MarkMask: m.Numbers.MarkMask, Routed: true}
-			marked = append(marked, e.Clone())
+			e, _ = m.bare(k, l)
+			marked = append(marked, e)
 		}
 	}
 	return marked
