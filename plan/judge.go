@@ -103,8 +103,9 @@ func (m *Machine) judge(k Known) Verdict {
 	return v
 }
 
-// live reports whether an ENI is up by ec2net's doing: it was brought up since
-// boot, its DHCP client has said so, or it has rules.
+// live reports whether an ENI is up by ec2net's doing: it was brought up since boot, or
+// its DHCP client has said so. Where nothing is remembered since boot, its rules tell:
+// with a note of another device they may be that one's.
 func (m *Machine) live(k Known, l Link) bool {
 	if !l.Up || k.Coming {
 		return false
@@ -112,7 +113,7 @@ func (m *Machine) live(k Known, l Link) bool {
 	if k.Note.Of(l) || (k.Stanza && k.Lease.Of(l)) {
 		return true
 	}
-	return k.Stanza && m.hasRules(k.Facts.Number)
+	return k.Stanza && k.Note == (Note{}) && k.Lease == (Lease{}) && m.hasRules(k.Facts.Number)
 }
 
 // ofENI reports whether a rule is one of ec2net's for an ENI, whichever.
