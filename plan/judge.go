@@ -66,7 +66,40 @@ func (m *Machine) Judge() []Verdict {
 	for _, k := range m.Known {
 		verdicts = append(verdicts, m.judge(k))
 	}
+	m.restrict(verdicts)
 	return verdicts
+}
+
+// restrict lets one ENI have a number: two would take each other's rules away. It is
+// the primary, else the one that was brought up, else the first.
+func (m *Machine) restrict(verdicts []Verdict) {
+	rank := func(v *Verdict) int {
+		k, _ := m.Of(v.Name)
+		switch {
+		case v.Facts.Primary:
+			return 2
+		case k.Note.Of(v.Link):
+			return 1
+		}
+		return 0
+	}
+	owners := make(map[int]*Verdict)
+	for i := range verdicts {
+		v := &verdicts[i]
+		if v.Do != Serve {
+			continue
+		}
+		owner, taken := owners[v.Facts.Number]
+		switch {
+		case !taken:
+		case rank(owner) >= rank(v):
+			v.Do = Rest
+			continue
+		default:
+			owner.Do = Rest
+		}
+		owners[v.Facts.Number] = v
+	}
 }
 
 func (m *Machine) judge(k Known) Verdict {
