@@ -110,14 +110,15 @@ func (m *Machine) judge(k Known) Verdict {
 	switch {
 	case k.Left != "", !k.Ours:
 		v.Do = Leave
-	case k.Going, !there:
+	case k.Going, !there, k.Lease.EndedOf(l):
 		v.Do = Clear
 	case known && e.Primary:
 		return m.serve(v, k, e)
 	case l.MAC == m.Primary():
-		v.Do = Clear // the name was another ENI's
-	case k.Lease.Of(l) && k.Lease.Ended:
-		v.Do = Clear
+		v.Do = Rest // its facts are lost
+		if k.ofAnother() {
+			v.Do = Clear
+		}
 	case known && m.live(k, l):
 		return m.serve(v, k, e)
 	case !known && k.Stanza && k.Lease.Held(l):

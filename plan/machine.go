@@ -71,6 +71,9 @@ type Lease struct {
 // Of reports whether the lease is this device's.
 func (l Lease) Of(o Link) bool { return l.MAC == o.MAC && l.Index == o.Index && l != (Lease{}) }
 
+// EndedOf reports whether a device's lease is no more.
+func (l Lease) EndedOf(o Link) bool { return l.Of(o) && l.Ended }
+
 // Held reports whether a device has a lease of which the address is known.
 func (l Lease) Held(o Link) bool { return l.Of(o) && !l.Ended && l.Addr.IsValid() }
 
