@@ -9,7 +9,7 @@ TOOL := $(GO) tool -modfile=lab/tools/go.mod
 BINARY ?= ec2net
 UPSTART ?= /etc/init
 
-.PHONY: help build run demo test lint lint-strict vulncheck newest install deb release bench fuzz soak update debian
+.PHONY: help build run demo check test lint lint-strict vulncheck newest install deb release bench fuzz soak update debian
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -28,6 +28,9 @@ demo: ## see what ec2net does, in a VPC of network namespaces; needs root
 # -count=1: the scripts run a tool that go test does not see change.
 test: debian lint ## what to run before a merge: lint and every test
 	$(GO) test $(RACE) -count=1 -timeout 14m -parallel 6 ./...
+
+check: lint ## lint, and every test that needs no Debian tree: under a minute
+	$(GO) test -count=1 -short $$($(GO) list ./... | grep -v '^ec2net/lab')
 
 # All that staticcheck does without staticcheck.conf: what of the rest the folders
 # do not pass yet is in lint-strict.

@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"testing"
 
 	"golang.org/x/sys/unix"
 )
@@ -65,9 +66,13 @@ var packages = map[string][]string{
 
 // Debian returns one of the trees of packages, by name: Debian 12 or 13, or one
 // for what few tests need. The first call on a machine builds it, which takes a
-// minute or two of the test's time; lab/cmd/tree does it beforehand.
+// minute or two of the test's time; lab/cmd/tree does it beforehand. With -short
+// the test is skipped, whoever runs it.
 func Debian(tb TB, release string) *Tree {
 	tb.Helper()
+	if testing.Testing() && testing.Short() {
+		tb.Skipf("short: this needs a Debian tree")
+	}
 	needRoot(tb)
 	t, err := Debootstrap(tb.Context(), release, io.Discard)
 	if err != nil {
