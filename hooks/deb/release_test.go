@@ -9,12 +9,13 @@ import (
 	"testing"
 )
 
-// committed is a repository with all that git knows of this tree, as it is on the
-// disk, under another changelog.
-func committed(t *testing.T, changelog string) string {
+// committed is a repository with what git knows of this tree, or of these parts of
+// it, as it is on the disk, under another changelog.
+func committed(t *testing.T, changelog string, parts ...string) string {
 	t.Helper()
 	dir := t.TempDir()
-	for name := range strings.SplitSeq(run(t, top, "git", "ls-files", "--cached", "--others", "--exclude-standard"), "\n") {
+	list := append([]string{"ls-files", "--cached", "--others", "--exclude-standard", "--"}, parts...)
+	for name := range strings.SplitSeq(run(t, top, "git", list...), "\n") {
 		info, err := os.Lstat(filepath.Join(top, name))
 		if os.IsNotExist(err) {
 			continue // deleted, and not yet committed
@@ -35,7 +36,7 @@ func release(dir string) (string, error) {
 // What is no release is refused before anything is built.
 func TestReleaseRefused(t *testing.T) {
 	t.Parallel()
-	dir := committed(t, changelog("1.0.0 (2026-12-14)"))
+	dir := committed(t, changelog("1.0.0 (2026-12-14)"), "Makefile", "README.md", ".gitignore", "hooks/deb")
 	for _, c := range []struct{ name, do, says string }{
 		{"an unreleased version", "sed -i 's/(2026-12-14)/(unreleased)/' CHANGELOG.md; git commit -qam x", "~dev"},
 		{"a heading without a form", "sed -i 's/1.0.0/Unreleased/' CHANGELOG.md; git commit -qam x", "Unreleased"},
