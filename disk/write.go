@@ -41,6 +41,10 @@ func OpenTree(dir string, create bool) (*Tree, error) {
 // Close lets go of the folder.
 func (t *Tree) Close() error { return t.root.Close() }
 
+// ErrNotRegular is what Read fails with where there is something that is no file: a
+// folder, a pipe.
+var ErrNotRegular = errors.New("is not a regular file")
+
 // maxRead bounds what is read of a file that ec2net itself has written.
 const maxRead = 1 << 20
 
@@ -63,7 +67,7 @@ func (t *Tree) Read(file string) ([]byte, error) {
 	if info, err := f.Stat(); err != nil {
 		return nil, err
 	} else if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", file)
+		return nil, fmt.Errorf("%s %w", file, ErrNotRegular)
 	} else if t.isOwn(below(file)) {
 		if err := judgeInfo(file, info); err != nil {
 			return nil, err

@@ -1,0 +1,47 @@
+package disk
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Same reports whether two absolute paths lead to one file or folder, by whatever
+// links. A path that leads nowhere is the same as itself only.
+func (t *Tree) Same(a, b string) (bool, error) {
+	if below(a) == below(b) {
+		return true, nil
+	}
+	first, err := t.stat(a)
+	if err != nil || first == nil {
+		return false, err
+	}
+	second, err := t.stat(b)
+	if err != nil || second == nil {
+		return false, err
+	}
+	return os.SameFile(first, second), nil
+}
+
+// stat follows the links of a path; nil if it leads nowhere.
+func (t *Tree) stat(file string) (os.FileInfo, error) {
+	name, err := t.locate(below(file))
+	if err != nil {
+		return nil, nowhere(err)
+	}
+	info, err := t.root.Stat(name)
+	if err != nil {
+		return nil, nowhere(err)
+	}
+	return info, nil
+}
+
+// nowhere is no error if one says that a path leads nowhere.
+func nowhere(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return nil
+	}
+	return err
+}
