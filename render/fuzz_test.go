@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"ec2net/facts"
-	"ec2net/lines"
 )
 
 func eth1(t testing.TB) facts.ENI {
@@ -15,26 +14,6 @@ func eth1(t testing.TB) facts.ENI {
 		t.Fatal(err)
 	}
 	return enis[0]
-}
-
-// What is taken has the stanza that ifup will look for, and no line that
-// interfaces(5) does not have.
-func FuzzStanza(f *testing.F) {
-	f.Add("auto eth1\niface eth1 inet dhcp\n  post-up a \\\n b\n")
-	f.Add("iface eth1 inet dhcp\n\tmetric 1001\n# iface eth2\nmapping eth*\n script /x\n")
-	f.Fuzz(func(t *testing.T, text string) {
-		if checkStanza([]byte(text), eth1(t)) != nil {
-			return
-		}
-		if !HasStanza([]byte(text), "eth1") || strings.Contains(text, "\x00") {
-			t.Errorf("took %q", text)
-		}
-		for line := range logicalLines([]byte(text)) {
-			if words := lines.Words(line.text); len(words) < 2 && words[0] != "mapping" {
-				t.Errorf("took %q", line.text)
-			}
-		}
-	})
 }
 
 // What is taken is, to iptables-restore(8), tables that are committed: what is

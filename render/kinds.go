@@ -5,6 +5,7 @@ import (
 
 	"ec2net/facts"
 	"ec2net/iprule"
+	"ec2net/stack/ifupdown/interfaces"
 )
 
 // kind is one of the files that an ENI has. The table below is the only place
@@ -20,7 +21,7 @@ type kind struct {
 const stateDir = "/var/lib/ec2net"
 
 var kinds = []kind{
-	{name: "cfg", stanza: true, dir: "/etc/network/interfaces.d", check: checkStanza},
+	{name: "cfg", stanza: true, dir: interfaces.Folder, check: checkStanza},
 	{name: "iptables", dir: stateDir, check: checkFragment},
 	{name: "iptables-down", dir: stateDir, check: checkFragment},
 	{name: "rules", dir: stateDir, check: checkRules},
