@@ -230,6 +230,16 @@ func TestMatch(t *testing.T) {
 	}
 }
 
+func TestMatchPath(t *testing.T) {
+	for pattern, want := range map[string]bool{
+		"/etc/network/interfaces.d": true, "/e*//net?ork/*.d/": true, "/*/*": false, "/etc/network/more": false, "/*/*/*/*": false, "": false,
+	} {
+		if got := MatchPath(pattern, Folder); got != want {
+			t.Errorf("%s: %t", pattern, got)
+		}
+	}
+}
+
 func TestPlainName(t *testing.T) {
 	for name, want := range map[string]bool{"eth1": true, "A_b-9": true, "eth1.cfg": false, "eth1~": false, "": false, "é": false} {
 		if got := PlainName(name); got != want {

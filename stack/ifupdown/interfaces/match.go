@@ -35,6 +35,21 @@ func Match(pattern, name string) bool {
 	return strings.Trim(pattern[p:], "*") == ""
 }
 
+// MatchPath reports whether the parts of a pattern are those of a path, one by one.
+func MatchPath(pattern, path string) bool {
+	slashes := func(r rune) bool { return r == '/' }
+	parts, names := strings.FieldsFunc(pattern, slashes), strings.FieldsFunc(path, slashes)
+	if len(parts) != len(names) {
+		return false
+	}
+	for i := range parts {
+		if !Match(parts[i], names[i]) {
+			return false
+		}
+	}
+	return true
+}
+
 // matchOne reports whether what a pattern begins with is that of a character, and
 // how long it is.
 func matchOne(pattern string, c byte) (length int, ok bool) {

@@ -1,0 +1,84 @@
+package ifupdown
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"ec2net/stack/ifupdown/interfaces"
+)
+
+// client is a DHCP client by the name of its program, and where it says which
+// process it is.
+type client struct {
+	program, pidFile string
+	// every says that the process is for all interfaces, and does not name them.
+	every bool
+}
+
+// clients are those that ifupdown starts, for an interface.
+func clients(name string) []client {
+	return []client{
+		{program: "dhclient", pidFile: "/run/dhclient." + name + ".pid"},
+		{program: "dhcpcd", pidFile: "/run/dhcpcd/" + name + ".pid"},
+		{program: "dhcpcd", pidFile: "/run/dhcpcd/" + name + "-4.pid"},
+		{program: "dhcpcd", pidFile: "/run/dhcpcd-" + name + ".pid"}, // Debian 11
+		{program: "udhcpc", pidFile: "/run/udhcpc." + name + ".pid"},
+		// One that is started as a service serves what ifupdown asks it for.
+		{program: "dhcpcd", pidFile: "/run/dhcpcd/pid", every: true},
+		{program: "dhcpcd", pidFile: "/run/dhcpcd.pid", every: true},
+	}
+}
+
+// ClientAlive reports whether the DHCP client runs that the interface was brought up
+// with. It is true if the stanza asks for none.
+func (s *Stack) ClientAlive(name string) (bool, error) {
+	text, err := s.upBy(name)
+	if err == nil && text == nil {
+		text, err = s.Cfg(name)
+	}
+	if err != nil || !interfaces.DHCP(text, name) {
+		return err == nil, err
+	}
+	for _, c := range clients(name) {
+		if alive, err := s.alive(c, name); err != nil || alive {
+			return alive, err
+		}
+	}
+	return false, nil
+}
+
+// alive reports whether the process that a pid file names is the client's: the
+// number may be another's by now.
+func (s *Stack) alive(c client, name string) (bool, error) {
+	text, err := s.Tree.Read(c.pidFile)
+	if err != nil {
+		return false, err
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || pid <= 0 {
+		return false, nil // there is no such file, or nothing in it yet
+	}
+	program, err := s.process(pid, "comm")
+	if err != nil || strings.TrimSpace(program) != c.program {
+		return false, err
+	}
+	args, err := s.process(pid, "cmdline")
+	if err != nil || c.every {
+		return args != "", err // that of a zombie is empty
+	}
+	return slices.Contains(strings.FieldsFunc(args, func(r rune) bool { return r == 0 || r == ' ' }), name), nil
+}
+
+// process reads a file of a process, proc(5); it is empty if there is none.
+func (s *Stack) process(pid int, file string) (string, error) {
+	text, err := s.Tree.Read(fmt.Sprintf("/proc/%d/%s", pid, file))
+	if errors.Is(err, unix.ESRCH) {
+		return "", nil
+	}
+	return string(text), err
+}

@@ -1,0 +1,189 @@
+package ifupdown
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"ec2net/disk"
+	"ec2net/fault"
+	"ec2net/stack/ifupdown/interfaces"
+)
+
+// file is one that ifupdown reads.
+type file struct {
+	path string
+	text []byte
+}
+
+// reading is what ifupdown reads: /etc/network/interfaces, and what that sources.
+type reading struct {
+	files []file
+	// patterns are those of the files that are sourced, also of files that are not
+	// there yet.
+	patterns []interfaces.Pattern
+	// unclear is the first line of which it cannot be told what it sources.
+	unclear *UnclearError
+}
+
+// UnclearError says that a line reads files that hang on the environment of ifup.
+type UnclearError struct {
+	Path string
+	Line interfaces.Line
+}
+
+func (e *UnclearError) Error() string {
+	return fmt.Sprintf("cannot tell which files ifupdown reads by line %d of %s, %q", e.Line.Number, e.Path, e.Line.Text)
+}
+
+// Status is that of what does not mend itself.
+func (*UnclearError) Status() fault.Status { return fault.Usage }
+
+// Hint says what to write instead.
+func (*UnclearError) Hint() string { return "write the path out, without a variable and without ~" }
+
+// maxFiles bounds how many files are looked at: they may source each other under
+// ever new names.
+const maxFiles = 1000
+
+// read reads what ifupdown reads. What is not there, or is no file, ifupdown passes
+// over; any other failure to read is an error, since a stanza may be behind it.
+func (s *Stack) read() (reading, error) {
+	var r reading
+	all := []string{interfaces.Main}
+	for i := 0; i < len(all); i++ { // all grows
+		text, err := s.Tree.Read(all[i])
+		if err != nil && (i == 0 || !passedOver(err)) {
+			return r, err
+		}
+		if err != nil || text == nil {
+			continue
+		}
+		r.files = append(r.files, file{all[i], text})
+		more, err := s.sourced(&r, all[i], text)
+		if err != nil {
+			return r, err
+		}
+		for _, path := range more {
+			if !slices.Contains(all, path) {
+				all = append(all, path)
+			}
+		}
+		if len(all) > maxFiles {
+			return r, fmt.Errorf("%s has ifupdown read more than %d files", interfaces.Main, maxFiles)
+		}
+	}
+	return r, nil
+}
+
+// sourced gives the files that a file sources, as far as they are there.
+func (s *Stack) sourced(r *reading, at string, text []byte) ([]string, error) {
+	var all []string
+	for _, source := range interfaces.Sources(at, text) {
+		if source.Unclear && r.unclear == nil {
+			r.unclear = &UnclearError{at, source.Line}
+		}
+		for _, p := range source.Patterns {
+			found, err := s.glob(p)
+			if err != nil {
+				return nil, err
+			}
+			if !source.Folders {
+				r.patterns = append(r.patterns, p)
+				all = append(all, found...)
+				continue
+			}
+			for _, folder := range found {
+				names, err := s.list(folder)
+				if err != nil {
+					return nil, err
+				}
+				for _, name := range names {
+					if interfaces.PlainName(name) {
+						all = append(all, path.Join(folder, name))
+					}
+				}
+			}
+		}
+	}
+	return all, nil
+}
+
+// passedOver reports whether ifupdown goes on after a file or folder for a reason
+// that stays: there is something else in its place, or a link leads nowhere.
+func passedOver(err error) bool {
+	return errors.Is(err, disk.ErrNotRegular) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
+}
+
+// list names what is in a folder; nothing if it is none.
+func (s *Stack) list(folder string) ([]string, error) {
+	names, err := s.Tree.List(folder)
+	if err != nil && passedOver(err) {
+		return nil, nil
+	}
+	return names, err
+}
+
+// glob gives the paths that a pattern stands for. Where it has no wildcard, nothing
+// need be there.
+func (s *Stack) glob(p interfaces.Pattern) ([]string, error) {
+	if !p.Glob {
+		return []string{path.Clean(p.Path)}, nil
+	}
+	found := []string{"/"}
+	for part := range strings.SplitSeq(p.Path, "/") {
+		if !interfaces.HasMeta(part) {
+			for i := range found {
+				found[i] = path.Join(found[i], part)
+			}
+			continue
+		}
+		var below []string
+		for _, folder := range found {
+			names, err := s.list(folder)
+			if err != nil {
+				return nil, err
+			}
+			for _, name := range names {
+				if interfaces.Match(part, name) {
+					below = append(below, path.Join(folder, name))
+				}
+			}
+		}
+		if found = below; len(found) > maxFiles {
+			return nil, fmt.Errorf("%s stands for more than %d files", p.Path, maxFiles)
+		}
+	}
+	return found, nil
+}
+
+// leads reports whether a pattern stands for the cfg file of an interface, whether
+// that is there or not.
+func (s *Stack) leads(p interfaces.Pattern, name string) (bool, error) {
+	folder, last := path.Split(p.Path)
+	if !stands(p, last, name+".cfg") {
+		return false, nil
+	}
+	if p.Glob && interfaces.MatchPath(folder, interfaces.Folder) {
+		return true, nil // though the folder is perhaps still to be made
+	}
+	folders, err := s.glob(interfaces.Pattern{Path: folder, Glob: p.Glob})
+	if err != nil {
+		return false, err
+	}
+	for _, f := range folders {
+		if same, err := s.Tree.Same(f, interfaces.Folder); err != nil || same {
+			return same, err
+		}
+	}
+	return false, nil
+}
+
+// stands reports whether a part of a pattern stands for a name.
+func stands(p interfaces.Pattern, part, name string) bool {
+	return part == name || p.Glob && interfaces.Match(part, name)
+}

@@ -1,0 +1,83 @@
+package ifupdown
+
+import (
+	"fmt"
+	"path"
+
+	"ec2net/fault"
+	"ec2net/stack"
+	"ec2net/stack/ifupdown/interfaces"
+)
+
+// NotSourcedError says that ifupdown does not read a cfg file.
+type NotSourcedError struct{ Path string }
+
+func (e *NotSourcedError) Error() string {
+	return fmt.Sprintf("%s does not read %s", interfaces.Main, e.Path)
+}
+
+// Status is that of what does not mend itself.
+func (*NotSourcedError) Status() fault.Status { return fault.Usage }
+
+// Hint says what to write where.
+func (e *NotSourcedError) Hint() string {
+	return fmt.Sprintf("add to %s the line: source %s/*.cfg", interfaces.Main, path.Dir(e.Path))
+}
+
+// Reads makes sure that ifupdown reads the cfg file of an interface, which need not
+// be there yet: it fails with a NotSourcedError if not, and with another error if
+// that cannot be told. A source-directory takes no file with a dot in its name, and
+// so none of ec2net's.
+func (s *Stack) Reads(name string) error {
+	r, err := s.read()
+	if err != nil {
+		return err
+	}
+	for _, p := range r.patterns {
+		if leads, err := s.leads(p, name); err != nil || leads {
+			return err
+		}
+	}
+	if r.unclear != nil {
+		return r.unclear
+	}
+	return &NotSourcedError{interfaces.Path(name)}
+}
+
+// helperFolder is where cloud-ifupdown-helper writes its stanzas, one file an
+// interface.
+const helperFolder = "/run/network/interfaces.d"
+
+// Owner finds a stanza for an interface that is not ec2net's: cloud-ifupdown-helper's,
+// or an administrator's. ours says that ec2net has configured an interface of that
+// name; then the cfg file under its name is ec2net's, and else only if it says so.
+func (s *Stack) Owner(name string, ours bool) (stack.Owner, error) {
+	r, err := s.read()
+	if err != nil {
+		return stack.Owner{}, err
+	}
+	for _, f := range r.files {
+		if !interfaces.Has(f.text, name) {
+			continue
+		}
+		if ours || interfaces.Generated(f.text) {
+			if own, err := s.Tree.Same(f.path, interfaces.Path(name)); err != nil {
+				return stack.Owner{}, err
+			} else if own {
+				continue
+			}
+		}
+		if path.Dir(f.path) == helperFolder {
+			return stack.Owner{
+				Who: "cloud-ifupdown-helper has a stanza for it in " + f.path,
+				Hint: fmt.Sprintf("ifdown %[1]s && rm %[2]s && ec2ifup %[1]s: the helper writes no stanza where ec2net's is, at the next boot neither",
+					name, f.path),
+			}, nil
+		}
+		return stack.Owner{Who: "there is a stanza for it in " + f.path, Hint: "once the stanza is gone, ec2net writes one"}, nil
+	}
+	if r.unclear != nil {
+		return stack.Owner{}, r.unclear
+	}
+	return stack.Owner{}, nil
+}

@@ -1,0 +1,166 @@
+package stack
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ec2net/disk"
+	"ec2net/iprule"
+	"ec2net/plan"
+)
+
+func openTree(tb testing.TB) *disk.Tree {
+	tb.Helper()
+	tree, err := disk.OpenTree(tb.TempDir(), false)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { tree.Close() })
+	return tree
+}
+
+func put(tb testing.TB, tree *disk.Tree, path, text string) {
+	tb.Helper()
+	if _, err := tree.Write(path, []byte(text)); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// is wants an owner whose text has who in it, and who says how to change that; or
+// nobody.
+func is(t *testing.T, what string, got Owner, who string) {
+	t.Helper()
+	if got.Nobody() != (who == "") || !strings.Contains(got.Who, who) || (who != "" && got.Hint == "") {
+		t.Errorf("%s: %+v, want %q", what, got, who)
+	}
+}
+
+const (
+	networkdFile = "/run/systemd/netif/links/7"
+	managerFile  = "/run/NetworkManager/devices/7"
+)
+
+// Whoever configures an interface already has it to himself.
+func TestElsewhere(t *testing.T) {
+	for _, c := range []struct{ name, path, text, who string }{
+		{name: "nobody"},
+		{name: "networkd, unmanaged", path: networkdFile, text: "ADMIN_STATE=unmanaged\nOPER_STATE=off\n"},
+		{name: "networkd, which has no file for it", path: networkdFile, text: "ADMIN_STATE=pending\n"},
+		{name: "networkd", path: networkdFile, who: "systemd-networkd configures it, by /etc/systemd/network/eth.network",
+			text: "ADMIN_STATE=configured\nNETWORK_FILE=/etc/systemd/network/eth.network\n"},
+		{name: "networkd, which does not say by what", path: networkdFile, text: "ADMIN_STATE=configuring\n", who: "systemd-networkd"},
+		{name: "netplan", path: networkdFile, who: "netplan",
+			text: "ADMIN_STATE=configuring\nNETWORK_FILE=/run/systemd/network/10-netplan-eth1.network\n"},
+		{name: "NetworkManager, unmanaged", path: managerFile, text: "[device]\nmanaged=false\n"},
+		{name: "NetworkManager", path: managerFile, text: "[device]\nmanaged=true\n", who: "NetworkManager manages it"},
+		{name: "another link's", path: "/run/NetworkManager/devices/8", text: "[device]\nmanaged=true\n"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			tree := openTree(t)
+			if c.path != "" {
+				put(t, tree, c.path, c.text)
+			}
+			o, err := Elsewhere(t.Context(), tree, plan.Link{Name: "eth1", Index: 7})
+			if err != nil {
+				t.Errorf("%s: %v", c.name, err)
+			}
+			is(t, c.name, o, c.who)
+		})
+	}
+}
+
+// networkd is waited for while it has not decided, no longer than it may take, and
+// no longer than the caller has.
+func TestUndecided(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tree, start := openTree(t), time.Now()
+		put(t, tree, networkdFile, "ADMIN_STATE=initialized\n")
+		time.AfterFunc(time.Second, func() {
+			put(t, tree, networkdFile, "ADMIN_STATE=configured\nNETWORK_FILE=/x.network\n")
+		})
+		o, err := Elsewhere(t.Context(), tree, plan.Link{Index: 7})
+		if err != nil || time.Since(start) > 1100*time.Millisecond {
+			t.Errorf("%v, after %v", err, time.Since(start))
+		}
+		is(t, "decided late", o, "/x.network")
+
+		put(t, tree, networkdFile, "ADMIN_STATE=pending\n")
+		start = time.Now()
+		o, err = Elsewhere(t.Context(), tree, plan.Link{Index: 7})
+		if err != nil || time.Since(start) != undecided {
+			t.Errorf("%v, after %v", err, time.Since(start))
+		}
+		is(t, "never decided", o, "")
+
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second/2)
+		defer cancel()
+		start = time.Now()
+		if _, err = Elsewhere(ctx, tree, plan.Link{Index: 7}); err != nil || time.Since(start) != time.Second/2 {
+			t.Errorf("%v, after %v", err, time.Since(start))
+		}
+	})
+}
+
+// What cannot be read is no "nobody".
+func TestElsewhereUnread(t *testing.T) {
+	for _, path := range []string{networkdFile, managerFile} {
+		tree := openTree(t)
+		if err := tree.MakeDir(path); err != nil {
+			t.Fatal(err)
+		}
+		if o, err := Elsewhere(t.Context(), tree, plan.Link{Index: 7}); err == nil {
+			t.Errorf("%s is a folder: %+v", path, o)
+		}
+	}
+}
+
+func TestByRules(t *testing.T) {
+	const index = 7
+	from := func(table, priority, protocol int, a string) iprule.Rule {
+		return iprule.Rule{Priority: priority, From: netip.MustParsePrefix(a), Table: table, Protocol: protocol,
+			SuppressPrefixLength: -1, SuppressGroup: -1}
+	}
+	for _, c := range []struct {
+		name string
+		rule iprule.Rule
+		who  string
+	}{
+		{"the VPC CNI plugin", VPCCNI, "VPC CNI"},
+		{"another mark in its place", iprule.Rule{Priority: 1024, Mark: 0x40, MarkMask: 0x40, Table: 254}, ""},
+		{"another tool's table", from(10001, 32765, 0, "10.0.1.20/32"), `"pref 32765 from 10.0.1.20 lookup 10001 protocol 0"`},
+		{"another tool's table, IPv6", from(10001, 32765, 0, "2001:db8::20/128"), "2001:db8::20"},
+		{"an older tool's table, which is ec2net's", from(1001, 32765, 0, "10.0.1.20/32"), ""},
+		{"a rule of ec2net's, from when it was eth3", from(1003, 1003, iprule.Protocol, "10.0.1.20/32"), ""},
+		{"another address's rule", from(77, 100, 0, "10.7.0.1/32"), ""},
+		{"another interface's address", from(77, 100, 0, "10.0.0.10/32"), ""},
+		{"the subnet's rule", from(77, 100, 0, "10.0.1.0/24"), ""},
+		{"for all", iprule.Rule{Priority: 100, Table: 77}, ""},
+		{"into main", from(254, 100, 0, "10.0.1.20/32"), ""},
+	} {
+		state := plan.State{
+			Addrs: []plan.Addr{
+				{Link: 2, Prefix: netip.MustParsePrefix("10.0.0.10/24")},
+				{Link: index, Prefix: netip.MustParsePrefix("10.0.1.20/24")},
+				{Link: index, Prefix: netip.MustParsePrefix("2001:db8::20/128")},
+			},
+			Rules: []plan.Rule{{Rule: iprule.Rule{Table: 255}}, {Rule: c.rule}},
+		}
+		own := func(table int) bool { return table == 1001 }
+		is(t, c.name, ByRules(state, plan.Link{Name: "eth1", Index: index}, own), c.who)
+	}
+}
+
+// Whatever another program has written: only the one line is taken of it.
+func FuzzValue(f *testing.F) {
+	f.Add("managed=true\n")
+	f.Add("NETWORK_FILE=/run/systemd/network/10-netplan-eth1.network\rmanaged=")
+	f.Fuzz(func(t *testing.T, theirs string) {
+		if v := value([]byte(theirs), "managed"); strings.Contains(v, "\n") || !strings.Contains(theirs, v) {
+			t.Errorf("%q", v)
+		}
+	})
+}
