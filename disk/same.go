@@ -25,6 +25,12 @@ func (t *Tree) Same(a, b string) (bool, error) {
 	return os.SameFile(first, second), nil
 }
 
+// IsFolder reports whether an absolute path leads to a folder.
+func (t *Tree) IsFolder(dir string) (bool, error) {
+	info, err := t.stat(dir)
+	return info != nil && info.IsDir(), err
+}
+
 // stat follows the links of a path; nil if it leads nowhere.
 func (t *Tree) stat(file string) (os.FileInfo, error) {
 	name, err := t.locate(below(file))

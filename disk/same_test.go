@@ -36,6 +36,11 @@ func TestSame(t *testing.T) {
 			t.Errorf("%s and %s: %t, %v", c.a, c.b, got, err)
 		}
 	}
+	for path, want := range map[string]bool{"/": true, "/a": true, "/link/": true, "/a/f": false, "/none": false, "/self": false, "/a/f/x": false} {
+		if got, err := tree.IsFolder(path); got != want || err != nil {
+			t.Errorf("%s: a folder: %t, %v", path, got, err)
+		}
+	}
 	if os.Geteuid() != 0 {
 		check(t, os.Chmod(dir+"/a", 0))
 		if _, err := tree.Same("/link/f", "/b/f"); err == nil {

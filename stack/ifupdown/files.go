@@ -131,34 +131,44 @@ func (s *Stack) list(folder string) ([]string, error) {
 // glob gives the paths that a pattern stands for. Where it has no wildcard, nothing
 // need be there.
 func (s *Stack) glob(p interfaces.Pattern) ([]string, error) {
-	if !p.Glob {
-		return []string{path.Clean(p.Path)}, nil
-	}
 	found := []string{"/"}
-	for part := range strings.SplitSeq(p.Path, "/") {
-		if !interfaces.HasMeta(part) {
-			for i := range found {
-				found[i] = path.Join(found[i], part)
-			}
-			continue
-		}
+	for part := range strings.SplitSeq(strings.TrimPrefix(p.Path, "/"), "/") {
 		var below []string
-		for _, folder := range found {
-			names, err := s.list(folder)
+		for _, at := range found {
+			more, err := s.step(at, part, p.Glob)
 			if err != nil {
 				return nil, err
 			}
-			for _, name := range names {
-				if interfaces.Match(part, name) {
-					below = append(below, path.Join(folder, name))
-				}
-			}
+			below = append(below, more...)
 		}
 		if found = below; len(found) > maxFiles {
 			return nil, fmt.Errorf("%s stands for more than %d files", p.Path, maxFiles)
 		}
 	}
 	return found, nil
+}
+
+// step goes from a folder to what a part of a path or a pattern stands for.
+func (s *Stack) step(at, part string, glob bool) ([]string, error) {
+	switch {
+	case part == "" || part == "." || part == "..":
+		// There is nothing behind the slash of a file. The folder of the cfg files is
+		// made with the first of them.
+		if folder, err := s.Tree.IsFolder(at); err != nil || (!folder && at != interfaces.Folder) {
+			return nil, err
+		}
+		return []string{path.Join(at, part)}, nil
+	case !glob || !interfaces.HasMeta(part):
+		return []string{path.Join(at, part)}, nil
+	}
+	names, err := s.list(at)
+	var found []string
+	for _, name := range names {
+		if interfaces.Match(part, name) {
+			found = append(found, path.Join(at, name))
+		}
+	}
+	return found, err
 }
 
 // leads reports whether a pattern stands for the cfg file of an interface, whether
