@@ -58,6 +58,15 @@ func (i *Instance) Start(tb TB, c Cmd) *Process {
 	return p
 }
 
+// Inside runs f on a thread that is in the instance: in its namespaces and its root
+// folder. What f starts is a process of the instance.
+func (i *Instance) Inside(tb TB, f func() error) {
+	tb.Helper()
+	if err := i.running(tb).inside(f); err != nil {
+		tb.Fatalf("instance: %v", err)
+	}
+}
+
 // WriteFile writes a file, like one of Cmd.Files.
 func (i *Instance) WriteFile(tb TB, path, text string) {
 	tb.Helper()

@@ -35,7 +35,8 @@ func clients(name string) []client {
 }
 
 // ClientAlive reports whether the DHCP client runs that the interface was brought up
-// with. It is true if the stanza asks for none.
+// with. It is true if the stanza asks for none. A client that has just gone to the
+// background may not have said yet which process it is.
 func (s *Stack) ClientAlive(name string) (bool, error) {
 	text, err := s.upBy(name)
 	if err == nil && text == nil {
