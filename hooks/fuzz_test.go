@@ -1,9 +1,6 @@
 package hooks
 
 import (
-	"path"
-	"slices"
-	"strings"
 	"testing"
 
 	"ec2net/disk"
@@ -22,41 +19,6 @@ func fuzzTree(f *testing.F) *disk.Tree {
 	return tree
 }
 
-// Whatever an administrator has in the files of ifupdown, which may source each
-// other and themselves: looking ends, and no file is looked at twice.
-func FuzzInterfaces(f *testing.F) {
-	f.Add("source /etc/network/interfaces.d/*\n", "source ../interfaces\nsource-directory interfaces.d\n")
-	f.Add("source interfaces.d/*.cfg\\\n", "iface eth1 inet dhcp")
-	f.Add("source /etc/network/../network/interfaces.d/[\nsource-directory /", "\tsource\t*/*/*")
-	tree := fuzzTree(f)
-	h := &Host{Tree: tree}
-	f.Fuzz(func(t *testing.T, main, sourced string) {
-		for file, text := range map[string]string{interfacesFile: main, "/etc/network/interfaces.d/eth1.cfg": sourced} {
-			if _, err := tree.Write(file, []byte(text)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		files, err := h.interfacesFiles()
-		if err != nil {
-			return
-		}
-		var seen []string
-		for _, found := range files {
-			if slices.Contains(seen, path.Clean(found.path)) || len(files) > 2 {
-				t.Errorf("%q", seen)
-			}
-			seen = append(seen, path.Clean(found.path))
-		}
-		reads := h.checkSourced("eth1") == nil
-		if reads && !strings.Contains(main+sourced, "source") {
-			t.Error("says that ifupdown reads eth1.cfg")
-		}
-		if !reads && strings.HasPrefix(main, "source interfaces.d/*.cfg\n") {
-			t.Error("says that ifupdown does not read eth1.cfg")
-		}
-	})
-}
-
 // Whatever stands in /run: what is taken reads back as the same, and of another
 // program's notes only the one line is taken.
 func FuzzRun(f *testing.F) {
@@ -64,10 +26,7 @@ func FuzzRun(f *testing.F) {
 	f.Add("02:00:00:00:01:20 -7 99999999999999999999", "NETWORK_FILE=/run/systemd/network/10-netplan-eth1.network\rmanaged=")
 	tree := fuzzTree(f)
 	s := memory{tree: tree, numbers: facts.DefaultNumbers}
-	f.Fuzz(func(t *testing.T, note, theirs string) {
-		if v := value([]byte(theirs), "managed"); strings.Contains(v, "\n") || !strings.Contains(theirs, v) {
-			t.Errorf("%q", v)
-		}
+	f.Fuzz(func(t *testing.T, note, _ string) {
 		if _, err := tree.Write(notePath("eth1"), []byte(note)); err != nil {
 			t.Fatal(err)
 		}

@@ -13,6 +13,8 @@ import (
 	"ec2net/iprule"
 	"ec2net/plan"
 	"ec2net/render"
+	"ec2net/stack"
+	"ec2net/stack/ifupdown/interfaces"
 )
 
 // Whoever configures an interface already has it to himself.
@@ -41,7 +43,7 @@ func TestGuest(t *testing.T) {
 				text: "auto eth1\niface eth1 inet static\n  address 10.0.1.20/24\n"},
 			{name: "a stanza for another", path: "/etc/network/interfaces.d/lan.cfg", text: "iface eth10 inet dhcp\n"},
 			{name: "cloud-ifupdown-helper", path: helper, text: "auto eth1\niface eth1 inet dhcp\n", owner: "cloud-ifupdown-helper"},
-			{name: "the VPC CNI plugin", rule: vpcCNI, owner: "VPC CNI"},
+			{name: "the VPC CNI plugin", rule: stack.VPCCNI, owner: "VPC CNI"},
 			{name: "another tool's table", owner: `"pref 32765 from 10.0.1.20 lookup 10001 protocol 0"`,
 				rule: iprule.Rule{Priority: 32765, From: netip.MustParsePrefix("10.0.1.20/32"), Table: 10001}},
 			{name: "an older tool's table, which is ec2net's",
@@ -105,9 +107,7 @@ func (m *machine) forget(t *testing.T, name string) {
 			check(t, m.Tree.Remove(stateDir+"/"+f))
 		}
 	}
-	cfg, err := cfgPath(name)
-	check(t, err)
-	check(t, m.Tree.Remove(cfg))
+	check(t, m.Tree.Remove(interfaces.Path(name)))
 }
 
 // What ec2net has brought up stays its own, whoever shows up later.
@@ -169,14 +169,14 @@ func TestSourced(t *testing.T) {
 			check(t, err)
 			_, err = m.Tree.Write(more, []byte(c.more))
 			check(t, err)
-			if err := m.checkSourced("eth1"); (err == nil) != c.ok {
+			if err := m.stack().Reads("eth1"); (err == nil) != c.ok {
 				t.Errorf("%s: %v", c.name, err)
 			}
 		}
 		// A folder among the files is none of them.
 		check(t, m.Tree.MakeDir("/etc/network/interfaces.d/eth9.cfg"))
 		m.put(t, interfacesFile, cfg)
-		check(t, m.checkSourced("eth1"))
+		check(t, m.stack().Reads("eth1"))
 	})
 }
 
@@ -208,7 +208,7 @@ func TestOwnStanza(t *testing.T) {
 		m.ran = nil
 		check(t, m.Remove(t.Context(), "eth1"))
 		check(t, m.Add(t.Context(), "eth1"))
-		same(t, "programs", m.ran, []string{"ifdown --force eth1", "ifup eth1"})
+		same(t, "programs", m.ran, []string{"ifdown --force -i /run/ec2net/eth1.cfg eth1", "ifup eth1"})
 	})
 }
 

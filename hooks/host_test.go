@@ -256,6 +256,8 @@ func same(t *testing.T, what string, got, want []string) {
 	}
 }
 
+const interfacesFile = "/etc/network/interfaces"
+
 const (
 	group999 = "pref 999 from all lookup main suppress_prefixlength 1 suppress_ifgroup 1000 protocol 236"
 	mark1001 = "pref 1001 from all fwmark 0x3e9/0x3fff lookup 1001 protocol 236"

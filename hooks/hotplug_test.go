@@ -12,6 +12,7 @@ import (
 	"ec2net/kernel"
 	"ec2net/plan"
 	"ec2net/render"
+	"ec2net/stack/ifupdown"
 )
 
 func (m *machine) file(t *testing.T, path string) string {
@@ -138,7 +139,7 @@ func TestNotSourced(t *testing.T) {
 			_, err := m.Tree.Write(interfacesFile, []byte(text))
 			check(t, err)
 			err = m.Add(t.Context(), "eth1")
-			var not *NotSourcedError
+			var not *ifupdown.NotSourcedError
 			if errors.As(err, &not) == ok || len(m.ran) > 0 != ok {
 				t.Errorf("%q: %v, ran %q", text, err, m.ran)
 			}
@@ -173,7 +174,7 @@ func TestIfupFails(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "ifup eth1: exit status 1: post-up") {
 			t.Errorf("%v", err)
 		}
-		same(t, "programs", m.ran, []string{"ifup eth1", "ifdown --force eth1"})
+		same(t, "programs", m.ran, []string{"ifup eth1", "ifdown --force -i /run/ec2net/eth1.cfg eth1"})
 		same(t, "rules", m.rulesNow(t), nil)
 		if m.file(t, "/run/ec2net/eth1.up") != "" {
 			t.Error("counts as configured")
@@ -213,7 +214,7 @@ func TestPlugAndUnplug(t *testing.T) {
 			m.pull(t, "eth1")
 			m.ran = nil
 			check(t, m.Remove(t.Context(), "eth1"))
-			same(t, "programs", m.ran, []string{"ifdown --force eth1"})
+			same(t, "programs", m.ran, []string{"ifdown --force -i /run/ec2net/eth1.cfg eth1"})
 			same(t, "rules", m.rulesNow(t), before)
 			if m.file(t, "/etc/network/interfaces.d/eth1.cfg") == "" || m.file(t, "/run/ec2net/eth1.up") != "" {
 				t.Error("the cfg is gone, or it counts as configured")
@@ -266,7 +267,7 @@ func TestLateRemove(t *testing.T) {
 		m.pull(t, "eth1")
 		m.plug(t, "eth1", macs["eth1"])
 		check(t, m.RemoveIfGone(t.Context(), "eth1"))
-		same(t, "programs", m.ran, []string{"ifdown --force eth1"})
+		same(t, "programs", m.ran, []string{"ifdown --force -i /run/ec2net/eth1.cfg eth1"})
 		same(t, "rules", m.rulesNow(t), nil)
 	})
 }
@@ -325,7 +326,7 @@ func TestAnotherENI(t *testing.T) {
 		m.plug(t, "eth1", other)
 		m.ran = nil
 		check(t, m.Add(t.Context(), "eth1"))
-		same(t, "programs", m.ran, []string{"ifdown --force eth1", "ifup eth1"})
+		same(t, "programs", m.ran, []string{"ifdown --force -i /run/ec2net/eth1.cfg eth1", "ifup eth1"})
 		if !strings.Contains(m.file(t, "/var/lib/ec2net/eth1.rules"), "from 10.0.1.70") {
 			t.Error("the rules are still the old ENI's")
 		}

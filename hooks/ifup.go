@@ -3,7 +3,6 @@ package hooks
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 
 	"ec2net/facts"
@@ -19,23 +18,24 @@ func (h *Host) ifup(ctx context.Context, l *look, e facts.ENI) error {
 	ctx, cancel := context.WithTimeout(ctx, ifupLimit)
 	defer cancel()
 	if l.isUp() {
-		return h.run(ctx, "ifup", e.Name)
+		return h.stack().Up(ctx, e.Name)
 	}
 	// Before: should this be killed, the next device of the name is known not to
 	// be the one that ifupdown has in mind, and that one is taken down first.
 	if err := errors.Join(h.memory().clearNote(e.Name), h.memory().setNote(l.link, e.Number)); err != nil {
 		return err
 	}
-	if counted, err := h.countedAsUp(e.Name); err != nil {
+	stack := h.stack()
+	if counted, err := stack.CountedUp(e.Name); err != nil {
 		return err
 	} else if counted && !l.link.Up {
 		// Then ifup would do nothing.
 		h.Log.Info(e.Name, "is down, and ifupdown counts it as up: taken down by it first")
-		if err := h.run(ctx, "ifdown", "--force", e.Name); err != nil {
+		if _, err := stack.Down(ctx, e.Name); err != nil {
 			return err
 		}
 	}
-	if err := h.run(ctx, "ifup", e.Name); err != nil {
+	if err := stack.Up(ctx, e.Name); err != nil {
 		return errors.Join(err, h.undo(ctx, e.Name))
 	}
 	links, err := h.Kernel.Links()
@@ -53,18 +53,6 @@ func (h *Host) ifup(ctx context.Context, l *look, e facts.ENI) error {
 	}
 	h.Log.Info(e.Name, "ifup done: %s, table %d", e.ID, e.Number)
 	return nil
-}
-
-// countedAsUp reports whether ifupdown counts an interface as up, whoever has taken
-// it down: /run/network/ifstate has its name, and the stanza's.
-func (h *Host) countedAsUp(name string) (bool, error) {
-	state, err := h.Tree.Read("/run/network/ifstate")
-	for line := range strings.Lines(string(state)) {
-		if strings.HasPrefix(line, name+"=") {
-			return true, err
-		}
-	}
-	return false, err
 }
 
 // undo leaves nothing of what ifup has begun, also when ctx is over.

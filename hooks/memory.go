@@ -13,6 +13,7 @@ import (
 	"ec2net/facts"
 	"ec2net/plan"
 	"ec2net/render"
+	"ec2net/stack/ifupdown/interfaces"
 )
 
 const (
@@ -123,11 +124,11 @@ func (s memory) owned(k *plan.Known, hasScript bool) error {
 	if err != nil {
 		return err
 	}
-	if render.Unmanaged(cfg) {
+	if interfaces.Unmanaged(cfg) {
 		k.Left = "its cfg file says EC2SYNC=no"
 	}
 	// A template of the administrator's own may not say what it makes.
-	k.Ours = render.Generated(cfg) || hasScript || k.Facts.Name != "" || k.Note != (plan.Note{})
+	k.Ours = interfaces.Generated(cfg) || hasScript || k.Facts.Name != "" || k.Note != (plan.Note{})
 	k.Stanza = cfg != nil && k.Ours
 	return nil
 }
@@ -160,15 +161,7 @@ func (s memory) keep(e facts.ENI) (bool, error) {
 }
 
 // cfg is the interface's stanza as it stands on disk, nil without one.
-func (s memory) cfg(name string) ([]byte, error) {
-	p, err := cfgPath(name)
-	if err != nil {
-		return nil, err
-	}
-	return s.tree.Read(p)
-}
-
-func cfgPath(name string) (string, error) { return render.Path("cfg", name) }
+func (s memory) cfg(name string) ([]byte, error) { return s.tree.Read(interfaces.Path(name)) }
 
 // script is the ip-rule script of an interface as it was written last; nil without
 // one.

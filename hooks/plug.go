@@ -79,7 +79,7 @@ func (h *Host) mayPlug(ctx context.Context, l *look) error {
 	case l.isUp():
 		return nil
 	}
-	return h.checkGuest(ctx, l)
+	return h.checkOwner(ctx, l)
 }
 
 // isUp reports whether the device is up, and ec2net has brought it up.
@@ -120,7 +120,7 @@ func (h *Host) fits(l *look, e facts.ENI) error {
 	if err := l.Distinct(e); err != nil {
 		return err
 	}
-	return h.checkSourced(e.Name)
+	return h.stack().Reads(e.Name)
 }
 
 // bringUp writes the files of an ENI, and runs ifup. What goes wrong and does not

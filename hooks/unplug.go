@@ -84,7 +84,10 @@ func (h *Host) takeDown(ctx context.Context, l *look) error {
 			h.Log.Warn(l.name, "cannot end its connections: %v", err)
 		}
 	}
-	err := h.ifdown(ctx, l)
+	ran, err := h.stack().Down(ctx, l.name)
+	if ran && err == nil {
+		h.Log.Info(l.name, "ifdown done")
+	}
 	_, failed := h.converge(ctx, news{name: l.name, why: "removed", going: true})
 	if err = errors.Join(err, failed); err == nil {
 		// Cleared last: a retry needs it to find the rules' number, and to know that
@@ -92,34 +95,4 @@ func (h *Host) takeDown(ctx context.Context, l *look) error {
 		err = h.memory().clearNote(l.name)
 	}
 	return errors.Join(err, h.marksAgain(ctx))
-}
-
-// ifdown runs ifdown by the cfg file with which ifup has brought the interface up.
-func (h *Host) ifdown(ctx context.Context, l *look) error {
-	cfg, err := h.memory().cfg(l.name)
-	if err != nil {
-		return err
-	}
-	k, _ := l.Of(l.name)
-	lent := cfg == nil && k.Note != (plan.Note{}) && k.Facts.Name != ""
-	if owner, _, unread := h.otherStanza(ctx, l); owner != "" || unread != nil {
-		lent = false // ifupdown goes by that one
-	}
-	if lent {
-		// Somebody has removed the file with which ifupdown took it up, and without
-		// which it takes nothing down.
-		err = h.writeFiles(ctx, k.Facts)
-		cfg, _ = h.memory().cfg(l.name)
-	}
-	if cfg != nil {
-		down := h.run(ctx, "ifdown", "--force", l.name)
-		if down == nil {
-			h.Log.Info(l.name, "ifdown done")
-		}
-		err = errors.Join(err, down)
-	}
-	if path, unnamed := cfgPath(l.name); lent && unnamed == nil {
-		err = errors.Join(err, h.Tree.Remove(path))
-	}
-	return err
 }

@@ -15,7 +15,15 @@ import (
 // all lookup 1001" is also a way to say "from 10.0.1.20 lookup 1001". Rules before
 // this one that the request would hit get a copy behind it first, so that they are
 // there all the time.
+//
+// The rules of the last look tell whether there can be such a rule; only then are
+// they asked for again.
 func (k *Kernel) delRule(r plan.Rule) error {
+	rules := k.looked()
+	hit := func(o plan.Rule) bool { return o != r && hits(r, o) }
+	if at := slices.Index(rules, r); at >= 0 && !slices.ContainsFunc(rules, hit) {
+		return k.change(ruleRequest(unix.RTM_DELRULE, 0, r))
+	}
 	rules, err := k.rules(familyOfRule(r))
 	if err != nil {
 		return err
@@ -40,6 +48,13 @@ func (k *Kernel) delRule(r plan.Rule) error {
 		}
 	}
 	return nil
+}
+
+// looked are the rules that the last look has seen.
+func (k *Kernel) looked() []plan.Rule {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.last
 }
 
 // hits reports whether a request to delete a rule would take another one for it:

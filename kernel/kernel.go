@@ -7,6 +7,7 @@ package kernel
 import (
 	"net"
 	"net/netip"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -24,6 +25,9 @@ type Kernel struct {
 	IsENI func(plan.Link) bool
 
 	route *socket
+
+	mu   sync.Mutex
+	last []plan.Rule // those of the last look
 }
 
 // Open opens the sockets that all requests use.
@@ -54,6 +58,9 @@ func (k *Kernel) Look(scope func([]plan.Link) plan.Scope) (plan.State, error) {
 	if s.Rules, err = k.rules(family); err != nil {
 		return plan.State{}, err
 	}
+	k.mu.Lock()
+	k.last = s.Rules
+	k.mu.Unlock()
 	var wanted func(plan.Route) bool
 	if scope != nil {
 		wanted = within(scope(s.Links))

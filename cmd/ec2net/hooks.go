@@ -136,8 +136,9 @@ IMDS said last starts it in the background.`,
 
 var upCommand = upOrDown("up", "ec2ifup", "configure ENIs and bring them up now",
 	`Does for the named ENIs what happens when one is attached. For one that is up it
-makes files, rules and addresses current.`,
-	func(ctx context.Context, h *hooks.Host, name string) error { return h.Add(ctx, name) })
+makes files, rules, addresses and marks current. Says on stderr what it did, and what
+only down and up again apply: a cfg file that has changed, a DHCP client that is gone.`,
+	func(ctx context.Context, h *hooks.Host, name string) error { return h.Up(ctx, name) })
 
 var downCommand = upOrDown("down", "ec2ifdown", "take ENIs down",
 	`Does for the named ENIs what happens when one is detached. The files stay. An

@@ -1,0 +1,41 @@
+package hooks
+
+import (
+	"context"
+
+	"ec2net/facts"
+	"ec2net/stack"
+	"ec2net/stack/ifupdown"
+)
+
+// stack is ifupdown on this machine.
+func (h *Host) stack() *ifupdown.Stack { return &ifupdown.Stack{Tree: h.Tree, Run: h.Run} }
+
+// checkOwner refuses a device that somebody else configures: two masters of one
+// interface are worse than either. What ec2net has brought up is its own.
+func (h *Host) checkOwner(ctx context.Context, l *look) error {
+	k, _ := l.Of(l.name)
+	for _, find := range []func() (stack.Owner, error){
+		func() (stack.Owner, error) { return stack.Elsewhere(ctx, h.Tree, l.link) },
+		func() (stack.Owner, error) { return h.stack().Owner(l.name, k.Ours) },
+		func() (stack.Owner, error) { return stack.ByRules(l.State, l.link, h.ownTable(l.name)), nil },
+	} {
+		owner, err := find()
+		if err != nil {
+			return err
+		}
+		if !owner.Nobody() {
+			return &UnmanagedError{l.name, owner.Who, owner.Hint}
+		}
+	}
+	return nil
+}
+
+// ownTable reports whether a table may be an interface's by the numbers of ec2net.
+func (h *Host) ownTable(name string) func(table int) bool {
+	if e, err := facts.Bare(name, facts.MAC{}, h.Numbers); err == nil {
+		return func(table int) bool { return table == e.Number }
+	}
+	const indexes = 100 * 100 // device numbers, network cards
+	return func(table int) bool { return table >= h.Numbers.Base && table < h.Numbers.Base+indexes }
+}

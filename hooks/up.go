@@ -1,0 +1,121 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"ec2net/facts"
+	"ec2net/render"
+)
+
+// Up is Add for a person. Of an ENI that is up it also looks at what ifup made, mends
+// the marks, and says what takes the ENI down and up, or that all is as it should be.
+func (h *Host) Up(ctx context.Context, name string) error {
+	if err := facts.CheckName(name); err != nil {
+		return err
+	}
+	l, err := h.look(news{name: name})
+	if err != nil {
+		return err
+	}
+	told := &counting{Log: h.Log}
+	host := *h
+	host.Log = told
+	if err := host.Add(ctx, name); err != nil || !l.isUp() {
+		return err
+	}
+	if err := host.inspect(ctx, name); err != nil {
+		return err
+	}
+	if told.lines == 0 {
+		h.Log.Info(name, "is up, and as it should be")
+	}
+	return nil
+}
+
+// counting counts the lines of a log.
+type counting struct {
+	Log
+	lines int
+}
+
+func (c *counting) Info(iface, format string, args ...any) {
+	c.lines++
+	c.Log.Info(iface, format, args...)
+}
+
+func (c *counting) Warn(iface, format string, args ...any) {
+	c.lines++
+	c.Log.Warn(iface, format, args...)
+}
+
+// inspect looks at what ifup has made of an ENI that is up.
+func (h *Host) inspect(ctx context.Context, name string) error {
+	l, err := h.look(news{name: name})
+	if err != nil {
+		return err
+	}
+	marks := h.mendMarks(ctx, l)
+	const again = "\"ec2ifdown %s\" and \"ec2ifup %s\""
+	changed, err := h.stack().Changed(name)
+	if err != nil {
+		return errors.Join(marks, err)
+	} else if changed {
+		h.Log.Warn(name, "its cfg file has changed since it came up: "+again+" apply it", name, name)
+	}
+	alive, err := h.stack().ClientAlive(name)
+	if err != nil {
+		return errors.Join(marks, err)
+	} else if !alive {
+		h.Log.Warn(name, "no DHCP client runs for it: "+again+" start one", name, name)
+	}
+	return marks
+}
+
+// mendMarks makes the marks of an ENI again if some are missing: who flushes or
+// loads a firewall takes them away.
+func (h *Host) mendMarks(ctx context.Context, l *look) error {
+	k, _ := l.Of(l.name)
+	e, known := k.FactsOf(l.link)
+	if !known || !e.Routed || k.Left != "" {
+		return nil
+	}
+	path, err := render.Path("iptables", l.name)
+	if err != nil {
+		return err
+	}
+	fragment, err := h.Tree.Read(path)
+	if err != nil || fragment == nil {
+		return err
+	}
+	whole, err := h.hasAll(ctx, string(fragment))
+	if err != nil {
+		return err
+	}
+	made, err := mangle{h, jumpOf(e)}.fill(ctx, path)
+	if err == nil && (made || !whole) {
+		h.Log.Info(l.name, "marks were missing: made again")
+	}
+	return err
+}
+
+// hasAll reports whether iptables has every rule that a fragment appends.
+func (h *Host) hasAll(ctx context.Context, fragment string) (bool, error) {
+	table := ""
+	for line := range strings.Lines(fragment) {
+		line = strings.TrimSpace(line)
+		if name, ok := strings.CutPrefix(line, "*"); ok {
+			table = name
+		}
+		rule, ok := strings.CutPrefix(line, "-A ")
+		if !ok {
+			continue
+		}
+		args := append([]string{"-w", "-t", table, "-C"}, strings.Fields(rule)...)
+		if there, err := h.has(ctx, args...); err != nil || !there {
+			return false, err
+		}
+	}
+	return true, nil
+}
