@@ -14,40 +14,38 @@ import (
 // Apply makes one change. What is there already, or is gone already, is no
 // error: somebody else was quicker.
 func (k *Kernel) Apply(c plan.Change) error {
-	if err := k.before(c.String()); err != nil {
-		return err
-	}
-	return done(c, k.apply(c))
-}
-
-func (k *Kernel) apply(c plan.Change) error {
 	switch c := c.(type) {
 	case plan.AddRule:
-		return k.addRule(plan.Rule{Rule: c.Rule})
+		return k.addRule(c)
 	case plan.DelRule:
-		return k.delRule(c.Rule)
+		return k.delRule(c)
 	case plan.AddAddr:
-		return k.change(addrRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, c.Link, c.Addr))
+		return k.change(c, addrRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, c.Link, c.Addr))
 	case plan.DelAddr:
-		return k.change(addrRequest(unix.RTM_DELADDR, 0, c.Link, c.Addr))
+		return k.change(c, addrRequest(unix.RTM_DELADDR, 0, c.Link, c.Addr))
 	case plan.SetGroup:
-		return k.setGroup(c)
+		return k.change(c, groupRequest(c.Link, c.Group))
 	case plan.AddRoute:
-		return k.addRoute(c.Route)
+		return k.change(c, routeRequest(c.Route))
 	case plan.DelRoute:
-		return k.delRoute(c.Route)
+		return k.delRoute(c)
 	case plan.MoveRoute:
-		return k.moveRoute(c.Route, c.Metric)
+		return k.moveRoute(c)
 	case plan.DropFlows:
+		if err := k.before(c.String()); err != nil {
+			return err
+		}
 		return dropFlows(c)
 	}
 	return fmt.Errorf("%T is no change that the kernel can make", c)
 }
 
-func (k *Kernel) change(req *nl.NetlinkRequest) error { return k.route.do(req, nil) }
-
-// done forgets an error that says that a change has been made already.
-func done(c plan.Change, err error) error {
+// change makes a change, or a part of one, with one request.
+func (k *Kernel) change(c plan.Change, req *nl.NetlinkRequest) error {
+	if err := k.before(c.String()); err != nil {
+		return err
+	}
+	err := k.route.do(req, nil)
 	var errno unix.Errno
 	if !errors.As(err, &errno) {
 		return err
@@ -70,12 +68,12 @@ func addrRequest(command, flags int, l plan.Link, a netip.Prefix) *nl.NetlinkReq
 	return req
 }
 
-func (k *Kernel) setGroup(c plan.SetGroup) error {
+func groupRequest(l plan.Link, group int) *nl.NetlinkRequest {
 	header := make([]byte, unix.SizeofIfInfomsg)
-	copy(header[4:], uint32s(c.Link.Index))
+	copy(header[4:], uint32s(l.Index))
 	req := request(unix.RTM_SETLINK, unix.NLM_F_ACK, header)
-	addNumber(req, unix.IFLA_GROUP, c.Group)
-	return k.change(req)
+	addNumber(req, unix.IFLA_GROUP, group)
+	return req
 }
 
 func familyOf(a netip.Addr) int {

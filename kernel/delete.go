@@ -14,15 +14,14 @@ import (
 // has what the request names, and what a rule does not look at cannot be named: "from
 // all lookup 1001" is also a way to say "from 10.0.1.20 lookup 1001". Rules before
 // this one that the request would hit get a copy behind it first, so that they are
-// there all the time.
-//
-// The rules of the last look tell whether there can be such a rule; only then are
-// they asked for again.
-func (k *Kernel) delRule(r plan.Rule) error {
-	rules := k.looked()
+// there all the time. The rules of the last look tell whether there can be any; only
+// then are they asked for again.
+func (k *Kernel) delRule(c plan.DelRule) error {
+	r := c.Rule
+	seen := k.looked()
 	hit := func(o plan.Rule) bool { return o != r && hits(r, o) }
-	if at := slices.Index(rules, r); at >= 0 && !slices.ContainsFunc(rules, hit) {
-		return k.change(ruleRequest(unix.RTM_DELRULE, 0, r))
+	if slices.Contains(seen, r) && !slices.ContainsFunc(seen, hit) {
+		return k.change(c, ruleRequest(unix.RTM_DELRULE, 0, r))
 	}
 	rules, err := k.rules(familyOfRule(r))
 	if err != nil {
@@ -30,20 +29,20 @@ func (k *Kernel) delRule(r plan.Rule) error {
 	}
 	at := slices.Index(rules, r)
 	if at < 0 {
-		return unix.ENOENT
+		return nil
 	}
 	requests := 1
 	for _, o := range rules[:at] {
 		if !hits(r, o) {
 			continue
 		}
-		if err := k.change(ruleRequest(unix.RTM_NEWRULE, unix.NLM_F_CREATE, o)); err != nil {
+		if err := k.change(plan.AddRule{ENI: c.ENI, Rule: o.Rule}, ruleRequest(unix.RTM_NEWRULE, unix.NLM_F_CREATE, o)); err != nil {
 			return fmt.Errorf("cannot keep the rule %v while another one goes: %w", o, err)
 		}
 		requests++
 	}
 	for range requests {
-		if err := k.change(ruleRequest(unix.RTM_DELRULE, 0, r)); err != nil {
+		if err := k.change(c, ruleRequest(unix.RTM_DELRULE, 0, r)); err != nil {
 			return err
 		}
 	}
@@ -100,37 +99,34 @@ func hitsExtra(named, has []byte) bool {
 // delRoute deletes this route and no other: RTM_DELROUTE deletes the first route to
 // a place that has what the request names, and a metric of 0, no gateway or no
 // preferred source name nothing.
-func (k *Kernel) delRoute(r plan.Route) error {
-	found, err := k.sameAs(r)
-	if err != nil {
+func (k *Kernel) delRoute(c plan.DelRoute) error {
+	found, err := k.sameAs(c.Route)
+	if err != nil || found == nil {
 		return err
 	}
-	return k.change(routeAgain(unix.RTM_DELROUTE, 0, found, r.Metric))
+	return k.change(c, routeAgain(unix.RTM_DELROUTE, 0, found, c.Route.Metric))
 }
 
 // moveRoute gives a route another metric. What plan.Route has no field for (an MTU)
-// moves along.
-func (k *Kernel) moveRoute(r plan.Route, metric int) error {
-	found, err := k.sameAs(r)
-	if errors.Is(err, unix.ESRCH) {
-		return nil // and there is nothing to move
-	} else if err != nil {
+// moves along. To the same place with the same metric there may be a route by another
+// interface; the moved one goes behind it.
+func (k *Kernel) moveRoute(c plan.MoveRoute) error {
+	found, err := k.sameAs(c.Route)
+	if err != nil || found == nil {
+		return err // without the route there is nothing to move
+	}
+	err = k.change(c, routeAgain(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, found, c.Metric))
+	if err != nil {
 		return err
 	}
-	// To the same place with the same metric there may be a route by another
-	// interface, behind which this one goes. EEXIST: it is there already.
-	err = k.change(routeAgain(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, found, metric))
-	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return err
-	}
-	err = k.change(routeAgain(unix.RTM_DELROUTE, 0, found, r.Metric))
+	err = k.change(c, routeAgain(unix.RTM_DELROUTE, 0, found, c.Route.Metric))
 	if errors.Is(err, unix.ESRCH) {
-		return nil
+		return nil // somebody else was quicker
 	}
 	return err
 }
 
-// sameAs finds the kernel's message of a route. It returns ESRCH without one.
+// sameAs finds the kernel's message of a route; nil without one.
 func (k *Kernel) sameAs(r plan.Route) ([]byte, error) {
 	if err := k.before("routes"); err != nil {
 		return nil, err
@@ -149,9 +145,7 @@ func (k *Kernel) sameAs(r plan.Route) ([]byte, error) {
 	switch {
 	case err != nil && !errors.Is(err, ErrInterrupted):
 		return nil, err
-	case found == nil:
-		return nil, unix.ESRCH
-	case before != nil:
+	case found != nil && before != nil:
 		return nil, fmt.Errorf("the kernel cannot tell this route from another one to the same place: %+v", *before)
 	}
 	return found, nil

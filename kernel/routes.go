@@ -106,7 +106,8 @@ func route(data []byte) (plan.Route, bool) {
 	return r, r.Link != 0 && r.Dst.IsValid()
 }
 
-func (k *Kernel) addRoute(r plan.Route) error {
+// routeRequest is a request to add a route.
+func routeRequest(r plan.Route) *nl.NetlinkRequest {
 	flags := 0
 	if r.OnLink {
 		flags = unix.RTNH_F_ONLINK
@@ -133,7 +134,7 @@ func (k *Kernel) addRoute(r plan.Route) error {
 	if r.Metric != 0 {
 		addNumber(req, unix.RTA_PRIORITY, r.Metric)
 	}
-	return k.change(req)
+	return req
 }
 
 // routeAgain sends a route back to the kernel as the kernel has sent it, with a

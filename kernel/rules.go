@@ -173,19 +173,20 @@ func familyOfRule(r plan.Rule) int {
 // without a source or destination counts as there if one with them is, and so does
 // one whose match is not inverted if an inverted one is (rule_exists of
 // net/core/fib_rules.c).
-func (k *Kernel) addRule(r plan.Rule) error {
-	err := k.change(ruleRequest(unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, r))
+func (k *Kernel) addRule(c plan.AddRule) error {
+	r := plan.Rule{Rule: c.Rule}
+	if err := k.before(c.String()); err != nil {
+		return err
+	}
+	err := k.route.do(ruleRequest(unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, r), nil)
 	if !errors.Is(err, unix.EEXIST) {
 		return err
 	}
 	rules, err := k.rules(familyOfRule(r))
-	if err != nil {
+	if err != nil || slices.Contains(rules, r) {
 		return err
 	}
-	if slices.Contains(rules, r) {
-		return unix.EEXIST
-	}
-	return k.change(ruleRequest(unix.RTM_NEWRULE, unix.NLM_F_CREATE, r))
+	return k.change(c, ruleRequest(unix.RTM_NEWRULE, unix.NLM_F_CREATE, r))
 }
 
 // ruleRequest is a request to add or delete a rule. It names everything that a rule

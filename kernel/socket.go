@@ -30,7 +30,7 @@ type socket struct {
 	buf   []byte
 	// strict says that the kernel filters a dump by what the request names.
 	strict bool
-	// received is a seam of the tests: it is called between the pieces of an answer.
+	// received is a seam of the tests: it is called after each piece of an answer.
 	received func()
 }
 
@@ -118,6 +118,9 @@ func (s *socket) ask(req *nl.NetlinkRequest, each func(data []byte)) (pieces int
 		if err != nil {
 			return pieces, err
 		}
+		if s.received != nil {
+			s.received()
+		}
 		messagesIn := 0
 		for m := range messages(s.buf[:n]) {
 			// Answers to an earlier request, which came too late for it, are left out.
@@ -141,9 +144,6 @@ func (s *socket) ask(req *nl.NetlinkRequest, each func(data []byte)) (pieces int
 			if m.flags&unix.NLM_F_MULTI == 0 && req.Flags&unix.NLM_F_ACK == 0 {
 				return pieces, nil
 			}
-		}
-		if s.received != nil {
-			s.received()
 		}
 	}
 }

@@ -105,14 +105,63 @@ func within(s plan.Scope) func(plan.Route) bool {
 	}
 }
 
-// Apply makes one change: kernel.Kernel's Apply.
+// Apply makes one change: kernel.Kernel's Apply. Before is called as often as there.
 func (k *Kernel) Apply(c plan.Change) error {
+	switch c := c.(type) {
+	case plan.AddRule:
+		return k.request(c, func() error { return k.addRule(plan.Rule{Rule: c.Rule}) })
+	case plan.DelRule:
+		return k.known("rules", func() bool { return slices.Contains(k.rules, c.Rule) }, func() error {
+			return k.request(c, func() error { return k.delRule(c.Rule) })
+		})
+	case plan.AddAddr:
+		return k.request(c, func() error { return k.addAddr(plan.Addr{Link: c.Link.Index, Prefix: c.Addr}) })
+	case plan.DelAddr:
+		return k.request(c, func() error { return k.delAddr(plan.Addr{Link: c.Link.Index, Prefix: c.Addr}) })
+	case plan.SetGroup:
+		return k.request(c, func() error { return k.change(c.Link.Index, func(l *plan.Link) { l.Group = c.Group }) })
+	case plan.AddRoute:
+		return k.request(c, func() error { return k.addRoute(c.Route) })
+	case plan.DelRoute:
+		return k.known("routes", func() bool { return slices.Contains(k.routes, c.Route) }, func() error {
+			return k.request(c, func() error { return k.delRoute(c.Route) })
+		})
+	case plan.MoveRoute:
+		return k.known("routes", func() bool { return slices.Contains(k.routes, c.Route) }, func() error {
+			return k.moveRoute(c)
+		})
+	case plan.DropFlows:
+		return k.request(c, func() error {
+			k.flows = slices.DeleteFunc(k.flows, func(m facts.Mark) bool { return m&c.Mask == c.Mark })
+			return nil
+		})
+	}
+	return fmt.Errorf("%T is no change that the kernel can make", c)
+}
+
+// known lists what is to be deleted first, as kernel.Kernel does, and changes nothing
+// if it is not there.
+func (k *Kernel) known(what string, there func() bool, change func() error) error {
+	if err := k.before(what); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	found := there()
+	k.mu.Unlock()
+	if !found {
+		return nil
+	}
+	return change()
+}
+
+// request makes a change, or a part of one.
+func (k *Kernel) request(c plan.Change, change func() error) error {
 	if err := k.before(c.String()); err != nil {
 		return err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	err := k.apply(c)
+	err := change()
 	switch {
 	case err == nil:
 		k.changed()
@@ -123,31 +172,6 @@ func (k *Kernel) Apply(c plan.Change) error {
 		return nil
 	}
 	return err
-}
-
-func (k *Kernel) apply(c plan.Change) error {
-	switch c := c.(type) {
-	case plan.AddRule:
-		return k.addRule(plan.Rule{Rule: c.Rule})
-	case plan.DelRule:
-		return k.delRule(c.Rule)
-	case plan.AddAddr:
-		return k.addAddr(plan.Addr{Link: c.Link.Index, Prefix: c.Addr})
-	case plan.DelAddr:
-		return k.delAddr(plan.Addr{Link: c.Link.Index, Prefix: c.Addr})
-	case plan.SetGroup:
-		return k.change(c.Link.Index, func(l *plan.Link) { l.Group = c.Group })
-	case plan.AddRoute:
-		return k.addRoute(c.Route)
-	case plan.DelRoute:
-		return k.delRoute(c.Route)
-	case plan.MoveRoute:
-		return k.moveRoute(c.Route, c.Metric)
-	case plan.DropFlows:
-		k.flows = slices.DeleteFunc(k.flows, func(m facts.Mark) bool { return m&c.Mask == c.Mark })
-		return nil
-	}
-	return fmt.Errorf("%T is no change that the kernel can make", c)
 }
 
 // AddFlow adds a connection with a mark.

@@ -81,19 +81,25 @@ func (k *Kernel) delRoute(r plan.Route) error {
 	return nil
 }
 
-func (k *Kernel) moveRoute(r plan.Route, metric int) error {
-	to := r
-	to.Metric = metric
-	if !slices.Contains(k.routes, to) {
+func (k *Kernel) moveRoute(c plan.MoveRoute) error {
+	to := c.Route
+	to.Metric = c.Metric
+	err := k.request(c, func() error {
 		if err := k.usable(to); err != nil {
 			return err
 		}
 		k.insert(to)
-	}
-	if err := k.delRoute(r); err != nil && !errors.Is(err, unix.ESRCH) {
+		return nil
+	})
+	if err != nil {
 		return err
 	}
-	return nil
+	return k.request(c, func() error {
+		if err := k.delRoute(c.Route); !errors.Is(err, unix.ESRCH) {
+			return err
+		}
+		return nil
+	})
 }
 
 // FlushRoutes deletes all routes of a table by an interface.
