@@ -1,0 +1,214 @@
+package kernel
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"ec2net/facts"
+	"ec2net/plan"
+)
+
+// onNetwork makes eth1 and eth2, both on 10.0.1.0/24.
+func onNetwork(t *testing.T, k *Kernel) (eth1, eth2 plan.Link) {
+	t.Helper()
+	eth1, eth2 = addVeth(t, "eth1", mac1), addVeth(t, "eth2", facts.MAC{2, 0, 0, 0, 1, 2})
+	check(t, k.Apply(plan.AddAddr{Link: eth1, Addr: netip.MustParsePrefix("10.0.1.20/24")}))
+	check(t, k.Apply(plan.AddAddr{Link: eth2, Addr: netip.MustParsePrefix("10.0.1.30/24")}))
+	return eth1, eth2
+}
+
+// added are the routes that are not the kernel's own.
+func added(t *testing.T, k *Kernel) []plan.Route {
+	t.Helper()
+	return slices.DeleteFunc(look(t, k).Routes, func(r plan.Route) bool { return r.Dst == netip.MustParsePrefix("10.0.1.0/24") })
+}
+
+// addRoute adds a route behind those to the same place.
+func addRoute(t *testing.T, k *Kernel, r plan.Route) {
+	t.Helper()
+	req := routeRequest(r)
+	req.Flags = unix.NLM_F_REQUEST | unix.NLM_F_ACK | unix.NLM_F_CREATE | unix.NLM_F_APPEND
+	check(t, k.route.do(req, nil))
+}
+
+// Of many routes to one place each is deleted alone, and a second time none is.
+func TestDelRouteHitsNoOther(t *testing.T) {
+	k := inNetns(t)
+	eth1, eth2 := onNetwork(t, k)
+	link := plan.Route{Table: 1001, Link: eth1.Index, Dst: netip.MustParsePrefix("10.7.0.0/16"), Scope: unix.RT_SCOPE_LINK, Protocol: 236}
+	with := func(change func(*plan.Route)) plan.Route {
+		r := link
+		change(&r)
+		return r
+	}
+	gateway := netip.MustParseAddr("10.0.1.1")
+	routes := []plan.Route{
+		with(func(r *plan.Route) { r.Link = eth2.Index }),
+		link,
+		with(func(r *plan.Route) { r.Metric, r.Protocol = 100, unix.RTPROT_DHCP }),
+		with(func(r *plan.Route) { r.Metric = 1001 }),
+		with(func(r *plan.Route) { r.Metric, r.Scope, r.Gateway = 1001, 0, gateway }),
+		with(func(r *plan.Route) { r.Metric, r.Link, r.Source = 1002, eth2.Index, netip.MustParseAddr("10.0.1.30") }),
+		with(func(r *plan.Route) { r.Metric, r.Scope, r.Gateway, r.OnLink = 1003, 0, gateway.Next(), true }),
+	}
+	for _, r := range routes {
+		addRoute(t, k, r)
+	}
+	if got := added(t, k); !slices.Equal(got, routes) {
+		t.Fatalf("%+v", got)
+	}
+	for i, r := range routes {
+		for range 2 {
+			check(t, k.Apply(plan.DelRoute{Route: r}))
+			if got := added(t, k); !slices.Equal(got, routes[i+1:]) {
+				t.Fatalf("deleted %+v: %+v", r, got)
+			}
+		}
+	}
+}
+
+// Where the kernel cannot tell two routes apart, and would delete the other one, it
+// is not asked to.
+func TestDelRouteRefuses(t *testing.T) {
+	k := inNetns(t)
+	eth1, _ := onNetwork(t, k)
+	plain := plan.Route{Table: 1001, Link: eth1.Index, Dst: netip.MustParsePrefix("10.7.0.0/16"), Protocol: 236}
+	gateway := plain
+	gateway.Gateway = netip.MustParseAddr("10.0.1.1")
+	addRoute(t, k, gateway)
+	addRoute(t, k, plain)
+	before := added(t, k)
+	if err := k.Apply(plan.DelRoute{Route: plain}); err == nil || !strings.Contains(err.Error(), "cannot tell") {
+		t.Error(err)
+	}
+	if got := added(t, k); !slices.Equal(got, before) {
+		t.Errorf("%+v", got)
+	}
+	check(t, k.Apply(plan.DelRoute{Route: gateway}))
+	check(t, k.Apply(plan.DelRoute{Route: plain}))
+}
+
+// A moved route has another metric and is the same otherwise, an MTU that
+// plan.Route does not know among it; at no moment is there none. A second time there
+// is nothing to move.
+func TestMoveRoute(t *testing.T) {
+	for name, kind := range map[string]func(l plan.Link) netlink.Route{
+		"by the gateway": func(plan.Link) netlink.Route {
+			return netlink.Route{Gw: net.IPv4(10, 0, 1, 1), Protocol: unix.RTPROT_DHCP, MTU: 1400, Src: net.IPv4(10, 0, 1, 20)}
+		},
+		"onlink": func(l plan.Link) netlink.Route {
+			return netlink.Route{Gw: net.IPv4(10, 9, 0, 1), LinkIndex: l.Index, Flags: unix.RTNH_F_ONLINK, Priority: 100}
+		},
+		"direct": func(l plan.Link) netlink.Route {
+			return netlink.Route{LinkIndex: l.Index, Scope: unix.RT_SCOPE_LINK, Protocol: unix.RTPROT_KERNEL, Src: net.IPv4(10, 0, 1, 20)}
+		},
+	} {
+		for _, carrier := range []bool{true, false} {
+			t.Run(name, func(t *testing.T) {
+				k := inNetns(t)
+				eth1, eth2 := onNetwork(t, k)
+				r := kind(eth1)
+				r.Dst = &net.IPNet{IP: net.IPv4(10, 7, 0, 0).To4(), Mask: net.CIDRMask(16, 32)}
+				check(t, netlink.RouteAdd(&r))
+				if !carrier {
+					peer, err := netlink.LinkByName("p-eth1")
+					check(t, err)
+					check(t, netlink.LinkSetDown(peer))
+				}
+				before := added(t, k)
+				if len(before) != 1 {
+					t.Fatalf("%+v", before)
+				}
+				// Another one to the same place has that metric already.
+				other := plan.Route{Table: 254, Link: eth2.Index, Dst: before[0].Dst, Metric: 1001, Scope: unix.RT_SCOPE_LINK}
+				addRoute(t, k, other)
+				want := before[0]
+				want.Metric = 1001
+
+				second, err := Open()
+				check(t, err)
+				defer second.Close()
+				k.route.received = func() {
+					s, err := second.Look(nil)
+					check(t, err)
+					if !slices.Contains(s.Routes, before[0]) && !slices.Contains(s.Routes, want) {
+						t.Error("no route for a moment")
+					}
+				}
+				for range 2 {
+					check(t, k.Apply(plan.MoveRoute{Link: eth1, Route: before[0], Metric: 1001}))
+				}
+				k.route.received = nil
+				if got := added(t, k); !slices.Equal(got, []plan.Route{other, want}) {
+					t.Errorf("got  %+v\nwant %+v", got, []plan.Route{other, want})
+				}
+				all, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{LinkIndex: eth1.Index, Dst: r.Dst}, netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST)
+				check(t, err)
+				if len(all) != 1 || all[0].MTU != r.MTU {
+					t.Errorf("%+v", all)
+				}
+			})
+		}
+	}
+}
+
+// What is added is there once, however often; a route to another interface in its
+// place is left to those that it belongs to.
+func TestAddRoute(t *testing.T) {
+	k := inNetns(t)
+	eth1, _ := onNetwork(t, k)
+	for _, r := range []plan.Route{
+		{Table: 1001, Link: eth1.Index, Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("10.0.1.1"), OnLink: true, Protocol: 236},
+		{Table: 254, Link: eth1.Index, Dst: netip.MustParsePrefix("10.7.0.0/16"), Gateway: netip.MustParseAddr("fe80::1"), OnLink: true, Protocol: 236},
+		{Table: 70000, Link: eth1.Index, Dst: netip.MustParsePrefix("10.7.0.0/16"), Scope: unix.RT_SCOPE_LINK, Source: netip.MustParseAddr("10.0.1.20"), Metric: 7, Protocol: 236},
+	} {
+		for range 2 {
+			check(t, k.Apply(plan.AddRoute{Link: eth1, Route: r}))
+			if got := added(t, k); !slices.Equal(got, []plan.Route{r}) {
+				t.Errorf("got  %+v\nwant %+v", got, r)
+			}
+		}
+		check(t, k.Apply(plan.DelRoute{Link: eth1, Route: r}))
+	}
+	r := plan.Route{Table: 1001, Link: eth1.Index, Dst: netip.MustParsePrefix("2001:db8::/64"), Metric: 1001, Protocol: 236}
+	of6 := func() []plan.Route {
+		all, err := k.routes(unix.AF_INET6, func(r plan.Route) bool { return r.Table == 1001 })
+		check(t, err)
+		return all
+	}
+	check(t, k.Apply(plan.AddRoute{Link: eth1, Route: r}))
+	if got := of6(); !slices.Equal(got, []plan.Route{r}) {
+		t.Errorf("%+v", got)
+	}
+	check(t, k.Apply(plan.DelRoute{Link: eth1, Route: r}))
+	if got := of6(); len(got) > 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// What is no unicast route to one interface, or is for one type of service, is left
+// out.
+func TestOtherRoutes(t *testing.T) {
+	k := inNetns(t)
+	eth1, eth2 := onNetwork(t, k)
+	dst := func(n byte) *net.IPNet {
+		return &net.IPNet{IP: net.IPv4(10, n, 0, 0).To4(), Mask: net.CIDRMask(16, 32)}
+	}
+	for _, r := range []netlink.Route{
+		{Dst: dst(1), Type: unix.RTN_UNREACHABLE},
+		{Dst: dst(2), Type: unix.RTN_BLACKHOLE, Table: 1001},
+		{Dst: dst(3), MultiPath: []*netlink.NexthopInfo{{LinkIndex: eth1.Index}, {LinkIndex: eth2.Index}}},
+		{Dst: dst(4), LinkIndex: eth1.Index, Tos: 8, Scope: unix.RT_SCOPE_LINK},
+	} {
+		check(t, netlink.RouteAdd(&r))
+	}
+	if got := added(t, k); len(got) > 0 {
+		t.Errorf("%+v", got)
+	}
+}
