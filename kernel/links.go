@@ -130,7 +130,9 @@ func (k *Kernel) link(data []byte) (plan.Link, bool) {
 
 // udevCounts reports whether udev's database has the property of ENIs for an
 // interface. A container's veth has not.
-func udevCounts(l plan.Link) bool {
-	properties, err := os.ReadFile(fmt.Sprintf("/run/udev/data/n%d", l.Index))
+func udevCounts(l plan.Link) bool { return counts("/run/udev/data", l) }
+
+func counts(database string, l plan.Link) bool {
+	properties, err := os.ReadFile(fmt.Sprintf("%s/n%d", database, l.Index))
 	return err == nil && slices.Contains(strings.Split(string(properties), "\n"), "E:EC2NET_ENI=1")
 }
