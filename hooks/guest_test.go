@@ -147,39 +147,6 @@ func TestUnmanaged(t *testing.T) {
 	}
 }
 
-func TestSourced(t *testing.T) {
-	onMachine(t, func(m *machine) {
-		const more, cfg = "/etc/network/more/here", "source /etc/network/interfaces.d/*.cfg\n"
-		for _, c := range []struct {
-			name, interfaces, more string
-			ok                     bool
-		}{
-			{"at once", cfg, "", true},
-			{"relative", "source interfaces.d/*\n", "", true},
-			{"two on a line", "source /nowhere interfaces.d/eth*.cfg\n", "", true},
-			{"by way of another", "source more/*\n", cfg, true},
-			{"by way of a folder", "source-directory /etc/network/more\n", cfg, true},
-			{"in a ring", "source more/here\n", "source more/here\nsource /etc/network/interfaces\n", false},
-			{"a folder, where names with dots do not count", "source-directory interfaces.d\n", "", false},
-			{"another name", "source interfaces.d/*.conf\n", "", false},
-			{"in a comment", "# " + cfg, "", false},
-			{"no file", "", "", false},
-		} {
-			_, err := m.Tree.Write(interfacesFile, []byte(c.interfaces))
-			check(t, err)
-			_, err = m.Tree.Write(more, []byte(c.more))
-			check(t, err)
-			if err := m.stack().Reads("eth1"); (err == nil) != c.ok {
-				t.Errorf("%s: %v", c.name, err)
-			}
-		}
-		// A folder among the files is none of them.
-		check(t, m.Tree.MakeDir("/etc/network/interfaces.d/eth9.cfg"))
-		m.put(t, interfacesFile, cfg)
-		check(t, m.stack().Reads("eth1"))
-	})
-}
-
 // A stanza that an administrator has written under the name of ec2net's file is
 // the administrator's; a template need not say what it makes.
 func TestOwnStanza(t *testing.T) {
