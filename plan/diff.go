@@ -24,20 +24,25 @@ func Diff(s State, w Want) []Change {
 	return append(changes, diffRules(s, w)...)
 }
 
-// difference compares what there is with what is wanted: what to add, in the order
-// of want, and what is there besides, a second one of the same among it, in the
-// order of have.
-func difference[K comparable](have, want []K) (add, extra []K) {
-	var there []K
+// difference compares what there is with what is wanted, by their keys: what to add,
+// in the order of want, and what is there besides, a second one of the same among it,
+// in the order of have.
+func difference[T any, K comparable](have, want []T, key func(T) K) (add, extra []T) {
+	there := make(map[K]bool) // of what is wanted
+	for _, w := range want {
+		there[key(w)] = false
+	}
 	for _, h := range have {
-		if slices.Contains(want, h) && !slices.Contains(there, h) {
-			there = append(there, h)
+		if seen, wanted := there[key(h)]; wanted && !seen {
+			there[key(h)] = true
 			continue
 		}
 		extra = append(extra, h)
 	}
-	return filter(want, func(k K) bool { return !slices.Contains(there, k) }), extra
+	return filter(want, func(w T) bool { return !there[key(w)] }), extra
 }
+
+func itself[T any](t T) T { return t }
 
 func diffGroup(w Want) []Change {
 	var changes []Change
@@ -53,24 +58,26 @@ func diffAddrs(s State, t Target) []Change {
 	if t.Addrs == nil || t.Link.Index == 0 {
 		return nil
 	}
-	var have []netip.Addr
-	length := make(map[netip.Addr]netip.Prefix)
+	isLease := func(p netip.Prefix) bool { return p.Addr() == t.Lease }
+	var have, want []netip.Prefix
 	for _, a := range s.Addrs {
-		if a.Link == t.Link.Index && a.Prefix.Addr() != t.Lease {
-			have = append(have, a.Prefix.Addr())
-			length[a.Prefix.Addr()] = a.Prefix
+		if a.Link == t.Link.Index {
+			have = append(have, a.Prefix)
 		}
 	}
-	missing, extra := difference(have, filter(t.Addrs, func(a netip.Addr) bool { return a != t.Lease }))
-	var changes []Change
-	for _, a := range missing {
+	for _, a := range t.Addrs {
 		// A single address does not hang on the leased one, as one of the same network
 		// would, and brings no route of its own.
-		changes = append(changes, AddAddr{t.Link, netip.PrefixFrom(a, a.BitLen())})
+		want = append(want, netip.PrefixFrom(a, a.BitLen()))
 	}
-	for _, a := range extra {
-		if slices.Contains(t.Had, a) && !slices.Contains(t.Addrs, a) {
-			changes = append(changes, DelAddr{t.Link, length[a]})
+	missing, extra := difference(without(have, isLease), without(want, isLease), netip.Prefix.Addr)
+	var changes []Change
+	for _, p := range missing {
+		changes = append(changes, AddAddr{t.Link, p})
+	}
+	for _, p := range extra {
+		if slices.Contains(t.Had, p.Addr()) && !slices.Contains(t.Addrs, p.Addr()) {
+			changes = append(changes, DelAddr{t.Link, p})
 		}
 	}
 	return changes
@@ -80,18 +87,10 @@ func diffAddrs(s State, t Target) []Change {
 // anything taken away: what is there else is an administrator's.
 func diffTable(s State, t Target) []Change {
 	own := filter(s.Routes, func(r Route) bool { return r.Table == t.Number })
-	byLink := filter(own, func(r Route) bool { return r.Link == t.Link.Index })
-	var changes []Change
 	if t.Mirror {
-		missing, extra := difference(plainly(byLink), plainly(t.Routes))
-		for _, r := range missing {
-			changes = append(changes, AddRoute{t.Name, t.Link, r})
-		}
-		for _, r := range extra {
-			changes = append(changes, DelRoute{t.Name, t.Link, r})
-		}
-		return changes
+		return diffMirror(own, t)
 	}
+	var changes []Change
 	for _, r := range t.Routes {
 		if !slices.ContainsFunc(own, func(o Route) bool { return o.Dst == r.Dst }) {
 			changes = append(changes, AddRoute{t.Name, t.Link, r})
@@ -115,14 +114,50 @@ func diffTable(s State, t Target) []Change {
 	return changes
 }
 
-// plainly leaves out of routes what a copy need not have like the first: who made
-// it.
-func plainly(routes []Route) []Route {
-	plain := slices.Clone(routes)
-	for i := range plain {
-		plain[i].Protocol = protocolBoot
+// diffMirror makes a table have the wanted routes, and no others by the ENI. A place
+// in it holds one route: the kernel takes a new one when the old one is gone, and
+// none where there is one by another interface, an administrator's.
+func diffMirror(own []Route, t Target) []Change {
+	taken := make(map[place]bool)
+	for _, r := range own {
+		if r.Link != t.Link.Index {
+			taken[placeOf(r)] = true
+		}
 	}
-	return plain
+	byLink := filter(own, func(r Route) bool { return r.Link == t.Link.Index })
+	missing, extra := difference(byLink, t.Routes, plain)
+	old := make(map[place][]Change)
+	for _, r := range extra {
+		old[placeOf(r)] = append(old[placeOf(r)], DelRoute{t.Name, t.Link, r})
+	}
+	var changes []Change
+	for _, r := range missing {
+		if taken[placeOf(r)] {
+			continue
+		}
+		changes = append(changes, old[placeOf(r)]...)
+		changes = append(changes, AddRoute{t.Name, t.Link, r})
+		delete(old, placeOf(r))
+	}
+	for _, r := range extra {
+		changes = append(changes, old[placeOf(r)]...)
+		delete(old, placeOf(r))
+	}
+	return changes
+}
+
+// place is what two routes of a table cannot share.
+type place struct {
+	dst    netip.Prefix
+	metric int
+}
+
+func placeOf(r Route) place { return place{r.Dst, r.Metric} }
+
+// plain leaves out of a route what a copy need not have like the first: who made it.
+func plain(r Route) Route {
+	r.Protocol = protocolBoot
+	return r
 }
 
 // diffMain puts the routes of the other ENIs in main behind those that the primary
@@ -173,7 +208,7 @@ func diffRules(s State, w Want) []Change {
 	var group []Rule
 	for _, t := range w.Targets {
 		own := filter(s.Rules, func(r Rule) bool { return r.Priority == t.Number && r.Table == t.Number })
-		missing, extra := difference(own, kernelRules(t.Rules))
+		missing, extra := difference(own, kernelRules(t.Rules), itself)
 		for _, r := range missing {
 			add = append(add, AddRule{t.Name, r.Rule})
 		}
@@ -208,7 +243,7 @@ func diffRules(s State, w Want) []Change {
 // diffGroupRule adds the group rule before the first rule of an ENI, which it goes
 // together with, and deletes it after the last.
 func (w Want) diffGroupRule(have []Rule, wanted, remain bool) (before, after []Change) {
-	missing, extra := difference(have, []Rule{{Rule: w.Rule}})
+	missing, extra := difference(have, []Rule{{Rule: w.Rule}}, itself)
 	if wanted && len(missing) > 0 && w.Complete {
 		before = append(before, AddRule{Rule: w.Rule})
 	}

@@ -283,6 +283,10 @@ func filter[T any](all []T, keep func(T) bool) []T {
 	return kept
 }
 
+func without[T any](all []T, drop func(T) bool) []T {
+	return filter(all, func(t T) bool { return !drop(t) })
+}
+
 // DockerThere reports whether docker's bridge is stable: it has an address, is up,
 // and so has its route.
 func (m *Machine) DockerThere() bool {

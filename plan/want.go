@@ -156,13 +156,16 @@ func tableRoutes(e facts.ENI, l Link) []Route {
 }
 
 // mirrored are the routes that main has by the primary, an administrator's among
-// them, as the primary's own table has them.
+// them, as the primary's own table has them. Of several with one place, of which the
+// kernel lists the one that it uses first, that one.
 func (m *Machine) mirrored(l Link, table int) []Route {
 	var routes []Route
+	seen := make(map[place]bool)
 	for _, r := range m.State.Routes {
-		if r.Table == iprule.MainTable && r.Link == l.Index {
+		if r.Table == iprule.MainTable && r.Link == l.Index && !seen[placeOf(r)] {
+			seen[placeOf(r)] = true
 			r.Table = table
-			routes = append(routes, r)
+			routes = append(routes, plain(r))
 		}
 	}
 	return routes
