@@ -99,7 +99,7 @@ type AddRoute struct {
 	Route Route
 }
 
-func (c AddRoute) String() string { return "ip " + routeText("add", c.Link, c.Route) }
+func (c AddRoute) String() string { return routeText("add", c.Link, c.Route) }
 
 // Removes is false.
 func (AddRoute) Removes() bool { return false }
@@ -114,7 +114,7 @@ type DelRoute struct {
 	Route Route
 }
 
-func (c DelRoute) String() string { return "ip " + routeText("del", c.Link, c.Route) }
+func (c DelRoute) String() string { return routeText("del", c.Link, c.Route) }
 
 // Removes is true.
 func (DelRoute) Removes() bool { return true }
@@ -135,7 +135,7 @@ type MoveRoute struct {
 func (c MoveRoute) String() string {
 	to := c.Route
 	to.Metric = c.Metric
-	return "ip " + routeText("add", c.Link, to) + "; ip " + routeText("del", c.Link, c.Route)
+	return routeText("add", c.Link, to) + "; " + routeText("del", c.Link, c.Route)
 }
 
 // Removes is false: what is deleted is there in its new place.
@@ -174,7 +174,7 @@ func routeText(verb string, l Link, r Route) string {
 	if r.Default() {
 		dst = "default"
 	}
-	fmt.Fprintf(&b, "route %s %s", verb, dst)
+	fmt.Fprintf(&b, "%sroute %s %s", ip(r.Dst.Addr().Is6()), verb, dst)
 	if r.Gateway.IsValid() {
 		fmt.Fprintf(&b, " via %s", r.Gateway)
 	}

@@ -221,16 +221,27 @@ func TestRulesAsRendered(t *testing.T) {
 	}
 }
 
-// What Removes says of a change decides whether the outcome is looked at again.
-func TestRemoves(t *testing.T) {
-	for change, want := range map[plan.Change]string{
-		plan.DropFlows{ENI: "eth1", Mark: 0x3e9, Mask: 0x3fff}: "eth1: conntrack -D --mark 0x3e9/0x3fff",
-		plan.MoveRoute{ENI: "eth1", Link: plan.Link{Name: "eth1"}, Metric: 1001,
-			Route: plan.Route{Table: iprule.MainTable, Dst: netip.MustParsePrefix("10.0.0.0/24")}}: "eth1: ip route add 10.0.0.0/24 dev eth1 metric 1001; ip route del 10.0.0.0/24 dev eth1",
+// The text of a change is the command that would make it, and Removes decides whether
+// the outcome is looked at again.
+func TestChanges(t *testing.T) {
+	eth1 := plan.Link{Name: "eth1"}
+	six := plan.Route{Table: 1001, Dst: netip.MustParsePrefix("::/0"), Gateway: netip.MustParseAddr("fe80::1"), Protocol: iprule.Protocol}
+	subnet := plan.Route{Table: iprule.MainTable, Dst: netip.MustParsePrefix("10.0.0.0/24")}
+	rule := iprule.Rule{Priority: 1001, From: netip.MustParsePrefix("2001:db8::1/128"), Table: 1001, SuppressPrefixLength: -1, SuppressGroup: -1}
+	for _, c := range []struct {
+		change  plan.Change
+		text    string
+		removes bool
+	}{
+		{plan.DropFlows{ENI: "eth1", Mark: 0x3e9, Mask: 0x3fff}, "eth1: conntrack -D --mark 0x3e9/0x3fff", true},
+		{plan.MoveRoute{ENI: "eth1", Link: eth1, Route: subnet, Metric: 1001},
+			"eth1: ip route add 10.0.0.0/24 dev eth1 metric 1001; ip route del 10.0.0.0/24 dev eth1", false},
+		{plan.AddRoute{ENI: "eth1", Link: eth1, Route: six}, "eth1: ip -6 route add default via fe80::1 dev eth1 table 1001 proto 236", false},
+		{plan.AddRule{ENI: "eth1", Rule: rule}, "eth1: ip -6 rule add pref 1001 from 2001:db8::1 lookup 1001 protocol 0", false},
+		{plan.SetGroup{Link: eth1, Group: 1000}, "eth1: ip link set dev eth1 group 1000", false},
 	} {
-		_, moves := change.(plan.MoveRoute)
-		if got := text(change); got != want || change.Removes() == moves {
-			t.Errorf("%s, removes: %t", got, change.Removes())
+		if got := text(c.change); got != c.text || c.change.Removes() != c.removes {
+			t.Errorf("%s, removes: %t", got, c.change.Removes())
 		}
 	}
 }
