@@ -100,14 +100,14 @@ func diffTable(s State, t Target) []Change {
 	if !there {
 		return changes
 	}
-	toBridge := filter(own, func(r Route) bool { return r.Link == bridge.Index && !r.Default() })
 	for _, r := range t.Bridge {
-		if !slices.ContainsFunc(toBridge, func(o Route) bool { return o.Dst == r.Dst }) {
+		if !slices.ContainsFunc(own, func(o Route) bool { return o.Dst == r.Dst }) {
 			changes = append(changes, AddRoute{t.Name, bridge, r})
 		}
 	}
-	if t.NoBridge {
-		for _, r := range toBridge {
+	for _, r := range own {
+		// One with a gateway, a container's address, is an administrator's.
+		if t.NoBridge && r.Link == bridge.Index && !r.Gateway.IsValid() && !r.Default() {
 			changes = append(changes, DelRoute{t.Name, bridge, r})
 		}
 	}
