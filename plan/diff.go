@@ -59,6 +59,8 @@ func diffAddrs(s State, t Target) []Change {
 		return nil
 	}
 	isLease := func(p netip.Prefix) bool { return p.Addr() == t.Lease }
+	// A client gives its address the length of the subnet.
+	mayBeLease := func(p netip.Prefix) bool { return !t.Lease.IsValid() && !p.IsSingleIP() }
 	var have, want []netip.Prefix
 	for _, a := range s.Addrs {
 		if a.Link == t.Link.Index {
@@ -76,15 +78,16 @@ func diffAddrs(s State, t Target) []Change {
 		changes = append(changes, AddAddr{t.Link, p})
 	}
 	for _, p := range extra {
-		if slices.Contains(t.Had, p.Addr()) && !slices.Contains(t.Addrs, p.Addr()) {
+		if slices.Contains(t.Had, p.Addr()) && !slices.Contains(t.Addrs, p.Addr()) && !mayBeLease(p) {
 			changes = append(changes, DelAddr{t.Link, p})
 		}
 	}
 	return changes
 }
 
-// diffTable gives an ENI's own table the routes that it lacks. Only of a mirror is
-// anything taken away: what is there else is an administrator's.
+// diffTable gives an ENI's own table the routes that it lacks. Nothing is taken away
+// but of a mirror, and what leads to docker's bridge: what is there else is an
+// administrator's.
 func diffTable(s State, t Target) []Change {
 	own := filter(s.Routes, func(r Route) bool { return r.Table == t.Number })
 	if t.Mirror {

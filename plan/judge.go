@@ -159,7 +159,7 @@ func (m *Machine) serve(v Verdict, k Known, e facts.ENI) Verdict {
 		v.Spare = SpareNone
 	}
 	v.Had = slices.Concat(k.Had, e.IPv4)
-	e.IPv4 = filter(e.IPv4, func(a netip.Addr) bool { return !m.movedFrom(e.MAC, a) })
+	e.IPv4 = slices.DeleteFunc(slices.Clone(e.IPv4), func(a netip.Addr) bool { return m.movedFrom(e.MAC, a) })
 	v.Facts = e
 	v.Lease = m.leaseOf(k, v.Link, e)
 	if !v.Lease.IsValid() {
