@@ -197,7 +197,7 @@ func diffMain(s State, w Want) []Change {
 			}
 			behind := t.Number
 			if behind <= first {
-				behind = first + t.Number - w.Group
+				behind = first + max(1, t.Number-w.Group)
 			}
 			changes = append(changes, MoveRoute{t.Name, t.Link, r, behind})
 		}
