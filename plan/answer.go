@@ -36,18 +36,21 @@ func (m *Machine) Check(l Link, answer facts.ENI) error {
 	case known && leased && !slices.Contains(last.IPv4, lease):
 	case known && (last.Primary || k.Note.Of(l)):
 		return &AnswerError{l.Name, fmt.Sprintf("it is %s, and is to be %s (primary: %t)", last.ID, answer.ID, answer.Primary)}
-	case known:
 	default:
-		for _, other := range m.Known {
-			if other.Facts.ID != answer.ID || other.Facts.MAC == answer.MAC {
-				continue
-			}
-			if o, ok := m.State.LinkNamed(other.Name); ok && o.MAC == other.Facts.MAC {
-				return &AnswerError{l.Name, fmt.Sprintf("%s is the ENI with the MAC %s", answer.ID, other.Facts.MAC)}
-			}
+		if other, ok := m.withID(answer.ID); ok && other != answer.MAC {
+			return &AnswerError{l.Name, fmt.Sprintf("%s is the ENI with the MAC %s", answer.ID, other)}
 		}
 	}
 	return nil
+}
+
+// withID finds the ENI that is here and has an id.
+func (m *Machine) withID(id string) (facts.MAC, bool) {
+	k, ok := find(m.Known, func(k Known) bool {
+		l, there := m.State.LinkNamed(k.Name)
+		return there && k.Facts.ID == id && k.Facts.MAC == l.MAC
+	})
+	return k.Facts.MAC, ok
 }
 
 // Learn takes in an answer about the device that has the name now: it is what is
