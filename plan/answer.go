@@ -64,21 +64,31 @@ func (m *Machine) Learn(answer facts.ENI) {
 	}
 	k.Facts, k.Fresh = answer, true
 	m.Set(k)
-	m.Moved = filter(m.Moved, func(v Moved) bool {
-		taken := v.From == answer.MAC && slices.Contains(answer.IPv4, v.Addr) && !slices.Contains(k.Had, v.Addr)
-		return !taken
+	m.Moved = without(m.Moved, func(v Moved) bool {
+		// It is back if IMDS gives it anew. Of an ENI that is not here no answer will
+		// come that says that it has the address no more.
+		stays := slices.Contains(answer.IPv4, v.Addr) && !m.isHere(v.To)
+		return v.From == answer.MAC && (k.isNew(v.Addr) || stays)
 	})
-	for _, a := range answer.IPv4 {
-		if slices.Contains(k.Had, a) {
-			continue
+	for i, v := range m.Moved {
+		if k.isNew(v.Addr) {
+			m.Moved[i].To = answer.MAC // and not the one in between
 		}
-		for _, other := range m.Known {
-			if other.Facts.MAC != answer.MAC && slices.Contains(other.Facts.IPv4, a) && !m.movedFrom(other.Facts.MAC, a) {
+	}
+	for _, other := range m.Known {
+		for _, a := range other.Facts.IPv4 {
+			if other.Facts.MAC != answer.MAC && k.isNew(a) && !m.movedFrom(other.Facts.MAC, a) {
 				m.Moved = append(m.Moved, Moved{Addr: a, From: other.Facts.MAC, To: answer.MAC})
 			}
 		}
 	}
 	m.prune()
+}
+
+// isNew reports whether IMDS's answer of now gives an address that the one before did
+// not.
+func (k Known) isNew(a netip.Addr) bool {
+	return k.Fresh && slices.Contains(k.Facts.IPv4, a) && !slices.Contains(k.Had, a)
 }
 
 // prune forgets the moves that the facts of both sides do not speak of any more.

@@ -106,6 +106,9 @@ func (m *Machine) judge(k Known) Verdict {
 	v := Verdict{Name: k.Name, Numbers: k.Numbers(m.Numbers)}
 	l, there := m.State.LinkNamed(k.Name)
 	v.Link = l
+	if k.Lease.Held(l) {
+		v.Lease = k.Lease.Addr
+	}
 	e, known := k.FactsOf(l)
 	switch {
 	case k.Left != "", !k.Ours:
@@ -176,7 +179,7 @@ func (m *Machine) serveLease(v Verdict, k Known) Verdict {
 		v.Do = Rest
 		return v
 	}
-	v.Do, v.Spare, v.Facts, v.Lease = Serve, SpareAll, e, k.Lease.Addr
+	v.Do, v.Spare, v.Facts = Serve, SpareAll, e
 	return v
 }
 

@@ -120,8 +120,8 @@ func compare(a, b string) int {
 	return 0
 }
 
-// FactsOf gives what IMDS said last of this very device, and whether it did. A cloned machine has other
-// MACs, and so does not inherit facts.
+// FactsOf gives what IMDS said last of this very device, and whether it said anything.
+// A cloned machine has other MACs, and so does not inherit facts.
 func (k Known) FactsOf(l Link) (facts.ENI, bool) {
 	if k.Facts.Name == "" || k.Facts.MAC != l.MAC {
 		return facts.ENI{}, false
@@ -151,22 +151,24 @@ func (k Known) Numbers(n facts.Numbers) []int {
 	return numbers
 }
 
+// isHere reports whether there is an interface with a MAC.
+func (m *Machine) isHere(mac facts.MAC) bool {
+	return slices.ContainsFunc(m.State.Links, func(l Link) bool { return l.MAC == mac })
+}
+
 // Primary is the MAC of the primary ENI; zero if it is not known. Facts of another
 // machine, which an image has brought along, name a device that is not here.
 func (m *Machine) Primary() facts.MAC {
-	here := func(mac facts.MAC) bool {
-		return slices.ContainsFunc(m.State.Links, func(l Link) bool { return l.MAC == mac })
-	}
 	var best facts.MAC
 	for _, k := range m.Known {
 		mac := k.Facts.PrimaryMAC
-		if mac == (facts.MAC{}) || !here(mac) {
+		if mac == (facts.MAC{}) || !m.isHere(mac) {
 			continue
 		}
 		if k.Fresh {
 			return mac
 		}
-		if best == (facts.MAC{}) || here(k.Facts.MAC) {
+		if best == (facts.MAC{}) || m.isHere(k.Facts.MAC) {
 			best = mac
 		}
 	}

@@ -217,12 +217,19 @@ func (m *Machine) movedRules(verdicts []Verdict) []MovedRule {
 		}
 		for _, r := range m.State.Rules {
 			if !r.Odd() && ofENI(r) && r.Table == k.Facts.Number && r.From.IsSingleIP() && r.From.Addr() != v.Lease &&
-				m.movedFrom(k.Facts.MAC, r.From.Addr()) {
+				m.takenFrom(k.Facts.MAC, r.From.Addr()) {
 				rules = append(rules, MovedRule{k.Name, r})
 			}
 		}
 	}
 	return rules
+}
+
+// takenFrom reports whether an address is another ENI's now: EC2 has moved it, or IMDS
+// gives it to another one for the first time. Then the facts of the first need not
+// have had it: ec2net may have been killed before it wrote them.
+func (m *Machine) takenFrom(mac facts.MAC, a netip.Addr) bool {
+	return m.movedFrom(mac, a) || slices.ContainsFunc(m.Known, func(k Known) bool { return k.Facts.MAC != mac && k.isNew(a) })
 }
 
 // GroupRule takes main's answer when it leads to anything that is not an ENI
