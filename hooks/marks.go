@@ -113,6 +113,10 @@ func (h *Host) dropMarks(ctx context.Context) error {
 	return err
 }
 
+// lockWait is how many seconds iptables waits for its lock, which somebody else may
+// hold.
+const lockWait = "10"
+
 // jump is a rule of the chain PREROUTING that jumps into a chain of ec2net's.
 type jump struct{ iface, chain string }
 
@@ -120,7 +124,7 @@ func jumpOf(e facts.ENI) jump { return jump{iface: e.Name, chain: render.View{EN
 
 // args are those of iptables(8), with what is to be done about the rule: -A, -C, -D.
 func (j jump) args(action string) []string {
-	args := []string{"-w", "-t", "mangle", action, "PREROUTING"}
+	args := []string{"-w", lockWait, "-t", "mangle", action, "PREROUTING"}
 	if j.iface != "" {
 		args = append(args, "-i", j.iface)
 	}
@@ -136,7 +140,7 @@ type mangle struct {
 // fill makes the chain what a fragment says, and the jump, which it reports whether
 // it was missing.
 func (m mangle) fill(ctx context.Context, fragment string) (made bool, err error) {
-	if err := m.run(ctx, "iptables-restore", "-w", "--noflush", fragment); err != nil {
+	if err := m.run(ctx, "iptables-restore", "-w", lockWait, "--noflush", fragment); err != nil {
 		return false, err
 	}
 	there, err := m.has(ctx, m.args("-C")...)
@@ -160,11 +164,11 @@ func (m mangle) drop(ctx context.Context) (dropped bool, err error) {
 			return false, err
 		}
 	}
-	there, err := m.has(ctx, "-w", "-t", "mangle", "-F", m.chain)
+	there, err := m.has(ctx, "-w", lockWait, "-t", "mangle", "-F", m.chain)
 	if err != nil || !there {
 		return false, err
 	}
-	return true, m.run(ctx, "iptables", "-w", "-t", "mangle", "-X", m.chain)
+	return true, m.run(ctx, "iptables", "-w", lockWait, "-t", "mangle", "-X", m.chain)
 }
 
 // has asks iptables(8). It is false if there is no such rule or chain; an error

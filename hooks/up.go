@@ -112,7 +112,7 @@ func (h *Host) hasAll(ctx context.Context, fragment string) (bool, error) {
 		if !ok {
 			continue
 		}
-		args := append([]string{"-w", "-t", table, "-C"}, strings.Fields(rule)...)
+		args := append([]string{"-w", lockWait, "-t", table, "-C"}, strings.Fields(rule)...)
 		if there, err := h.has(ctx, args...); err != nil || !there {
 			return false, err
 		}

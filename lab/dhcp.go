@@ -55,3 +55,15 @@ func (v *VPC) addDHCPHost(e *ENI) error {
 		return writeFiles(map[string]string{"/run/dhcp/" + e.port: e.MAC + "," + e.first + "\n"})
 	})
 }
+
+// DHCP sets how the DHCP server is reached, from now on.
+func (v *VPC) DHCP(tb TB, s Service) {
+	tb.Helper()
+	script := "table inet dhcp {}; delete table inet dhcp"
+	if s != Up {
+		script += "; table inet dhcp { chain input { type filter hook input priority filter; udp dport 67 " + string(s) + "; }; }"
+	}
+	if err := v.nft(script); err != nil {
+		tb.Fatalf("DHCP server: %v", err)
+	}
+}

@@ -21,6 +21,8 @@ func TestImports(t *testing.T) {
 		"render":     {"ec2net/hooks", "github.com/vishvananda/netlink", "os", "net", "net/http", "time", "math/rand", "math/rand/v2", "crypto/rand", "syscall", "os/exec", "ec2net/disk"},
 		"disk":       {"ec2net/hooks", "ec2net/facts", "ec2net/render", "github.com/vishvananda/netlink"},
 		"templates":  {"ec2net/", "os", "fmt"},
+		"journal":    {"ec2net/"},
+		"program":    {"ec2net/facts", "ec2net/hooks", "ec2net/render", "ec2net/plan"},
 	} {
 		mayNot = append(mayNot, "ec2net/lab", "ec2net/lab/")
 		seen := 0

@@ -31,8 +31,8 @@ func (v *VPC) tellIMDS() {
 	v.IMDS.Set(known...)
 }
 
-// A Service is how the metadata service is reached. What it does when it is
-// reached is for [imds.Server.Fault] to say.
+// A Service is how the metadata service is reached, or the DHCP server. What the
+// metadata service does when it is reached is for [imds.Server.Fault] to say.
 type Service string
 
 // It answers; connections are refused; nothing comes back.

@@ -12,11 +12,11 @@ func (s *State) Apply(c Change) {
 	case AddRule:
 		s.Rules = append(slices.Clip(s.Rules), Rule{Rule: c.Rule})
 	case DelRule:
-		s.Rules = without(s.Rules, c.Rule)
+		s.Rules = dropFirst(s.Rules, c.Rule)
 	case AddAddr:
 		s.Addrs = append(slices.Clip(s.Addrs), Addr{c.Link.Index, c.Addr})
 	case DelAddr:
-		s.Addrs = without(s.Addrs, Addr{c.Link.Index, c.Addr})
+		s.Addrs = dropFirst(s.Addrs, Addr{c.Link.Index, c.Addr})
 	case SetGroup:
 		s.Links = slices.Clone(s.Links)
 		for i := range s.Links {
@@ -27,16 +27,16 @@ func (s *State) Apply(c Change) {
 	case AddRoute:
 		s.Routes = append(slices.Clip(s.Routes), c.Route)
 	case DelRoute:
-		s.Routes = without(s.Routes, c.Route)
+		s.Routes = dropFirst(s.Routes, c.Route)
 	case MoveRoute:
 		to := c.Route
 		to.Metric = c.Metric
-		s.Routes = append(without(s.Routes, c.Route), to)
+		s.Routes = append(dropFirst(s.Routes, c.Route), to)
 	}
 }
 
-// without is a list without the first of one.
-func without[T comparable](all []T, one T) []T {
+// dropFirst is a list without the first of one.
+func dropFirst[T comparable](all []T, one T) []T {
 	i := slices.Index(all, one)
 	if i < 0 {
 		return all

@@ -9,6 +9,7 @@ import (
 
 	"ec2net/facts"
 	"ec2net/hooks"
+	"ec2net/program"
 )
 
 var watchCommand = command{
@@ -77,7 +78,7 @@ func (inv *invocation) dockerWait(ctx context.Context, h *hooks.Host, sub, name 
 	if there || sub == waitNow {
 		return h.DockerWait(ctx, name)
 	}
-	if _, err := lookProgram("dockerd"); err != nil {
+	if _, err := program.Find("dockerd"); err != nil {
 		return nil // no docker, nothing to wait for
 	}
 	return background("", "docker", waitNow, name)
@@ -93,7 +94,7 @@ func background(iface string, args ...string) error {
 	cmd := &exec.Cmd{
 		Path:        own,
 		Args:        append([]string{"ec2net"}, args...),
-		Env:         []string{"PATH=" + programPath, "INTERFACE=" + iface},
+		Env:         []string{"PATH=" + program.Path, "INTERFACE=" + iface},
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}
 	return system(cmd.Start())

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"log/syslog"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -16,9 +15,9 @@ import (
 
 	"ec2net/disk"
 	"ec2net/facts"
-	"ec2net/fault"
 	"ec2net/hooks"
 	"ec2net/kernel"
+	"ec2net/program"
 	"ec2net/render"
 )
 
@@ -189,13 +188,19 @@ func (inv *invocation) onHost(limit time.Duration, jobs ...job) error {
 	if os.Geteuid() != 0 {
 		return system(fmt.Errorf("ec2net %s needs root", inv.command.name))
 	}
-	log := inv.hostLog()
+	log := inv.systemLog()
+	defer log.Close()
 	at := jobs[0].iface
 	err := func() error {
-		// Ended by systemd or by a person, it does not leave things half done.
-		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+		// Ended by systemd, by a person or with a person's terminal, it does not leave
+		// things half done.
+		signals := []os.Signal{syscall.SIGTERM, syscall.SIGINT}
+		if !signal.Ignored(syscall.SIGHUP) { // as nohup(1) has it
+			signals = append(signals, syscall.SIGHUP)
+		}
+		ctx, stop := signal.NotifyContext(context.Background(), signals...)
 		defer stop()
-		h, done, err := inv.host(log)
+		h, done, err := inv.host(inv.spoken(log))
 		if err != nil {
 			return err
 		}
@@ -209,13 +214,7 @@ func (inv *invocation) onHost(limit time.Duration, jobs ...job) error {
 		return nil
 	}()
 	if err != nil {
-		// The interface's name is what the line begins with, once.
-		line := strings.TrimPrefix(explained(err), at+" ")
-		if fault.Of(err) == fault.NoRetry {
-			log.Info(at, "%s", line) // nobody has to do anything
-		} else {
-			log.Warn(at, "%s", line)
-		}
+		inv.logFailure(log, at, err)
 	}
 	return err
 }
@@ -252,7 +251,9 @@ func (inv *invocation) host(log hooks.Log) (*hooks.Host, func(), error) {
 
 // warn tells whoever reads the log what a person has to mend.
 func (inv *invocation) warn(line string) {
-	inv.systemLog(syslog.LOG_WARNING)(oneLine(line))
+	log := inv.systemLog()
+	defer log.Close()
+	log.Warn("", "%s", line)
 	if inv.command.byHand {
 		inv.say("%s", line)
 	}
@@ -272,7 +273,7 @@ func (s settings) host(tree *disk.Tree, log hooks.Log) (*hooks.Host, func(), err
 		return nil, nil, fmt.Errorf("cannot ask the kernel: %w", err)
 	}
 	h := &hooks.Host{Kernel: k, Source: source, IMDS: s.imds.Address(), Templates: templates,
-		Tree: tree, Numbers: s.numbers, Unmanaged: s.unmanaged, Log: log, Run: runProgram, Replay: replay,
+		Tree: tree, Numbers: s.numbers, Unmanaged: s.unmanaged, Log: log, Run: program.Run, Replay: replay,
 		Later: func(iface string) error { return background("", "refresh", iface) }}
 	return h, func() { k.Close(); tree.Close() }, nil
 }
@@ -306,9 +307,11 @@ func (inv *invocation) leaveUdev(name, action string) error {
 		}
 		if out, err := exec.Command("/bin/systemctl", "--no-block", verb, unit).CombinedOutput(); err != nil {
 			// Nobody reads what a program of udev's says.
-			err = fmt.Errorf("%s: systemctl %s %s: %w: %s", name, verb, unit, err, bytes.TrimSpace(out))
-			inv.systemLog(syslog.LOG_ERR)(oneLine(err.Error()))
-			return system(err)
+			err = system(fmt.Errorf("systemctl %s %s: %w: %s", verb, unit, err, bytes.TrimSpace(out)))
+			log := inv.systemLog()
+			defer log.Close()
+			inv.logFailure(log, name, err)
+			return err
 		}
 		return nil
 	}

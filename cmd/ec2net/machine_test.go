@@ -41,7 +41,10 @@ func newMachine(env *testscript.Env) (string, error) {
 	if err := os.Symlink("/run", filepath.Join(work, "machine/var/run")); err != nil {
 		return "", err
 	}
-	log, err := listenLog(filepath.Join(work, "machine/run/log"))
+	if err := os.MkdirAll(filepath.Join(work, "machine/run/systemd/journal"), 0o755); err != nil {
+		return "", err
+	}
+	log, err := listenLog(filepath.Join(work, "machine/run/systemd/journal/dev-log"))
 	if err != nil {
 		return "", err
 	}
@@ -66,9 +69,9 @@ func runOnMachine(work string) error {
 			return fmt.Errorf("cannot replace %s: %w", dir, err)
 		}
 	}
-	// log/syslog looks here first; what it finds next is the machine's.
+	// The log is looked for here first; what is found next is the machine's.
 	if _, err := os.Stat("/dev/log"); err == nil {
-		if err := unix.Mount("/run/log", "/dev/log", "", unix.MS_BIND, ""); err != nil {
+		if err := unix.Mount("/run/systemd/journal/dev-log", "/dev/log", "", unix.MS_BIND, ""); err != nil {
 			return fmt.Errorf("cannot replace /dev/log: %w", err)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"ec2net/fault"
+	"ec2net/journal"
 )
 
 // version is set by the linker for a release.
@@ -82,7 +83,7 @@ func Run(args []string, stdin io.Reader, stdout, stderr io.Writer, env []string)
 	}
 	inv.say("%s", told(err))
 	if hint := fault.Hint(err); hint != "" {
-		fmt.Fprintf(stderr, "hint: %s\n", oneLine(hint))
+		fmt.Fprintf(stderr, "hint: %s\n", journal.OneLine(hint))
 	}
 	return int(statusOf(err))
 }
@@ -101,7 +102,7 @@ func told(err error) string {
 
 // say tells the reader something that is not the answer, on one line.
 func (inv *invocation) say(format string, args ...any) {
-	fmt.Fprintf(inv.stderr, "ec2net: %s\n", oneLine(fmt.Sprintf(format, args...)))
+	fmt.Fprintf(inv.stderr, "ec2net: %s\n", journal.OneLine(fmt.Sprintf(format, args...)))
 }
 
 func (inv *invocation) dispatch(args []string) error {
@@ -170,16 +171,6 @@ func usageError(what, see string) error {
 func usage(err error) error { return fault.As(fault.Usage, err) }
 
 func system(err error) error { return fault.As(fault.System, err) }
-
-// oneLine keeps a message on its line, whatever came in from outside.
-func oneLine(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || (0x80 <= r && r < 0xa0) {
-			return ' '
-		}
-		return r
-	}, s)
-}
 
 func versionText() string {
 	if version != "" {

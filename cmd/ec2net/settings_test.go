@@ -45,11 +45,11 @@ func TestSettingsOfCommands(t *testing.T) {
 
 // What hints say to write into the file of settings can be read from there.
 func TestHintsOfSettings(t *testing.T) {
-	guest, err := os.ReadFile("../../hooks/guest.go")
+	source, err := os.ReadFile("../../stack/stack.go")
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines := regexp.MustCompile(`EC2NET_[A-Z]+=\S+`).FindAllString(string(guest), -1)
+	lines := regexp.MustCompile(`EC2NET_[A-Z]+=\S+`).FindAllString(string(source), -1)
 	if len(lines) == 0 {
 		t.Error("no hint names a setting")
 	}

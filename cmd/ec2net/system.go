@@ -1,100 +1,82 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
-	"log/syslog"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 
+	"ec2net/fault"
 	"ec2net/hooks"
 
 	"golang.org/x/sys/unix"
+
+	"ec2net/journal"
 )
 
-// systemLog writes to the system log, or to stderr where there is none.
-func (inv *invocation) systemLog(severity syslog.Priority) func(string) {
-	w, err := syslog.New(syslog.LOG_DAEMON|severity, "ec2net")
-	if err != nil {
-		return func(line string) { fmt.Fprintf(inv.stderr, "ec2net: %s\n", line) }
+// systemLog opens the system log. Where there is none, lines go to stderr, unless a
+// person reads them there anyway.
+func (inv *invocation) systemLog() *journal.Log {
+	if inv.command.byHand {
+		return journal.Open("ec2net", io.Discard)
 	}
-	return func(line string) { io.WriteString(w, line) }
+	return journal.Open("ec2net", inv.stderr)
 }
 
-// hostLog is the system log for what hooks say.
-func (inv *invocation) hostLog() hooks.Log {
-	return hostLog{inv.systemLog(syslog.LOG_INFO), inv.systemLog(syslog.LOG_WARNING)}
+// spoken is the log of what hooks do, which a person who has called for it reads on
+// stderr as well.
+func (inv *invocation) spoken(log *journal.Log) hooks.Log {
+	if !inv.command.byHand {
+		return log
+	}
+	return spoken{log, inv}
 }
 
-type hostLog struct{ info, warn func(string) }
+type spoken struct {
+	*journal.Log
+	inv *invocation
+}
 
 // Info says what was done.
-func (l hostLog) Info(iface, format string, args ...any) {
-	l.info(oneLine(iface + ": " + fmt.Sprintf(format, args...)))
+func (s spoken) Info(iface, format string, args ...any) {
+	s.Log.Info(iface, format, args...)
+	s.inv.say("%s: %s", iface, fmt.Sprintf(format, args...))
 }
 
 // Warn says what needs a person.
-func (l hostLog) Warn(iface, format string, args ...any) {
-	l.warn(oneLine(iface + ": " + fmt.Sprintf(format, args...)))
+func (s spoken) Warn(iface, format string, args ...any) {
+	s.Log.Warn(iface, format, args...)
+	s.inv.say("%s: %s", iface, fmt.Sprintf(format, args...))
 }
 
-// programPath is what ifup and what it runs need. Under udev there is none.
-const programPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+// logFailure says in the log why a command failed. It needs a person, unless all
+// is well and there is only nothing to do.
+func (inv *invocation) logFailure(log *journal.Log, iface string, err error) {
+	text := strings.TrimPrefix(explained(err), iface+" ") // the line begins with it
+	status := statusOf(err)
+	if socket := inv.env["NOTIFY_SOCKET"]; socket != "" {
+		// systemd writes a line with the exit status, and the name that the LSB has
+		// for such a one: 4 is "NOPERMISSION".
+		text += fmt.Sprintf("; exit status %d: %s", status, statuses[status])
+		tellSystemd(socket, text)
+	}
+	if status == fault.NoRetry {
+		log.Info(iface, "%s", text)
+	} else {
+		log.Warn(iface, "%s", text)
+	}
+}
 
-// runProgram runs a program of the system with an environment of its own. What it starts
-// in the background keeps running, with /dev/null as its output.
-func runProgram(ctx context.Context, program string, args ...string) error {
-	path, err := lookProgram(program)
+// tellSystemd sets what "systemctl status" shows of the unit beside the exit status:
+// sd_notify(3). It does not wait, and is no more than a courtesy.
+func tellSystemd(socket, text string) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return
 	}
-	// In memory: no disk has to be writable for ifdown.
-	fd, err := unix.MemfdCreate(program, unix.MFD_CLOEXEC)
-	if err != nil {
-		return err
-	}
-	output := os.NewFile(uintptr(fd), program)
-	defer output.Close()
-	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Env = []string{"PATH=" + programPath}
-	// A file, not a pipe: dhclient holds it for as long as it lives.
-	cmd.Stdout, cmd.Stderr = output, output
-	if err := cmd.Run(); err != nil {
-		if ctx.Err() != nil {
-			err = errors.New("stopped: it took too long, or ec2net was told to end")
-		}
-		return fmt.Errorf("%w%s", err, lastLines(output))
-	}
-	return nil
-}
-
-func lookProgram(program string) (string, error) {
-	for _, dir := range filepath.SplitList(programPath) {
-		path := filepath.Join(dir, program)
-		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
-			return path, nil
-		}
-	}
-	if strings.HasPrefix(program, "if") {
-		return "", fmt.Errorf("there is no %s: is ifupdown installed?", program)
-	}
-	return "", fmt.Errorf("there is no %s in %s", program, programPath)
-}
-
-// lastLines is what a program said at its end, for one line of a message.
-func lastLines(output *os.File) string {
-	const most = 300
-	info, err := output.Stat()
-	if err != nil || info.Size() == 0 {
-		return ""
-	}
-	text := make([]byte, min(info.Size(), most))
-	n, _ := output.ReadAt(text, info.Size()-int64(len(text)))
-	return ": " + strings.Join(strings.Fields(string(text[:n])), " ")
+	defer unix.Close(fd)
+	to := &unix.SockaddrUnix{Name: socket}
+	_ = unix.Sendto(fd, []byte("STATUS="+journal.OneLine(text)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, to)
 }
 
 // replay has the kernel send "add" again: the uevent file of sysfs.

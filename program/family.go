@@ -1,0 +1,147 @@
+package program
+
+import (
+	"context"
+	"os/exec"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// How long a program that is given up has from SIGTERM to SIGKILL, and from then
+// on until Run goes on without it: a process that waits for a disk does not end.
+const (
+	grace    = 3 * time.Second
+	patience = 3 * time.Second
+)
+
+// A family is a program that runs, and all that descends from it.
+//
+// Neither the process group nor the session tells who that is: DHCP clients
+// leave those of ifup, and their parent ends. So this process is a subreaper
+// while a program runs: a process that loses its parent becomes a child of this
+// one, and a descendant stays a descendant (prctl(2), PR_SET_CHILD_SUBREAPER).
+type family struct {
+	// earlier are the descendants that this process had when the family began:
+	// what programs have left that ran before.
+	earlier []process
+}
+
+// turn is held by the family that runs. With two at once, nothing would tell
+// whose an orphan is.
+var turn = make(chan struct{}, 1)
+
+// begin waits for its turn, no longer than ctx.
+func begin(ctx context.Context) (*family, error) {
+	if ctx.Err() == nil { // of two that are ready select takes either
+		select {
+		case turn <- struct{}{}:
+			return newFamily()
+		case <-ctx.Done():
+		}
+	}
+	return nil, &givenUp{"it was not started: no time was left", ctx.Err()}
+}
+
+func newFamily() (*family, error) {
+	collecting()
+	f := &family{}
+	err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+	if err == nil && hasChildren() {
+		f.earlier, err = descendants(nil)
+	}
+	if err != nil {
+		f.end()
+		return nil, err
+	}
+	return f, nil
+}
+
+// end gives the turn away. What the program has left stays a child of this
+// process, and is process 1's when this process ends.
+func (f *family) end() {
+	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+	<-turn
+}
+
+// first is the process that the family began with, which os/exec waits for; 0
+// when that has ended.
+var first struct {
+	sync.Mutex
+	pid int
+}
+
+func (f *family) start(cmd *exec.Cmd) error {
+	// A session of its own, so that no signal of a terminal comes through, and no
+	// child that other code of this process starts looks like one of the family.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	first.Lock()
+	defer first.Unlock()
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	first.pid = cmd.Process.Pid
+	return nil
+}
+
+func (f *family) wait(cmd *exec.Cmd) error {
+	err := cmd.Wait()
+	first.Lock()
+	defer first.Unlock()
+	first.pid = 0
+	return err
+}
+
+// at returns the name of what the program waits for: the youngest process of its
+// session that has no child there; empty if that is the program itself.
+func (f *family) at(cmd *exec.Cmd) string {
+	all, _ := descendants(f.isStranger)
+	all = slices.DeleteFunc(all, func(p process) bool { return p.session != cmd.Process.Pid })
+	var youngest process
+	for _, p := range all {
+		isParent := slices.ContainsFunc(all, func(child process) bool { return child.parent == p.pid })
+		if p.pid != cmd.Process.Pid && !isParent && p.since >= youngest.since {
+			youngest = p
+		}
+	}
+	return youngest.name
+}
+
+// kill ends the family, and returns those that do not end.
+func (f *family) kill() (left []process, err error) {
+	signal, until := unix.SIGTERM, time.Now().Add(grace)
+	var told []process
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		left, err = descendants(f.isStranger)
+		switch {
+		case err != nil || len(left) == 0:
+			return left, err
+		case time.Now().Before(until):
+		case signal == unix.SIGTERM:
+			signal, until, told = unix.SIGKILL, time.Now().Add(patience), nil
+		default:
+			return left, nil
+		}
+		for _, p := range left {
+			if !slices.ContainsFunc(told, p.is) {
+				told = append(told, p)
+				p.signal(signal)
+			}
+		}
+		time.Sleep(pause)
+	}
+}
+
+// isStranger reports whether a child of this process is not of the family: other
+// code of this process has started it, an earlier program has left it, or it is
+// an orphan of what an earlier program has left. The session tells the last. An
+// orphan that has made itself a session since the family began is taken for one
+// of the family.
+func (f *family) isStranger(child process) bool {
+	return child.session == ownSession() || slices.ContainsFunc(f.earlier, func(e process) bool {
+		return e.is(child) || e.session == child.session
+	})
+}

@@ -1,0 +1,146 @@
+// Package program runs programs of the system: ifup, ifdown, iptables. One that
+// is given up ends with all that it has started.
+package program
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"ec2net/fault"
+
+	"golang.org/x/sys/unix"
+)
+
+// Path is where programs are looked for, and the PATH that they get. Under udev
+// there is none.
+const Path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// Run runs a program with an environment and a session of its own, and waits for
+// its end, one program at a time. What the program leaves in the background goes
+// on. But when ctx ends first, the program is given up: it ends, and so do all
+// processes that descend from it, in the background or not. Run waits for that
+// no longer than 6 seconds.
+//
+// The error of a program that was started is an [Error].
+func Run(ctx context.Context, name string, args ...string) error {
+	path, err := Find(name)
+	if err != nil {
+		return err
+	}
+	output, err := newOutput(name)
+	if err != nil {
+		return err
+	}
+	defer output.Close()
+	cmd := exec.Command(path, args...)
+	cmd.Env = []string{"PATH=" + Path}
+	cmd.Stdout, cmd.Stderr = output, output
+	return run(ctx, cmd, func() string { return tail(output) })
+}
+
+// Error says how a program ended that did not do what it was to do.
+type Error struct {
+	status int
+	cause  error
+	output string
+}
+
+// Status is that of the system: another try may go better.
+func (*Error) Status() fault.Status { return fault.System }
+
+func (e *Error) Error() string {
+	if e.output == "" {
+		return e.cause.Error()
+	}
+	return e.cause.Error() + ": " + e.output
+}
+
+// Unwrap returns the cause: an [exec.ExitError], or an error that is that of the
+// context.
+func (e *Error) Unwrap() error { return e.cause }
+
+// ExitCode is the exit status, or -1 if the program did not end by itself.
+func (e *Error) ExitCode() int { return e.status }
+
+// run starts the program and waits until it ends or is given up. Said tells what
+// it has said until now.
+func run(ctx context.Context, cmd *exec.Cmd, said func() string) error {
+	f, err := begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer f.end()
+	if err := f.start(cmd); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- f.wait(cmd) }()
+	select {
+	case err := <-ended:
+		if err == nil {
+			return nil
+		}
+		return &Error{status: cmd.ProcessState.ExitCode(), cause: err, output: said()}
+	case <-ctx.Done():
+	}
+	// Not what it says of the signal.
+	failed := &Error{status: -1, cause: why(ctx, f.at(cmd)), output: said()}
+	left, err := f.kill()
+	switch {
+	case err != nil:
+		_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL) // the session's first group
+		failed.cause = fmt.Errorf("%w; cannot find what it started: %w", failed.cause, err)
+	case len(left) > 0:
+		failed.cause = fmt.Errorf("%w; %v does not end", failed.cause, left[0])
+		return failed
+	}
+	select {
+	case <-ended:
+	case <-time.After(patience):
+	}
+	return failed
+}
+
+// why says why a program was given up, and what it waited for.
+func why(ctx context.Context, at string) error {
+	text := "it was ended, since ec2net was told to end"
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		text = "it took too long and was ended"
+	}
+	if at != "" {
+		text += ", at " + at
+	}
+	return &givenUp{text, ctx.Err()}
+}
+
+type givenUp struct {
+	text  string
+	cause error
+}
+
+func (g *givenUp) Error() string { return g.text }
+
+// Status is that of the system: another try may go better.
+func (*givenUp) Status() fault.Status { return fault.System }
+
+func (g *givenUp) Unwrap() error { return g.cause }
+
+// Find returns the path of a program.
+func Find(name string) (string, error) {
+	for _, dir := range filepath.SplitList(Path) {
+		path := filepath.Join(dir, name)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return path, nil
+		}
+	}
+	if strings.HasPrefix(name, "if") {
+		return "", fmt.Errorf("there is no %s: is ifupdown installed?", name)
+	}
+	return "", fmt.Errorf("there is no %s in %s", name, Path)
+}
