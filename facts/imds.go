@@ -215,6 +215,10 @@ func (*IMDSError) Status() fault.Status { return fault.Facts }
 // Hint says what the reader can do about it.
 func (e *IMDSError) Hint() string { return e.hint }
 
+// SwitchedOff reports whether an administrator has switched IMDS off: it will say the
+// same in a moment.
+func (e *IMDSError) SwitchedOff() bool { return e.HTTP == http.StatusForbidden }
+
 const hintWait = "an ENI that was attached a moment ago is not complete at once: try again in half a minute"
 
 func (m *IMDS) explain(err error, mac MAC) error {

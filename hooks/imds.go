@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/netip"
 	"time"
 
@@ -87,7 +86,7 @@ func (h *Host) askUntilComplete(ctx context.Context, l *look) (facts.ENI, error)
 // has switched it off.
 func switchedOff(err error) bool {
 	var imds *facts.IMDSError
-	return errors.As(err, &imds) && imds.HTTP == http.StatusForbidden
+	return errors.As(err, &imds) && imds.SwitchedOff()
 }
 
 // WayError says that something stands between this machine and IMDS.
