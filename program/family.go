@@ -114,25 +114,33 @@ func (f *family) at(cmd *exec.Cmd) string {
 func (f *family) kill() (left []process, err error) {
 	signal, until := unix.SIGTERM, time.Now().Add(grace)
 	var told []process
-	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+	// A process that starts another and ends can hide it from one look through
+	// /proc, so two have to find nobody. Where this process has no child at all,
+	// nobody descends from it.
+	for unseen := 0; unseen < 2 && hasChildren(); {
 		left, err = descendants(f.isStranger)
 		switch {
-		case err != nil || len(left) == 0:
-			return left, err
+		case err != nil:
+			return nil, err
+		case len(left) == 0:
+			unseen++
+			continue
 		case time.Now().Before(until):
 		case signal == unix.SIGTERM:
 			signal, until, told = unix.SIGKILL, time.Now().Add(patience), nil
 		default:
 			return left, nil
 		}
+		unseen = 0
 		for _, p := range left {
 			if !slices.ContainsFunc(told, p.is) {
 				told = append(told, p)
 				p.signal(signal)
 			}
 		}
-		time.Sleep(pause)
+		time.Sleep(5 * time.Millisecond)
 	}
+	return nil, nil
 }
 
 // isStranger reports whether a child of this process is not of the family: other

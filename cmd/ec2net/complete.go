@@ -161,7 +161,7 @@ func isPlaceholder(word string) bool {
 func meant(word string) []string {
 	switch strings.TrimSuffix(word, "...") {
 	case "IFACE":
-		return interfaces("/sys/class/net")
+		return interfacesIn("/sys/class/net")
 	case "NAME":
 		return templateNames()
 	case "COMMAND":
@@ -189,8 +189,8 @@ func commandNames() []string {
 	return names
 }
 
-// interfaces are those that can be ENIs: not bridges, tunnels, containers'.
-func interfaces(dir string) []string {
+// interfacesIn are those that can be ENIs: not bridges, tunnels, containers'.
+func interfacesIn(dir string) []string {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil // nothing to offer

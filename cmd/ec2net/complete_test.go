@@ -83,7 +83,7 @@ func TestInterfaces(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := strings.Join(interfaces(dir), " "); got != "ens6 eth1" {
+	if got := strings.Join(interfacesIn(dir), " "); got != "ens6 eth1" {
 		t.Errorf("%s", got)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"ec2net/fault"
 	"ec2net/hooks"
 	"ec2net/render"
+	"ec2net/stack/ifupdown/interfaces"
 )
 
 var renderCommand = command{
@@ -161,7 +162,7 @@ func (r *renderRun) compare(tree *disk.Tree, files []render.File) ([]change, err
 			if err != nil {
 				return nil, system(fmt.Errorf("cannot read what is there for %s: %w", f.Interface, err))
 			}
-			if kept[f.Interface] = render.Unmanaged(cfg); kept[f.Interface] {
+			if kept[f.Interface] = interfaces.Unmanaged(cfg); kept[f.Interface] {
 				r.say("%s says EC2SYNC=no: nothing of %s is touched", path, f.Interface)
 			}
 		}
