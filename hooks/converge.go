@@ -335,10 +335,10 @@ func (h *Host) remember(l *look, n news, broken error) error {
 		return nil
 	}
 	if err := h.memory().setMoved(l.Moved); err != nil {
-		return err
+		return fmt.Errorf("cannot write the files of %s: %w", n.name, err)
 	}
 	if wrote, err := h.memory().keep(*n.answer); err != nil {
-		return err
+		return fmt.Errorf("cannot write the files of %s: %w", n.name, err)
 	} else if wrote {
 		h.Log.Info(n.name, "wrote %s", factsPath(n.name))
 	}

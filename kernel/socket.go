@@ -36,22 +36,11 @@ type socket struct {
 
 // openSocket opens a socket in the network namespace of the calling thread. limit
 // bounds each wait for a message of an answer.
+//
+// The kernel makes the pieces of a list as large as what it has seen received. So the
+// list of links, which says itself if it changed while it was read, comes first of a
+// look.
 func openSocket(protocol int, limit time.Duration) (*socket, error) {
-	s, err := newSocket(protocol, limit)
-	if err != nil {
-		return nil, err
-	}
-	// The kernel makes the pieces of a list as large as what it has seen received.
-	// What comes in one piece cannot change while it is read, so let it see that
-	// before the first list.
-	if err := s.do(request(unix.NLMSG_NOOP, unix.NLM_F_ACK, nil), nil); err != nil {
-		s.close()
-		return nil, err
-	}
-	return s, nil
-}
-
-func newSocket(protocol int, limit time.Duration) (*socket, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)

@@ -16,9 +16,9 @@ import (
 // request with answer's datagrams.
 func toPeer(t *testing.T, answer func(request message) [][]byte) *Kernel {
 	t.Helper()
-	peer, err := newSocket(unix.NETLINK_USERSOCK, time.Minute)
+	peer, err := openSocket(unix.NETLINK_USERSOCK, time.Minute)
 	check(t, err)
-	s, err := newSocket(unix.NETLINK_USERSOCK, 50*time.Millisecond)
+	s, err := openSocket(unix.NETLINK_USERSOCK, 50*time.Millisecond)
 	check(t, err)
 	s.to.Pid = peer.pid
 	peer.to.Pid = s.pid

@@ -107,7 +107,7 @@ func faults() []fault {
 			lift:    "mount -o remount,rw " + stateFolder + "; " + back(stateFolder)},
 		{name: "over quota", says: "disk quota exceeded", want: [columns]int{addNew: 5, addKnown: 5, bound: 5, renew: 5, renderRoot: 5},
 			inflict: shell(":"), wrap: "strace -f -o /dev/null -e trace=fsync -e inject=fsync:error=EDQUOT"},
-		{name: "a folder where a file should be", says: "eth2.cfg is not a regular file", want: [columns]int{addNew: 5},
+		{name: "a folder where a file should be", says: "eth2.cfg is not a regular file", want: [columns]int{addNew: 5, scan: 5},
 			inflict: shell("mkdir " + cfgFolder + "/eth2.cfg"), lift: "rmdir " + cfgFolder + "/eth2.cfg"},
 		{name: "a link planted where a file should be", says: "eth2.json",
 			inflict: shell("echo mine >/etc/victim; ln -s /etc/victim " + cfgFolder + "/eth2.cfg; ln -s /etc/victim " + stateFolder + "/eth2.json"),
