@@ -85,8 +85,7 @@ install: build ## install below DESTDIR, under the documented names
 	    ln -sf ec2net.fish $(DESTDIR)/usr/share/fish/vendor_completions.d/$$name.fish; \
 	done
 	test -e $(DESTDIR)/etc/default/ec2net || install -m 644 hooks/default $(DESTDIR)/etc/default/ec2net
-	@test -n "$(DESTDIR)" || grep -qs '^ *source .*interfaces\.d/\*' /etc/network/interfaces || \
-	    echo "ifupdown will not read what ec2net writes: add to /etc/network/interfaces the line: source /etc/network/interfaces.d/*.cfg"
+	@test -n "$(DESTDIR)" || /usr/sbin/ec2net reads || :
 
 DEB_ARCHS ?= amd64 arm64
 DIST ?= dist

@@ -32,7 +32,7 @@ var rooms = []struct {
 	{"stack/ifupdown", "disk fault stack stack/ifupdown/interfaces"},
 	{"render", "facts fault iprule lines stack/ifupdown/interfaces templates"},
 	{"hooks", "disk facts fault iprule kernel plan render stack stack/ifupdown stack/ifupdown/interfaces"},
-	{"cmd/ec2net", "disk facts fault hooks journal kernel program render stack/ifupdown/interfaces"},
+	{"cmd/ec2net", "disk facts fault hooks journal kernel program render stack/ifupdown stack/ifupdown/interfaces"},
 }
 
 // doors are packages from outside that one folder alone may import, or below.

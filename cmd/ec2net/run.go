@@ -115,6 +115,8 @@ func (inv *invocation) dispatch(args []string) error {
 	case "--version":
 		_, err := fmt.Fprintln(inv.stdout, "ec2net "+versionText())
 		return system(err)
+	case "reads":
+		return reads(args[1:])
 	}
 	cmd, ok := commandNamed(args[0])
 	if !ok {

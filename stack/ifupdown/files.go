@@ -68,13 +68,13 @@ func (s *Stack) read() (reading, error) {
 		if err != nil {
 			return r, err
 		}
-		for _, path := range more {
-			if !slices.Contains(all, path) {
-				all = append(all, path)
+		for _, found := range more {
+			if !slices.Contains(all, found) {
+				all = append(all, found)
 			}
 		}
 		if len(all) > maxFiles {
-			return r, fmt.Errorf("%s has ifupdown read more than %d files", interfaces.Main, maxFiles)
+			return r, fmt.Errorf("ifupdown reads more than %d files by %s", maxFiles, interfaces.Main)
 		}
 	}
 	return r, nil

@@ -1,6 +1,6 @@
 // Package interfaces reads the text of interfaces(5) as ifupdown of Debian 11, 12
-// and 13 reads it: lines, stanzas, and which files a file has read besides. It
-// knows no disk.
+// and 13 reads it: lines, stanzas, and which other files a file sources. It knows
+// no disk.
 package interfaces
 
 import (

@@ -116,7 +116,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// What a line has read, as wordexp(3) sees it. That this is so is tested against
+// What a line sources, by the rules of wordexp(3). That this is so is tested against
 // the real ifupdown in the package above.
 func TestSources(t *testing.T) {
 	for line, want := range map[string]string{

@@ -35,10 +35,10 @@ func Match(pattern, name string) bool {
 	return strings.Trim(pattern[p:], "*") == ""
 }
 
-// MatchPath reports whether the parts of a pattern are those of a path, one by one.
-func MatchPath(pattern, path string) bool {
+// MatchPath reports whether the parts of a pattern are those of a file's path, one by one.
+func MatchPath(pattern, file string) bool {
 	slashes := func(r rune) bool { return r == '/' }
-	parts, names := strings.FieldsFunc(pattern, slashes), strings.FieldsFunc(path, slashes)
+	parts, names := strings.FieldsFunc(pattern, slashes), strings.FieldsFunc(file, slashes)
 	if len(parts) != len(names) {
 		return false
 	}

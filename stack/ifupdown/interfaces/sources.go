@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Source is a line by which a file has others read.
+// Source is a line that sources other files.
 type Source struct {
 	Line Line
 	// Folders says that the patterns are of folders, of which each file is read
@@ -25,10 +25,9 @@ type Pattern struct {
 	Glob bool   // it is a pattern, as in glob(7); else it is the path itself
 }
 
-// Sources gives the lines by which a file has others read. The file's own path is
-// where its patterns begin: in the folder of the file. That holds for the first
-// word of a line alone, as ifupdown has it; the others begin where ifup was
-// started, which is / for all that the system starts.
+// Sources gives the lines of a file that source others. Of each line the first word
+// is relative to the folder of the file. The others are relative to the folder in
+// which ifup was started, which is / for whatever the system starts.
 func Sources(file string, text []byte) []Source {
 	var found []Source
 	for line := range Lines(text) {
