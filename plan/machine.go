@@ -177,20 +177,21 @@ func (m *Machine) Primary() facts.MAC {
 
 // MACs are those of the known ENIs that ec2net may touch, the primary first, and of
 // those that it may not. Without facts an ENI is known by its lease, or by having
-// been brought up.
+// been brought up. Of several names of one ENI the one counts that it has now.
 func (m *Machine) MACs() (ours, left []facts.MAC) {
 	add := func(to *[]facts.MAC, mac facts.MAC) {
-		if mac != (facts.MAC{}) && !slices.Contains(*to, mac) {
+		if mac != (facts.MAC{}) && !slices.Contains(ours, mac) && !slices.Contains(left, mac) {
 			*to = append(*to, mac)
 		}
 	}
-	primary := m.Primary()
-	add(&ours, primary)
+	add(&ours, m.Primary())
+	for _, k := range m.Known {
+		if l, _ := m.State.LinkNamed(k.Name); k.Left != "" && l.MAC == k.Facts.MAC {
+			add(&left, l.MAC)
+		}
+	}
 	for _, k := range m.Known {
 		if k.Left != "" {
-			if k.Facts.MAC != primary {
-				add(&left, k.Facts.MAC)
-			}
 			continue
 		}
 		add(&ours, k.Facts.MAC)
@@ -198,6 +199,9 @@ func (m *Machine) MACs() (ours, left []facts.MAC) {
 		if k.Stanza {
 			add(&ours, k.Lease.MAC)
 		}
+	}
+	for _, k := range m.Known {
+		add(&left, k.Facts.MAC)
 	}
 	return ours, left
 }
