@@ -140,16 +140,23 @@ func (h *Host) bringUp(ctx context.Context, l *look, e facts.ENI, fresh bool) er
 	if fresh && !up {
 		before.answer = &e
 	}
-	// Whoever waited for IMDS looks again: somebody may have taken the device.
-	before.check = func(now *look) error { return errors.Join(h.mayPlug(ctx, now), h.fits(now, e)) }
+	// Whoever waited for IMDS looks again: somebody may have taken the device. Nothing
+	// changes before the files are written.
+	before.check = func(now *look) error {
+		if err := errors.Join(h.mayPlug(ctx, now), h.fits(now, e)); err != nil {
+			return err
+		}
+		if trouble == nil {
+			trouble = h.write(e.Name, files)
+		}
+		if trouble != nil && !l.hasFiles(e) {
+			return trouble
+		}
+		return nil
+	}
 	l, err := h.converge(ctx, before)
 	if err != nil {
 		return err
-	}
-	if trouble == nil {
-		if trouble = h.write(e.Name, files); trouble != nil && !l.hasFiles(e) {
-			return trouble
-		}
 	}
 	if trouble != nil {
 		h.Log.Warn(e.Name, "going on with the files that are there")
@@ -179,15 +186,6 @@ func (l *look) hasFiles(e facts.ENI) bool {
 	k, _ := l.Of(e.Name)
 	last, known := k.FactsOf(l.link)
 	return k.Stanza && known && !k.Fresh && e.Number == last.Number
-}
-
-// writeFiles renders all files of an ENI before it writes the first.
-func (h *Host) writeFiles(ctx context.Context, e facts.ENI) error {
-	files, err := h.render(ctx, e)
-	if err != nil {
-		return err
-	}
-	return h.write(e.Name, files)
 }
 
 // write writes rendered files, and says which are not as they were.

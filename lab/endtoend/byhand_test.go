@@ -1,0 +1,55 @@
+package endtoend
+
+import (
+	"strings"
+	"testing"
+
+	"ec2net/lab"
+)
+
+// ec2ifup of an ENI that is up says what it did, what is as it should be, and what
+// only ec2ifdown and ec2ifup apply.
+func TestUpAgain(t *testing.T) {
+	t.Parallel()
+	v := lab.NewVPC(t, lab.Plan{})
+	eth1 := v.AddENI(t, "10.0.1.20", "10.0.1.21")
+	i := boot(t, v, lab.Setup{})
+	eth1.Attach(t, "eth1")
+	waitUp(t, i, "eth1")
+	up := func(when string, want ...string) {
+		t.Helper()
+		out := i.Sh(t, "ec2ifup eth1 2>&1")
+		if lines := strings.Count(out, "\n"); lines != len(want) {
+			t.Errorf("%s: %d lines, want %d:\n%s", when, lines, len(want), out)
+		}
+		for _, w := range want {
+			if !strings.Contains(out, w) {
+				t.Errorf("%s: no %q in\n%s", when, w, out)
+			}
+		}
+	}
+	const whole = "ec2net: eth1: is up, and as it should be"
+	up("nothing to do", whole)
+
+	marks := i.Sh(t, "iptables -t mangle -S")
+	i.Sh(t, "iptables -t mangle -F ec2net-eth1")
+	up("its chain flushed", "ec2net: eth1: marks were missing: made again")
+	i.Sh(t, "iptables -t mangle -F; iptables -t mangle -X")
+	up("all marks flushed", "ec2net: eth1: marks were missing: made again")
+	if now := i.Sh(t, "iptables -t mangle -S"); now != marks {
+		t.Errorf("marks:\n%s\nwant:\n%s", now, marks)
+	}
+	i.Sh(t, "ip rule del pref 1001 from 10.0.1.21")
+	up("a rule deleted", "eth1: ip rule add pref 1001 from 10.0.1.21 lookup 1001 protocol 236 (hotplug)")
+
+	i.Sh(t, "kill $(cat /run/dhclient.eth1.pid)")
+	i.WaitSh(t, "! grep -qs '^State:.[DRST]' /proc/$(cat /run/dhclient.eth1.pid)/status")
+	const client = `no DHCP client runs for it: "ec2ifdown eth1" and "ec2ifup eth1" start one`
+	up("its client killed", client)
+	i.Sh(t, `mkdir -p /etc/ec2net/templates
+printf '{{define "cfg-post-up"}}\n    post-up true\n{{end}}' >/etc/ec2net/templates/blocks.tmpl`)
+	up("a template changed", "wrote /etc/network/interfaces.d/eth1.cfg", client,
+		`its cfg file has changed since it came up: "ec2ifdown eth1" and "ec2ifup eth1" apply it`)
+	i.Sh(t, "ec2ifdown eth1 && ec2ifup eth1")
+	up("taken down and brought up", whole)
+}
