@@ -7,8 +7,17 @@ import (
 	"strings"
 )
 
-// check says whether the fields can be those of one ENI.
+// check reports what cannot be, if the fields are not those of one ENI.
 func (e *ENI) check() error {
+	for _, check := range []func() error{e.checkIdentity, e.checkPlace, e.checkSubnet, e.checkPrefixes, e.checkAddrs, e.checkReserved} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *ENI) checkIdentity() error {
 	if err := CheckName(e.Name); err != nil {
 		return &FieldError{Field: "name", Why: err.Error()}
 	}
@@ -18,36 +27,43 @@ func (e *ENI) check() error {
 	if id, ok := strings.CutPrefix(e.ID, "eni-"); !ok || id == "" || len(id) > 40 || !safe(id) {
 		return fieldErrorf("id", "%s is not an ENI id such as eni-0123456789abcdef0", quoted(e.ID))
 	}
-	if e.DeviceNumber < 0 || e.DeviceNumber > 0xffff {
-		return fieldErrorf("device_number", "%d is out of range", e.DeviceNumber)
-	}
-	if e.NetworkCard < 0 || e.NetworkCard > 99 {
-		return fieldErrorf("network_card", "%d is not within 0 and 99", e.NetworkCard)
-	}
-	if e.PrimaryMAC != (MAC{}) && (e.PrimaryMAC == e.MAC) != e.Primary {
-		return fieldErrorf("primary_mac", "%s, where mac is %s and primary is %t", e.PrimaryMAC, e.MAC, e.Primary)
-	}
-	if e.Primary && e.DeviceNumber != 0 {
-		return fieldErrorf("device_number", "%d, where the primary ENI has 0", e.DeviceNumber)
-	}
-	if !e.Primary && e.DeviceNumber == 0 {
-		return fieldErrorf("device_number", "0 is the primary's; IMDS gives it while a new ENI is not yet complete")
-	}
-	return e.checkAddresses()
+	return nil
 }
 
-func (e *ENI) checkAddresses() error {
-	if len(e.IPv4) == 0 && e.Subnet.IsValid() {
-		return fieldErrorf("ipv4", "no address, although there is a subnet %s", e.Subnet)
+// checkPlace checks where the ENI is attached, and whether that is the primary's
+// place.
+func (e *ENI) checkPlace() error {
+	switch {
+	case e.DeviceNumber < 0 || e.DeviceNumber > 0xffff:
+		return fieldErrorf("device_number", "%d is out of range", e.DeviceNumber)
+	case e.NetworkCard < 0 || e.NetworkCard > 99:
+		return fieldErrorf("network_card", "%d is not within 0 and 99", e.NetworkCard)
+	case e.PrimaryMAC != (MAC{}) && (e.PrimaryMAC == e.MAC) != e.Primary:
+		return fieldErrorf("primary_mac", "%s, where mac is %s and primary is %t", e.PrimaryMAC, e.MAC, e.Primary)
+	case e.Primary && e.DeviceNumber != 0:
+		return fieldErrorf("device_number", "%d, where the primary ENI has 0", e.DeviceNumber)
+	case !e.Primary && e.DeviceNumber == 0:
+		return fieldErrorf("device_number", "0 is the primary's; IMDS gives it while a new ENI is not yet complete")
 	}
-	if len(e.IPv4) > 0 && !e.Subnet.IsValid() {
+	return nil
+}
+
+func (e *ENI) checkSubnet() error {
+	s := e.Subnet
+	switch {
+	case len(e.IPv4) == 0 && s.IsValid():
+		return fieldErrorf("ipv4", "no address, although there is a subnet %s", s)
+	case len(e.IPv4) > 0 && !s.IsValid():
 		return fieldErrorf("subnet", "missing, although there is an address %s", quoted(e.IPv4[0].String()))
-	}
-	// AWS gives /16 to /28. The gateway (network + 1) needs a /30 at least,
-	// and less than a /8 can only be a mistake that would swallow routes.
-	if s := e.Subnet; s.IsValid() && (!s.Addr().Is4() || s.Bits() < 8 || s.Bits() > 30) {
+	case s.IsValid() && (!s.Addr().Is4() || s.Bits() < 8 || s.Bits() > 30):
+		// AWS gives /16 to /28. The gateway (network + 1) needs a /30 at least, and less
+		// than a /8 can only be a mistake that would swallow routes.
 		return fieldErrorf("subnet", "%s is not an IPv4 block between /8 and /30", s)
 	}
+	return nil
+}
+
+func (e *ENI) checkPrefixes() error {
 	for _, l := range []struct {
 		field    string
 		prefixes []netip.Prefix
@@ -70,6 +86,15 @@ func (e *ENI) checkAddresses() error {
 			seen[p] = true
 		}
 	}
+	for _, p := range e.IPv4Prefixes {
+		if !e.Subnet.Contains(p.Addr()) || p.Bits() <= e.Subnet.Bits() {
+			return fieldErrorf("ipv4_prefixes", "%s is outside the subnet %s", p, joined([]netip.Prefix{e.Subnet}))
+		}
+	}
+	return nil
+}
+
+func (e *ENI) checkAddrs() error {
 	for _, l := range []struct {
 		field string
 		addrs []netip.Addr
@@ -93,14 +118,13 @@ func (e *ENI) checkAddresses() error {
 			seen[a] = true
 		}
 	}
+	return nil
+}
+
+func (e *ENI) checkReserved() error {
 	for _, a := range e.IPv4 {
 		if a == e.Subnet.Addr() || a == gatewayOf(e.Subnet) || a == lastOf(e.Subnet) {
 			return fieldErrorf("ipv4", "%s is the network, the gateway or the broadcast address of %s", a, e.Subnet)
-		}
-	}
-	for _, p := range e.IPv4Prefixes {
-		if !e.Subnet.Contains(p.Addr()) || p.Bits() <= e.Subnet.Bits() {
-			return fieldErrorf("ipv4_prefixes", "%s is outside the subnet %s", p, joined([]netip.Prefix{e.Subnet}))
 		}
 	}
 	return nil
