@@ -16,32 +16,44 @@ import (
 const maxRounds = 4
 
 // holds makes the changes on the machine's state, and checks what holds whatever the
-// machine: the second plan is empty, nothing of others is touched, and a leased
-// address keeps its rule all the time. It gives the first changes.
+// machine: the second plan is empty, nothing of others is touched, a leased address
+// keeps its rule all the time, old facts take no rule from an address that is there,
+// no rule goes before the last one has come, and no group rule comes while an ENI
+// is in no group. It gives the first changes.
 func (m *machine) holds(t *testing.T) []plan.Change {
 	t.Helper()
 	verdicts, want := m.want()
 	first := plan.Diff(m.State, want)
-	before := m.State
 	after := *m
 	after.State = clone(m.State)
+	leases := m.leases(verdicts)
 	changes := first
 	for round := 1; ; round++ {
-		removes := false
+		removes, deleted := false, false
 		for _, c := range changes {
 			if err := apply(&after.State, c); err != nil {
 				t.Errorf("%s: %v", text(c), err)
 			}
-			for _, v := range verdicts {
-				if r, leased := ruleOfLease(v); leased && has(before, r) && !has(after.State, r) && !m.templated(v) {
-					t.Errorf("after %s the leased address of %s lacks its rule", text(c), v.Name)
+			for _, r := range leases {
+				if has(m.State, r) && !has(after.State, r) {
+					t.Errorf("%s: takes the rule of a lease", text(c))
+				}
+			}
+			add, adds := c.(plan.AddRule)
+			if _, ok := c.(plan.DelRule); ok {
+				deleted = true
+			} else if adds && deleted {
+				t.Errorf("%s: comes after a rule was deleted", text(c))
+			}
+			if adds && add.ENI == "" {
+				for _, name := range m.ungrouped(after.State) {
+					t.Errorf("%s: %s is not in the group", text(c), name)
 				}
 			}
 			removes = removes || c.Removes()
 		}
-		if _, want := after.want(); true {
-			changes = plan.Diff(after.State, want)
-		}
+		_, want := after.want()
+		changes = plan.Diff(after.State, want)
 		if !removes || round == maxRounds {
 			break
 		}
@@ -52,24 +64,68 @@ func (m *machine) holds(t *testing.T) []plan.Change {
 	for _, lost := range m.lost(after.State) {
 		t.Errorf("%s: was not ec2net's to take", lost)
 	}
-	for _, v := range verdicts {
-		if r, leased := ruleOfLease(v); leased && len(m.rules(verdicts)(v.Name)) > 0 && !has(after.State, r) && !m.templated(v) {
-			t.Errorf("the leased address of %s has no rule", v.Name)
+	for _, r := range leases {
+		if !has(after.State, r) {
+			t.Errorf("there is no rule %s", r)
+		}
+	}
+	for _, r := range m.live() {
+		if !has(after.State, r) {
+			t.Errorf("old facts have taken the rule %s", r)
 		}
 	}
 	return first
 }
 
-// ruleOfLease is the plain rule of the address that an ENI has by DHCP.
-func ruleOfLease(v plan.Verdict) (plan.Rule, bool) {
-	return plan.Rule{Rule: iprule.Rule{Priority: v.Facts.Number, From: netip.PrefixFrom(v.Lease, v.Lease.BitLen()), Table: v.Facts.Number,
-		Protocol: iprule.Protocol, SuppressPrefixLength: -1, SuppressGroup: -1}}, v.Do == plan.Serve && v.Lease.IsValid() && v.Facts.Routed
+// leases are the rules of the addresses that ENIs have by DHCP, but where a template
+// has them in a shape of its own.
+func (m *machine) leases(verdicts []plan.Verdict) []plan.Rule {
+	var rules []plan.Rule
+	for _, v := range verdicts {
+		templated := slices.ContainsFunc(m.templates[v.Name], func(r iprule.Rule) bool { return r.From.Addr() == v.Lease })
+		if v.Do == plan.Serve && v.Lease.IsValid() && v.Facts.Routed && !templated {
+			rules = append(rules, ruleFrom(v.Lease, v.Facts.Number))
+		}
+	}
+	return rules
 }
 
-// templated reports whether a template has rules for the leased address in a shape of
-// its own.
-func (m *machine) templated(v plan.Verdict) bool {
-	return slices.ContainsFunc(m.templates[v.Name], func(r iprule.Rule) bool { return r.From.Addr() == v.Lease })
+func ruleFrom(a netip.Addr, number int) plan.Rule {
+	return plan.Rule{Rule: iprule.Rule{Priority: number, From: netip.PrefixFrom(a, a.BitLen()), Table: number,
+		Protocol: iprule.Protocol, SuppressPrefixLength: -1, SuppressGroup: -1}}
+}
+
+// live are the rules of addresses that interfaces have, where IMDS was not asked: of
+// ENIs that keep their number, and whose lease has not ended. An address that has
+// moved, or that another ENI gets just now, is not meant.
+func (m *machine) live() []plan.Rule {
+	var rules []plan.Rule
+	for _, a := range m.State.Addrs {
+		l, _ := m.State.LinkAt(a.Link)
+		k, _ := m.Of(l.Name)
+		e, known := k.FactsOf(l)
+		addr := a.Prefix.Addr()
+		ended := k.Lease.Ended && k.Lease.MAC == l.MAC && k.Lease.Index == l.Index
+		moved := slices.ContainsFunc(m.Moved, func(v plan.Moved) bool { return v.Addr == addr })
+		answered := slices.ContainsFunc(m.Known, func(k plan.Known) bool { return k.Fresh && slices.Contains(k.Facts.IPv4, addr) })
+		shared := slices.ContainsFunc(m.Known, func(o plan.Known) bool { return o.Name != k.Name && slices.Contains(o.Numbers(m.Numbers), e.Number) })
+		r := ruleFrom(addr, e.Number)
+		if known && e.Routed && !k.Fresh && !k.Going && !ended && !moved && !answered && !shared && has(m.State, r) && !m.plain[k.Name] {
+			rules = append(rules, r)
+		}
+	}
+	return rules
+}
+
+// ungrouped are the ENIs that could send and are not in the group.
+func (m *machine) ungrouped(s plan.State) (names []string) {
+	for _, l := range s.Links {
+		sends := slices.ContainsFunc(s.Addrs, func(a plan.Addr) bool { return a.Link == l.Index })
+		if l.Device && !l.Loopback && sends && l.Group != m.Numbers.Base {
+			names = append(names, l.Name)
+		}
+	}
+	return names
 }
 
 func has(s plan.State, r plan.Rule) bool { return slices.Contains(s.Rules, r) }

@@ -71,14 +71,17 @@ func (m *Machine) Judge() []Verdict {
 }
 
 // restrict lets one ENI have a number: two would take each other's rules away. It is
-// the primary, else the one that was brought up, else the first.
+// the primary, else the one that was brought up, else the one with a lease: where
+// rules alone say that an ENI is up, they may be the other's.
 func (m *Machine) restrict(verdicts []Verdict) {
 	rank := func(v *Verdict) int {
 		k, _ := m.Of(v.Name)
 		switch {
 		case v.Facts.Primary:
-			return 2
+			return 3
 		case k.Note.Of(v.Link):
+			return 2
+		case k.Lease.Of(v.Link):
 			return 1
 		}
 		return 0

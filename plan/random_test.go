@@ -41,7 +41,7 @@ func fromBytes(data []byte) chance {
 // Whatever a machine has and whatever is known of it: see holds. A machine that fails
 // is logged as text, which can be made a case.
 func TestRandomMachines(t *testing.T) {
-	for seed := range uint64(200) {
+	for seed := range uint64(400) {
 		randomMachine(t, seeded(seed))
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
