@@ -37,7 +37,10 @@ func documentOf(e ENI) document {
 // other, each an ENI. An unknown field, a field that is there twice, a value of
 // the wrong type and facts that contradict each other are errors that name the
 // field.
-func Decode(r io.Reader, n Numbers) ([]ENI, error) {
+func Decode(r io.Reader, n Numbers) ([]ENI, error) { return decode(r, n, nil) }
+
+// decode puts unknown fields into more, if there is one to take them.
+func decode(r io.Reader, n Numbers, more map[string]json.RawMessage) ([]ENI, error) {
 	data, err := io.ReadAll(io.LimitReader(r, maxJSON+1))
 	if err != nil {
 		return nil, err
@@ -48,7 +51,7 @@ func Decode(r io.Reader, n Numbers) ([]ENI, error) {
 	var enis []ENI
 	dec := json.NewDecoder(bytes.NewReader(data))
 	for dec.More() {
-		e, err := decodeOne(dec, n)
+		e, err := decodeOne(dec, n, more)
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", 1+bytes.Count(data[:dec.InputOffset()], []byte("\n")), plain(err))
 		}
@@ -67,52 +70,63 @@ func Decode(r io.Reader, n Numbers) ([]ENI, error) {
 	return enis, nil
 }
 
-// decodeOne reads one object. It goes field by field, since json.Unmarshal
-// keeps the last of two values and names no field that has its own type.
-func decodeOne(dec *json.Decoder, n Numbers) (ENI, error) {
+// decodeOne reads one object.
+func decodeOne(dec *json.Decoder, n Numbers, more map[string]json.RawMessage) (ENI, error) {
 	var given document
-	e := &given.ENI
-	if t, err := dec.Token(); err != nil {
-		return *e, err
-	} else if t != json.Delim('{') {
-		return *e, errors.New("expected a JSON object for each ENI")
-	}
-	var seen []string
-	for dec.More() {
-		t, err := dec.Token()
-		if err != nil {
-			return *e, err
-		}
-		name, _ := t.(string)
-		field := fieldOf(&given, name)
-		if !field.IsValid() {
-			return *e, fieldErrorf(quoted(name), "unknown field")
-		}
-		if slices.Contains(seen, name) {
-			return *e, fieldErrorf(name, "there twice")
-		}
-		seen = append(seen, name)
-		var raw json.RawMessage
-		if err := dec.Decode(&raw); err != nil {
-			return *e, err
-		}
-		if err := json.Unmarshal(raw, field.Addr().Interface()); err != nil || isNull(raw, field) {
-			return *e, fieldErrorf(name, "%s is not %s", clipped(raw), wanted(field))
-		}
-	}
-	if _, err := dec.Token(); err != nil { // the closing brace
-		return *e, err
+	seen, err := decodeFields(dec, &given, more)
+	if err != nil {
+		return given.ENI, err
 	}
 	for _, name := range required {
 		if !slices.Contains(seen, name) {
-			return *e, fieldErrorf(name, "missing")
+			return given.ENI, fieldErrorf(name, "missing")
 		}
 	}
-	whole := *e
+	whole := given.ENI
 	if err := whole.finish(n); err != nil {
 		return whole, err
 	}
 	return whole, checkGiven(given, whole, seen)
+}
+
+// decodeFields reads an object, and says which fields it has. It goes field by field,
+// since json.Unmarshal keeps the last of two values and names no field that has its
+// own type.
+func decodeFields(dec *json.Decoder, given *document, more map[string]json.RawMessage) (seen []string, err error) {
+	if t, err := dec.Token(); err != nil {
+		return nil, err
+	} else if t != json.Delim('{') {
+		return nil, errors.New("expected a JSON object for each ENI")
+	}
+	for dec.More() {
+		t, err := dec.Token()
+		if err != nil {
+			return nil, err
+		}
+		name, _ := t.(string)
+		field, label := fieldOf(given, name), name
+		if !field.IsValid() {
+			label = quoted(name)
+		}
+		switch {
+		case slices.Contains(seen, name):
+			return nil, fieldErrorf(label, "there twice")
+		case !field.IsValid() && more == nil:
+			return nil, fieldErrorf(label, "unknown field")
+		}
+		seen = append(seen, name)
+		var raw json.RawMessage
+		if err := dec.Decode(&raw); err != nil {
+			return nil, err
+		}
+		if !field.IsValid() {
+			more[name] = raw
+		} else if err := json.Unmarshal(raw, field.Addr().Interface()); err != nil || isNull(raw, field) {
+			return nil, fieldErrorf(name, "%s is not %s", clipped(raw), wanted(field))
+		}
+	}
+	_, err = dec.Token() // the closing brace
+	return seen, err
 }
 
 // checkGiven holds the fields that follow from others to those, where they are
