@@ -185,3 +185,30 @@ func TestMovedLate(t *testing.T) {
 		}
 	})
 }
+
+// A newer version has kept a field that this one does not know: the facts serve, and
+// the field stays, also when IMDS says something new.
+func TestUnknownField(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		m.put(t, factsPath("eth1"), strings.Replace(m.file(t, factsPath("eth1")), `"id":`, `"weight": [1,2], "id":`, 1))
+		m.vpc.err, m.log = errors.New("silent"), nil
+		m.lease(t, "eth1", "EXPIRE", "")
+		m.lease(t, "eth1", "BOUND", "10.0.1.20")
+		same(t, "rules", m.rulesNow(t), readyRules)
+		same(t, "addresses", m.addrsNow(t, "eth1"), []string{"10.0.1.20/24", "10.0.1.21/32"})
+
+		kept := m.file(t, factsPath("eth1"))
+		m.vpc.err, m.log = nil, nil
+		m.lease(t, "eth1", "RENEW", "10.0.1.20")
+		same(t, "log of a renewal with nothing to do", m.log, nil)
+		if got := m.file(t, factsPath("eth1")); got != kept {
+			t.Errorf("wrote %s", got)
+		}
+		m.says(macs["eth1"], func(e *facts.ENI) { e.IPv4 = addrs("10.0.1.20", "10.0.1.22") })
+		m.lease(t, "eth1", "RENEW", "10.0.1.20")
+		if got := m.file(t, factsPath("eth1")); !strings.Contains(got, `"10.0.1.22"`) || !strings.Contains(got, `"weight": [1,2]`) {
+			t.Errorf("wrote %s", got)
+		}
+	})
+}

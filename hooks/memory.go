@@ -73,9 +73,11 @@ func (s memory) recall(name string) (recalled, error) {
 	for _, known := range slices.Compact(slices.Sorted(slices.Values(interfacesOf(append(slices.Clone(kept), sinceBoot...), name)))) {
 		k := plan.Known{Name: known}
 		if slices.Contains(kept, known+".json") {
-			if k.Facts, err = s.facts(known); err != nil {
+			last, err := s.facts(known)
+			if err != nil {
 				r.damaged[known] = err
 			}
+			k.Facts = last.ENI
 		}
 		if slices.Contains(sinceBoot, known+".up") {
 			k.Note = s.note(known)
@@ -133,28 +135,29 @@ func (s memory) owned(k *plan.Known, hasScript bool) error {
 	return nil
 }
 
-// facts gives the last good facts of an interface. They may be of another ENI that
-// had the name.
-func (s memory) facts(name string) (facts.ENI, error) {
-	var none facts.ENI
+// facts gives the last good facts of an interface, without a name if there are none.
+// They may be of another ENI that had the name.
+func (s memory) facts(name string) (facts.Kept, error) {
+	var none facts.Kept
 	data, err := s.tree.Read(factsPath(name))
 	if err != nil || data == nil {
 		return none, err
 	}
-	enis, err := facts.Decode(bytes.NewReader(data), s.numbers)
-	if err == nil && (len(enis) != 1 || enis[0].Name != name) {
+	k, err := facts.DecodeKept(bytes.NewReader(data), s.numbers)
+	if err == nil && k.Name != name {
 		err = fmt.Errorf("not the facts of %s", name)
 	}
 	if err != nil {
 		return none, fmt.Errorf("%s: %w", factsPath(name), err)
 	}
-	return enis[0], nil
+	return k, nil
 }
 
 // keep remembers facts that are good. It reports whether they are new.
 func (s memory) keep(e facts.ENI) (bool, error) {
+	last, _ := s.facts(e.Name) // what cannot be read is written anew
 	var text bytes.Buffer
-	if err := facts.Encode(&text, []facts.ENI{e}); err != nil {
+	if err := last.With(e).Encode(&text); err != nil {
 		return false, err
 	}
 	return s.tree.Write(factsPath(e.Name), text.Bytes())

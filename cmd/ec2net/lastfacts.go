@@ -20,42 +20,45 @@ func lastFacts(name string) string { return path.Join("/var/lib/ec2net", name+".
 // the command goes on with that. Another command's failure names the file.
 func (inv *invocation) withoutIMDS(failure error, name string, mac facts.MAC, n facts.Numbers) (facts.ENI, error) {
 	failed := &fault.Error{Kind: fault.Of(failure), Err: fmt.Errorf("no facts of %s: %w", name, failure)}
-	e, written, ok := recall(name, mac, n)
+	last, written, ok := recall(name, mac, n)
 	switch {
 	case failed.Kind != fault.Facts || !ok:
-		return e, failed
+		return last.ENI, failed
 	case inv.command.recalls:
 		inv.say("%s; going on with what it said last: %s, written %s", told(failure), lastFacts(name), ago(time.Since(written)))
-		return e, nil
+		return last.ENI, nil
 	}
 	failed.Try = fmt.Sprintf("what it said last: ec2net %s %s --facts %s", inv.command.name, name, lastFacts(name))
+	if len(last.Unknown()) > 0 { // which --facts refuses
+		failed.Try = "what it said last is in " + lastFacts(name)
+	}
 	if hint := fault.Hint(failure); hint != "" {
 		failed.Try = hint + "; " + failed.Try
 	}
-	return e, failed
+	return last.ENI, failed
 }
 
 // recall reads what IMDS said last, if it was about this very device and nobody else
 // can have written it. What IMDS says again is not written again.
-func recall(name string, mac facts.MAC, n facts.Numbers) (e facts.ENI, written time.Time, ok bool) {
+func recall(name string, mac facts.MAC, n facts.Numbers) (last facts.Kept, written time.Time, ok bool) {
 	tree, err := disk.OpenMachine(hooks.OwnFolders...)
 	if err != nil {
-		return e, written, false
+		return last, written, false
 	}
 	defer tree.Close()
 	text, err := tree.Read(lastFacts(name))
 	if err != nil || text == nil {
-		return e, written, false
+		return last, written, false
 	}
-	enis, err := facts.Decode(bytes.NewReader(text), n)
-	if err != nil || len(enis) != 1 || enis[0].Name != name || enis[0].MAC != mac {
-		return e, written, false
+	last, err = facts.DecodeKept(bytes.NewReader(text), n)
+	if err != nil || last.Name != name || last.MAC != mac {
+		return last, written, false
 	}
 	info, err := os.Stat(lastFacts(name))
 	if err != nil {
-		return e, written, false
+		return last, written, false
 	}
-	return enis[0], info.ModTime(), true
+	return last, info.ModTime(), true
 }
 
 // ago is a time that has passed, in the largest unit of which there are two.
