@@ -225,16 +225,8 @@ func (h *Host) converge(ctx context.Context, n news) (*look, error) {
 		if err != nil {
 			return l, err
 		}
-		if err := l.stillThere(n); err != nil {
+		if err := h.goesOn(l, n, round); err != nil {
 			return l, err
-		}
-		if round == 1 && n.check != nil {
-			if err := n.check(l); err != nil {
-				return l, err
-			}
-		}
-		if round == 1 {
-			h.rememberLease(l, n)
 		}
 		changes, want, broken := h.changes(ctx, l)
 		if broken != nil && round == 1 {
@@ -254,6 +246,23 @@ func (h *Host) converge(ctx context.Context, n news) (*look, error) {
 		}
 		return l, errors.Join(broken, failed)
 	}
+}
+
+// goesOn says of a look why nothing is to be changed. On the first look it remembers
+// what the DHCP client has said.
+func (h *Host) goesOn(l *look, n news, round int) error {
+	if err := l.stillThere(n); err != nil {
+		return err
+	}
+	if round == 1 && n.check != nil {
+		if err := n.check(l); err != nil {
+			return err
+		}
+	}
+	if round == 1 {
+		h.rememberLease(l, n)
+	}
+	return l.unread[n.name]
 }
 
 // warnForeign says which ENIs the group rule waits for.
@@ -320,7 +329,7 @@ func (h *Host) rememberLease(l *look, n news) {
 			h.Log.Warn(n.name, "%v", err)
 		}
 	}
-	if n.lease == nil || !ok || l.link.Index == 0 || !k.Ours || k.Left != "" {
+	if n.lease == nil || !ok || l.link.Index == 0 || !k.Ours || (k.Left != "" && l.unread[n.name] == nil) {
 		return
 	}
 	if err := h.memory().setLease(n.name, k.Lease); err != nil {
@@ -333,6 +342,9 @@ func (h *Host) rememberLease(l *look, n news) {
 func (h *Host) remember(l *look, n news, broken error) error {
 	if n.answer == nil {
 		return nil
+	}
+	if l.movedUnread != nil {
+		return l.movedUnread
 	}
 	if err := h.memory().setMoved(l.Moved); err != nil {
 		return fmt.Errorf("cannot write the files of %s: %w", n.name, err)

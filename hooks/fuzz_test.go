@@ -19,27 +19,40 @@ func fuzzTree(f *testing.F) *disk.Tree {
 	return tree
 }
 
-// Whatever stands in /run: what is taken reads back as the same, and of another
-// program's notes only the one line is taken.
+// Whatever stands in ec2net's own files in /run: what is taken reads back as the same.
 func FuzzRun(f *testing.F) {
-	f.Add("02:00:00:00:01:20 7 1001\n", "managed=true\n")
-	f.Add("02:00:00:00:01:20 -7 99999999999999999999", "NETWORK_FILE=/run/systemd/network/10-netplan-eth1.network\rmanaged=")
+	f.Add("02:00:00:00:01:20 7 1001\n", "02:00:00:00:01:20 7 10.0.1.20\n")
+	f.Add("02:00:00:00:01:20 -7 99999999999999999999", "02:00:00:00:01:20 7 ended")
+	f.Add("", "02:00:00:00:01:20 7 fe80::1%$(id)")
 	tree := fuzzTree(f)
 	s := memory{tree: tree, numbers: facts.DefaultNumbers}
-	f.Fuzz(func(t *testing.T, note, _ string) {
-		if _, err := tree.Write(notePath("eth1"), []byte(note)); err != nil {
+	f.Fuzz(func(t *testing.T, note, lease string) {
+		for path, text := range map[string]string{notePath("eth1"): note, leasePath("eth1"): lease} {
+			if _, err := tree.Write(path, []byte(text)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		up, err := s.note("eth1")
+		if err != nil {
 			t.Fatal(err)
 		}
-		up := s.note("eth1")
-		if up == (plan.Note{}) {
+		if link := (plan.Link{Name: "eth1", MAC: up.MAC, Index: up.Index}); up != (plan.Note{}) {
+			if err := s.setNote(link, up.Number); err != nil {
+				t.Fatal(err)
+			}
+			if again, err := s.note("eth1"); again != up || err != nil {
+				t.Errorf("%+v became %+v, %v", up, again, err)
+			}
+		}
+		l, err := s.lease("eth1")
+		if err != nil || l == (plan.Lease{}) {
 			return
 		}
-		link := plan.Link{Name: "eth1", MAC: up.MAC, Index: up.Index}
-		if err := s.setNote(link, up.Number); err != nil {
+		if err := s.setLease("eth1", l); err != nil {
 			t.Fatal(err)
 		}
-		if again := s.note("eth1"); again != up || !again.Of(link) {
-			t.Errorf("%+v became %+v", up, again)
+		if again, err := s.lease("eth1"); again != l || err != nil {
+			t.Errorf("%+v became %+v, %v", l, again, err)
 		}
 	})
 }

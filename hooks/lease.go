@@ -48,10 +48,7 @@ func (h *Host) OnLease(ctx context.Context, lease Lease) error {
 	}
 	n := news{name: lease.Interface, why: lease.Reason, lease: &leaseNews{addr: lease.Address, ended: event == leaseEnds}}
 	l, err := h.converge(ctx, n)
-	if event == leaseEnds || l == nil {
-		return err
-	}
-	if err := l.unread[n.name]; err != nil {
+	if event == leaseEnds || l == nil || l.unread[n.name] != nil {
 		return err
 	}
 	if l.link.Index == 0 {

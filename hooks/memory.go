@@ -55,6 +55,8 @@ type recalled struct {
 	unread map[string]error
 	// damaged says which facts could not be used.
 	damaged map[string]error
+	// movedUnread says why nobody can tell which addresses have moved.
+	movedUnread error
 	// scripts are the interfaces of which an ip-rule script is there.
 	scripts map[string]bool
 }
@@ -70,35 +72,44 @@ func (s memory) recall(name string) (recalled, error) {
 	if err != nil {
 		return r, err
 	}
-	for _, known := range slices.Compact(slices.Sorted(slices.Values(interfacesOf(append(slices.Clone(kept), sinceBoot...), name)))) {
-		k := plan.Known{Name: known}
-		if slices.Contains(kept, known+".json") {
-			last, err := s.facts(known)
-			if err != nil {
-				r.damaged[known] = err
-			}
-			k.Facts = last.ENI
-		}
-		if slices.Contains(sinceBoot, known+".up") {
-			k.Note = s.note(known)
-		}
-		if slices.Contains(sinceBoot, known+".lease") {
-			k.Lease = s.lease(known)
-		}
-		r.scripts[known] = slices.Contains(kept, known+".rules")
-		if err := s.owned(&k, r.scripts[known]); err != nil {
-			r.unread[known] = err
-			k.Left = err.Error()
-		}
-		r.Known = append(r.Known, k)
+	there := append(kept, sinceBoot...)
+	for _, known := range slices.Compact(slices.Sorted(slices.Values(interfacesOf(there, name)))) {
+		r.recallOne(s, known, there)
 	}
 	if slices.Contains(kept, path.Base(movedPath)) {
-		r.Moved = s.moved()
+		r.Moved, r.movedUnread = s.moved()
 	}
 	if slices.Contains(sinceBoot, path.Base(dockerMark)) {
 		r.Docker = plan.DockerUp
 	}
 	return r, nil
+}
+
+// recallOne adds what is remembered of an interface, of the files that are there.
+func (r *recalled) recallOne(s memory, name string, there []string) {
+	k := plan.Known{Name: name}
+	var noteUnread, leaseUnread error
+	if slices.Contains(there, path.Base(factsPath(name))) {
+		last, err := s.facts(name)
+		if err != nil {
+			r.damaged[name] = err
+		}
+		k.Facts = last.ENI
+	}
+	if slices.Contains(there, path.Base(notePath(name))) {
+		k.Note, noteUnread = s.note(name)
+	}
+	if slices.Contains(there, path.Base(leasePath(name))) {
+		k.Lease, leaseUnread = s.lease(name)
+	}
+	r.scripts[name] = slices.Contains(there, name+".rules")
+	// A template of the administrator's own may not say what it makes.
+	k.Ours = r.scripts[name] || k.Facts.Name != "" || k.Note != (plan.Note{})
+	if err := errors.Join(noteUnread, leaseUnread, s.owned(&k)); err != nil {
+		r.unread[name] = err
+		k.Left = err.Error()
+	}
+	r.Known = append(r.Known, k)
 }
 
 // interfacesOf are the names of interfaces of which there is a file, and one more.
@@ -117,7 +128,7 @@ func interfacesOf(files []string, more string) []string {
 }
 
 // owned says whose an interface is, as far as its cfg file tells.
-func (s memory) owned(k *plan.Known, hasScript bool) error {
+func (s memory) owned(k *plan.Known) error {
 	if s.unmanaged.match(k.Name) {
 		k.Left = "EC2NET_UNMANAGED names it"
 		return nil
@@ -129,8 +140,7 @@ func (s memory) owned(k *plan.Known, hasScript bool) error {
 	if interfaces.Unmanaged(cfg) {
 		k.Left = "its cfg file says EC2SYNC=no"
 	}
-	// A template of the administrator's own may not say what it makes.
-	k.Ours = interfaces.Generated(cfg) || hasScript || k.Facts.Name != "" || k.Note != (plan.Note{})
+	k.Ours = k.Ours || interfaces.Generated(cfg)
 	k.Stanza = cfg != nil && k.Ours
 	return nil
 }
@@ -176,21 +186,21 @@ func (s memory) script(name string) ([]byte, error) {
 	return s.tree.Read(file)
 }
 
-// note reads /run/ec2net/eth1.up: "MAC INDEX NUMBER". What cannot be read is none.
-func (s memory) note(name string) plan.Note {
+// note reads /run/ec2net/eth1.up: "MAC INDEX NUMBER". What does not say that is none.
+func (s memory) note(name string) (plan.Note, error) {
 	var n plan.Note
 	var mac string
 	data, err := s.tree.Read(notePath(name))
 	if err != nil {
-		return plan.Note{}
+		return plan.Note{}, err
 	}
 	if _, err := fmt.Sscan(string(data), &mac, &n.Index, &n.Number); err != nil {
-		return plan.Note{}
+		return plan.Note{}, nil
 	}
 	if n.MAC, err = facts.ParseMAC(mac); err != nil {
-		return plan.Note{}
+		return plan.Note{}, nil
 	}
-	return n
+	return n, nil
 }
 
 func (s memory) setNote(l plan.Link, number int) error {
@@ -209,20 +219,20 @@ const (
 	noAddress = "unknown"
 )
 
-// lease reads /run/ec2net/eth1.lease: "MAC INDEX ADDRESS". What cannot be read is
+// lease reads /run/ec2net/eth1.lease: "MAC INDEX ADDRESS". What does not say that is
 // none.
-func (s memory) lease(name string) plan.Lease {
+func (s memory) lease(name string) (plan.Lease, error) {
 	var l plan.Lease
 	var mac, addr string
 	data, err := s.tree.Read(leasePath(name))
 	if err != nil {
-		return plan.Lease{}
+		return plan.Lease{}, err
 	}
 	if _, err := fmt.Sscan(string(data), &mac, &l.Index, &addr); err != nil {
-		return plan.Lease{}
+		return plan.Lease{}, nil
 	}
 	if l.MAC, err = facts.ParseMAC(mac); err != nil {
-		return plan.Lease{}
+		return plan.Lease{}, nil
 	}
 	switch addr {
 	case ended:
@@ -230,10 +240,10 @@ func (s memory) lease(name string) plan.Lease {
 	case noAddress:
 	default:
 		if l.Addr, err = netip.ParseAddr(addr); err != nil {
-			return plan.Lease{}
+			return plan.Lease{}, nil
 		}
 	}
-	return l
+	return l, nil
 }
 
 func (s memory) setLease(name string, l plan.Lease) error {
@@ -249,10 +259,10 @@ func (s memory) setLease(name string, l plan.Lease) error {
 }
 
 // moved reads /var/lib/ec2net/moved: lines "ADDRESS FROM TO", with the ENIs' MACs.
-func (s memory) moved() []plan.Moved {
+func (s memory) moved() ([]plan.Moved, error) {
 	data, err := s.tree.Read(movedPath)
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	var moved []plan.Moved
 	for line := range strings.Lines(string(data)) {
@@ -267,7 +277,7 @@ func (s memory) moved() []plan.Moved {
 			moved = append(moved, plan.Moved{Addr: addr, From: from, To: to})
 		}
 	}
-	return moved
+	return moved, nil
 }
 
 func (s memory) setMoved(moved []plan.Moved) error {

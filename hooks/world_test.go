@@ -379,15 +379,15 @@ func (w *world) always(t *testing.T) (wrong []string) {
 				wrong = append(wrong, fmt.Sprintf("%s: %v", path, err))
 			}
 		case strings.HasSuffix(path, ".up"):
-			if w.memory().note(strings.TrimSuffix(path[len(runDir)+1:], ".up")) == (plan.Note{}) {
+			if n, err := w.memory().note(strings.TrimSuffix(path[len(runDir)+1:], ".up")); err != nil || n == (plan.Note{}) {
 				wrong = append(wrong, path+" is not what it should be: "+text)
 			}
 		case strings.HasSuffix(path, ".lease"):
-			if w.memory().lease(strings.TrimSuffix(path[len(runDir)+1:], ".lease")) == (plan.Lease{}) {
+			if l, err := w.memory().lease(strings.TrimSuffix(path[len(runDir)+1:], ".lease")); err != nil || l == (plan.Lease{}) {
 				wrong = append(wrong, path+" is not what it should be: "+text)
 			}
 		case path == movedPath:
-			if len(w.memory().moved()) != strings.Count(text, "\n") {
+			if moved, err := w.memory().moved(); err != nil || len(moved) != strings.Count(text, "\n") {
 				wrong = append(wrong, path+" is not what it should be: "+text)
 			}
 		case !w.rendered[text]:
