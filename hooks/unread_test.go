@@ -56,6 +56,15 @@ func TestUnreadableCfg(t *testing.T) {
 			t.Error("counts as taken down")
 		}
 
+		// To the events of the others it is not managed either.
+		l, err := m.netns.LinkByName("eth1")
+		check(t, err)
+		check(t, m.netns.LinkSetGroup(l, 0))
+		m.lease(t, "eth2", "RENEW", "10.0.1.30")
+		if group := m.linkNamed(t, "eth1").Group; group != 0 {
+			t.Errorf("eth1 is in group %d", group)
+		}
+
 		// What the client has said holds when the file can be read again.
 		check(t, m.Tree.Remove(cfg))
 		m.put(t, cfg, text)
