@@ -1,0 +1,91 @@
+package hooks
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"ec2net/plan"
+)
+
+// table are the routes of a table, as ip-route(8) has them.
+func (m *machine) table(t *testing.T, table int) (texts []string) {
+	t.Helper()
+	s := m.state(t)
+	for _, r := range s.Routes {
+		if l, _ := s.LinkAt(r.Link); r.Table == table {
+			texts = append(texts, strings.TrimPrefix(plan.AddRoute{Link: l, Route: r}.String(), "ip route add "))
+		}
+	}
+	slices.Sort(texts)
+	return texts
+}
+
+// primaryTable is a machine on which the primary has a table of its own, and in main a
+// route to a router that no other route leads to.
+func primaryTable(t *testing.T, m *machine) {
+	t.Helper()
+	m.Numbers.Primary = true
+	l, err := m.netns.LinkByName("eth0")
+	check(t, err)
+	check(t, m.netns.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: toIPNet(netip.MustParsePrefix("10.50.0.0/16")),
+		Gw: net.IPv4(192, 0, 2, 1), Flags: int(netlink.FLAG_ONLINK)}))
+}
+
+// A route with the flag onlink has it in the primary's table, too.
+func TestPrimaryOnLink(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		primaryTable(t, m)
+		want := []string{"10.0.0.0/24 dev eth0 src 10.0.0.10 table 1000", "10.50.0.0/16 via 192.0.2.1 dev eth0 table 1000 onlink"}
+		for _, reason := range []string{"BOUND", "RENEW"} {
+			m.lease(t, "eth0", reason, "10.0.0.10")
+			same(t, "table after "+reason, m.table(t, 1000), want)
+		}
+		m.log = nil
+		m.lease(t, "eth0", "RENEW", "10.0.0.10")
+		same(t, "log", m.log, nil)
+	})
+}
+
+// One route cannot be added: that is told, the others are, and one that main has no
+// more goes.
+func TestPrimaryAddFails(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		primaryTable(t, m)
+		m.lease(t, "eth0", "BOUND", "10.0.0.10")
+		l := m.linkNamed(t, "eth0")
+		for _, r := range []plan.Route{
+			{Table: 1000, Dst: netip.MustParsePrefix("10.60.0.0/16")},
+			{Table: 254, Dst: netip.MustParsePrefix("10.70.0.0/16")},
+			{Table: 254, Dst: netip.MustParsePrefix("10.80.0.0/16")},
+		} {
+			r.Link, r.Scope, r.Protocol = l.Index, unix.RT_SCOPE_LINK, unix.RTPROT_BOOT
+			check(t, m.kernel.Apply(plan.AddRoute{Link: l, Route: r}))
+		}
+		m.Kernel = refuses{m.Kernel, "route add 10.70.0.0/16"}
+		err := m.OnLease(t.Context(), Lease{Interface: "eth0", Reason: "RENEW", Address: addrs("10.0.0.10")[0]})
+		if err == nil || !strings.Contains(err.Error(), "ip route add 10.70.0.0/16 dev eth0 table 1000: no buffer space available") {
+			t.Errorf("%v", err)
+		}
+		same(t, "table", m.table(t, 1000), []string{"10.0.0.0/24 dev eth0 src 10.0.0.10 table 1000",
+			"10.50.0.0/16 via 192.0.2.1 dev eth0 table 1000 onlink", "10.80.0.0/16 dev eth0 table 1000"})
+	})
+}
+
+// refuses is a kernel that makes no change with a word in its text.
+type refuses struct {
+	Kernel
+	word string
+}
+
+func (k refuses) Apply(c plan.Change) error {
+	if strings.Contains(c.String(), k.word) {
+		return unix.ENOBUFS
+	}
+	return k.Kernel.Apply(c)
+}
