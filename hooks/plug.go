@@ -129,55 +129,79 @@ func (h *Host) bringUp(ctx context.Context, l *look, e facts.ENI, fresh bool) er
 	if err := h.downIfStale(ctx, l); err != nil {
 		return err
 	}
-	files, trouble := h.render(ctx, e)
-	if trouble != nil && !l.hasFiles(e) {
-		return trouble
+	a := arrival{eni: e, fresh: fresh}
+	if a.files, a.trouble = h.render(ctx, e); a.trouble != nil && !l.hasFiles(e) {
+		return a.trouble
 	}
-	up := l.isUp()
 	n := news{name: e.Name, why: "hotplug", device: &l.link, up: true}
-	before := n
-	before.coming = !up
-	if fresh && !up {
-		before.answer = &e
-	}
-	// Whoever waited for IMDS looks again: somebody may have taken the device. Nothing
-	// changes before the files are written.
-	before.check = func(now *look) error {
-		if err := errors.Join(h.mayPlug(ctx, now), h.fits(now, e)); err != nil {
-			return err
-		}
-		if trouble == nil {
-			trouble = h.write(e.Name, files)
-		}
-		if trouble != nil && !l.hasFiles(e) {
-			return trouble
-		}
-		return nil
-	}
-	l, err := h.converge(ctx, before)
+	l, err := h.makeReady(ctx, l, n, &a)
 	if err != nil {
 		return err
 	}
-	if trouble != nil {
-		h.Log.Warn(e.Name, "going on with the files that are there")
+	if err := h.ifup(ctx, l, e); err != nil {
+		return errors.Join(err, a.trouble)
+	}
+	if l.isUp() {
+		return errors.Join(a.trouble, h.askForLease(ctx, l, n, leaseRenewed))
+	}
+	return errors.Join(a.trouble, h.afterIfup(ctx, n, fresh))
+}
+
+// arrival is an ENI on its way up.
+type arrival struct {
+	eni   facts.ENI
+	fresh bool // the facts are IMDS's of now
+	files []render.File
+	// trouble does not keep the ENI from coming up: it has the files of before.
+	trouble error
+}
+
+// makeReady does what comes before ifup: the files, the group of all ENIs, the marks
+// of containers' answers. It looks again, since somebody may have taken the device
+// while IMDS was waited for. Nothing changes before the files are written.
+func (h *Host) makeReady(ctx context.Context, l *look, n news, a *arrival) (*look, error) {
+	n.coming = !l.isUp()
+	if a.fresh && n.coming {
+		n.answer = &a.eni
+	}
+	hasFiles := l.hasFiles(a.eni)
+	n.check = func(now *look) error {
+		if err := errors.Join(h.mayPlug(ctx, now), h.fits(now, a.eni)); err != nil {
+			return err
+		}
+		if a.trouble == nil {
+			a.trouble = h.write(n.name, a.files)
+		}
+		if !hasFiles {
+			return a.trouble
+		}
+		return nil
+	}
+	l, err := h.converge(ctx, n)
+	if err != nil {
+		return l, err
+	}
+	if a.trouble != nil {
+		h.Log.Warn(n.name, "going on with the files that are there")
 	}
 	// Before the first packet that comes in is marked.
-	trouble = errors.Join(trouble, h.marksAgain(ctx, e))
-	if err := h.ifup(ctx, l, e); err != nil {
-		return errors.Join(err, trouble)
-	}
-	if up {
-		return errors.Join(trouble, h.askForLease(ctx, l, n, leaseRenewed))
-	}
+	a.trouble = errors.Join(a.trouble, h.marksAgain(ctx, a.eni))
+	return l, nil
+}
+
+// afterIfup mends what ifup has not led to: its configuration has no DHCP client, the
+// client has no hook, or that was killed.
+func (h *Host) afterIfup(ctx context.Context, n news, fresh bool) error {
 	n.up = false // the hook knows
 	n.notice = "ifup has not led to all ip rules: making them now"
-	l, err = h.converge(ctx, n)
-	if err == nil && !fresh {
-		if k, _ := l.Of(e.Name); !k.Lease.Of(l.link) {
-			err = h.later(e.Name) // no hook has asked IMDS
-		}
+	l, err := h.converge(ctx, n)
+	if err != nil || fresh {
+		return err
 	}
-	return errors.Join(trouble, err)
+	if k, _ := l.Of(n.name); !k.Lease.Of(l.link) {
+		return h.later(n.name) // no hook has asked IMDS
+	}
+	return nil
 }
 
 // hasFiles reports whether an ENI can come up by the files that are there: they were

@@ -39,28 +39,37 @@ func (h *Host) remove(ctx context.Context, name string, how removal) error {
 	if err != nil {
 		return err
 	}
-	k, _ := l.Of(name)
-	switch {
-	case l.unread[name] != nil:
-		return l.unread[name]
-	case k.Left != "":
-		return &UnmanagedError{Name: name, Why: k.Left}
-	case how.ifGone && l.link.Index != 0 && k.Note.Of(l.link):
-		return nil
-	case k.Facts.Primary || (l.link.Index != 0 && l.link.MAC == l.Primary()):
-		return &PrimaryError{name}
-	case !k.Ours:
-		return how.nothing(l)
+	if goes, err := how.goes(l); err != nil || !goes {
+		return err
 	}
 	if err := l.damaged[name]; err != nil {
 		h.Log.Warn(name, "%v", err)
 	}
 	err = h.takeDown(ctx, l)
-	if how.ifGone && l.link.Index != 0 && k.Note != (plan.Note{}) {
+	if k, _ := l.Of(name); how.ifGone && l.link.Index != 0 && k.Note != (plan.Note{}) {
 		// The event of the device that has the name now may have come too early.
 		err = errors.Join(err, h.Replay(name))
 	}
 	return err
+}
+
+// goes reports whether an interface is to be taken down; an error says why not.
+func (how removal) goes(l *look) (bool, error) {
+	k, _ := l.Of(l.name)
+	there := l.link.Index != 0
+	switch {
+	case l.unread[l.name] != nil:
+		return false, l.unread[l.name]
+	case k.Left != "":
+		return false, &UnmanagedError{Name: l.name, Why: k.Left}
+	case how.ifGone && there && k.Note.Of(l.link):
+		return false, nil
+	case k.Facts.Primary || (there && l.link.MAC == l.Primary()):
+		return false, &PrimaryError{l.name}
+	case !k.Ours:
+		return false, how.nothing(l)
+	}
+	return true, nil
 }
 
 // nothing is what is said of an interface that ec2net has never configured.
