@@ -246,13 +246,18 @@ func TestRemovedWhileWaiting(t *testing.T) {
 			const docker = "systemctl is-active ec2net-docker.service; iptables -t mangle -S"
 			up, marks := running(t, i), i.Sh(t, docker)
 
-			i.Sh(t, "dpkg -P ec2net")
+			purged := i.Sh(t, "dpkg -P ec2net")
 			sameState(t, "purged", up, running(t, i))
 			sameState(t, "purged", marks, i.Sh(t, docker))
 			noneFailed(t, i)
 			i.Sh(t, "test dead = $(systemctl show --property=SubState --value ec2net-hotplug@eth2.service)")
 			i.Sh(t, "systemctl restart docker.service")
 			noneFailed(t, i)
+
+			// The commands that purging prints take away what it has left in the kernel.
+			_, commands, _ := strings.Cut(purged, "take the rest away:\n")
+			i.Sh(t, commands)
+			lacks(t, i.State(t), "proto 236", "table 1001", "ec2net-")
 		})
 	}
 }
