@@ -27,19 +27,20 @@ func (*AnswerError) Status() fault.Status { return fault.Facts }
 func (m *Machine) Check(l Link, answer facts.ENI) error {
 	k, _ := m.Of(l.Name)
 	last, known := k.FactsOf(l)
-	lease := k.Lease.Addr
-	leased := k.Lease.Held(l) && slices.Contains(answer.IPv4, lease)
+	lease := k.Lease.addrOf(l)
+	gives := func(e facts.ENI) bool { return slices.Contains(e.IPv4, lease) }
 	switch {
-	case k.Lease.Held(l) && !answer.HasIPv4() && !lease.IsLinkLocalUnicast():
+	case lease.IsValid() && !answer.HasIPv4() && !lease.IsLinkLocalUnicast():
 		return &AnswerError{l.Name, fmt.Sprintf("no IPv4 address, where %s is leased", lease)}
 	case known && last.ID == answer.ID && last.Primary == answer.Primary:
-	case known && leased && !slices.Contains(last.IPv4, lease):
+		return nil
+	case known && gives(answer) && !gives(last):
+		return nil
 	case known && (last.Primary || k.Note.Of(l)):
 		return &AnswerError{l.Name, fmt.Sprintf("it is %s, and is to be %s (primary: %t)", last.ID, answer.ID, answer.Primary)}
-	default:
-		if other, ok := m.withID(answer.ID); ok && other != answer.MAC {
-			return &AnswerError{l.Name, fmt.Sprintf("%s is the ENI with the MAC %s", answer.ID, other)}
-		}
+	}
+	if other, ok := m.withID(answer.ID); ok && other != answer.MAC {
+		return &AnswerError{l.Name, fmt.Sprintf("%s is the ENI with the MAC %s", answer.ID, other)}
 	}
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"ec2net/facts"
 	"ec2net/iprule"
 )
 
@@ -169,30 +168,16 @@ func plain(r Route) Route {
 // older one wins, so that the order turns when the primary's lease is bound anew.
 // An administrator's routes stay as they are.
 func diffMain(s State, w Want) []Change {
-	best := make(map[netip.Prefix]int) // the primary's metric
-	links := firstByMAC(w.Members)
 	main := filter(s.Routes, func(r Route) bool { return r.Table == iprule.MainTable })
-	for _, l := range links {
-		for _, r := range main {
-			if l.MAC != w.Primary || r.Link != l.Index {
-				continue
-			}
-			if m, ok := best[r.Dst]; !ok || r.Metric < m {
-				best[r.Dst] = r.Metric
-			}
-		}
-	}
+	best := bestMetrics(main, w)
 	var changes []Change
 	for _, t := range w.Targets {
-		if t.Primary || t.Link.MAC == w.Primary || w.Primary == (facts.MAC{}) {
+		if t.Primary || t.Link.MAC == w.Primary {
 			continue
 		}
 		for _, r := range main {
 			first, shared := best[r.Dst]
-			if r.Link != t.Link.Index || !shared || r.Metric > first {
-				continue
-			}
-			if r.Protocol != protocolKernel && r.Protocol != protocolDHCP && r.Metric != t.Number {
+			if r.Link != t.Link.Index || !shared || r.Metric > first || !t.made(r) {
 				continue
 			}
 			behind := t.Number
@@ -203,6 +188,25 @@ func diffMain(s State, w Want) []Change {
 		}
 	}
 	return changes
+}
+
+// bestMetrics are the lowest that the primary's routes have, by where they lead; none
+// if nobody knows which ENI is the primary.
+func bestMetrics(main []Route, w Want) map[netip.Prefix]int {
+	best := make(map[netip.Prefix]int)
+	primary, ok := find(w.Members, func(l Link) bool { return l.MAC == w.Primary })
+	for _, r := range main {
+		if metric, seen := best[r.Dst]; ok && r.Link == primary.Index && (!seen || r.Metric < metric) {
+			best[r.Dst] = r.Metric
+		}
+	}
+	return best
+}
+
+// made reports whether a route in main by an ENI is of the kernel's, the DHCP client's
+// or the stanza's making.
+func (t Target) made(r Route) bool {
+	return r.Protocol == protocolKernel || r.Protocol == protocolDHCP || r.Metric == t.Number
 }
 
 func diffRules(s State, w Want) []Change {

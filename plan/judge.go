@@ -37,9 +37,10 @@ const (
 	// Leave: nothing. Somebody else has the interface, or nothing is known of it.
 	Leave Do = iota
 	// Rest: it was brought up and is down now, by somebody who knows why; or what it
-	// should have is not known. What there is stays.
+	// should have is not known; or another one has its number. What there is stays.
 	Rest
-	// Clear: it should have no rules. Its lease has ended, it is gone or going.
+	// Clear: it should have no rules. Its lease has ended, it is gone or going, or the
+	// name is another device's now.
 	Clear
 	// Serve: it should have its addresses, and its rules if it has a table.
 	Serve
@@ -106,35 +107,39 @@ func (m *Machine) restrict(verdicts []Verdict) {
 }
 
 func (m *Machine) judge(k Known) Verdict {
-	v := Verdict{Name: k.Name, Numbers: k.Numbers(m.Numbers)}
 	l, there := m.State.LinkNamed(k.Name)
-	v.Link = l
-	if k.Lease.Held(l) {
-		v.Lease = k.Lease.Addr
-	}
+	v := Verdict{Name: k.Name, Link: l, Numbers: k.Numbers(m.Numbers), Lease: k.Lease.addrOf(l)}
 	e, known := k.FactsOf(l)
 	switch {
 	case k.Left != "", !k.Ours:
 		v.Do = Leave
 	case k.Going, !there, k.Lease.EndedOf(l):
 		v.Do = Clear
-	case known && e.Primary:
+	case !known:
+		return m.judgeUnknown(v, k)
+	case e.Primary, m.live(k, l) && l.MAC != m.Primary():
 		return m.serve(v, k, e)
+	case k.Note.Of(l), k.Coming:
+		v.Do = Rest
+	default:
+		v.Do = Leave // not brought up yet, or by somebody else
+	}
+	return v
+}
+
+// judgeUnknown judges a device of which IMDS has said nothing.
+func (m *Machine) judgeUnknown(v Verdict, k Known) Verdict {
+	l := v.Link
+	switch {
 	case l.MAC == m.Primary():
-		v.Do = Rest // its facts are lost
+		v.Do = Rest
 		if k.ofAnother() {
 			v.Do = Clear
 		}
-	case known && m.live(k, l):
-		return m.serve(v, k, e)
-	case !known && k.Stanza && k.Lease.Held(l):
+	case k.Stanza && k.Lease.Held(l):
 		return m.serveLease(v, k)
-	case k.Note.Of(l), k.Coming:
+	case k.Note.Of(l), k.Lease.Of(l), k.Coming:
 		v.Do = Rest
-	case known:
-		v.Do = Leave // not brought up yet, or by somebody else
-	case k.Lease.Of(l):
-		v.Do = Rest // there is a lease, of which nothing else is known
 	case k.ofAnother():
 		v.Do = Clear
 	default:

@@ -75,7 +75,15 @@ func (l Lease) Of(o Link) bool { return l.MAC == o.MAC && l.Index == o.Index && 
 func (l Lease) EndedOf(o Link) bool { return l.Of(o) && l.Ended }
 
 // Held reports whether a device has a lease of which the address is known.
-func (l Lease) Held(o Link) bool { return l.Of(o) && !l.Ended && l.Addr.IsValid() }
+func (l Lease) Held(o Link) bool { return l.addrOf(o).IsValid() }
+
+// addrOf is the address that a device has leased; not valid if nobody knows.
+func (l Lease) addrOf(o Link) netip.Addr {
+	if !l.Of(o) || l.Ended {
+		return netip.Addr{}
+	}
+	return l.Addr
+}
 
 // Moved says that EC2 has moved an address: IMDS gave it to the ENI To when it had
 // given it to From before. What IMDS says of From may lag behind; until it does
