@@ -86,22 +86,28 @@ func (how removal) nothing(l *look) error {
 // takeDown runs ifdown, and then takes away what ifdown may have left: with the
 // device gone no hook of the DHCP client runs.
 func (h *Host) takeDown(ctx context.Context, l *look) error {
-	k, _ := l.Of(l.name)
-	for _, number := range k.Numbers(h.Numbers) {
-		drop := plan.DropFlows{ENI: l.name, Mark: facts.Mark(number), Mask: h.Numbers.MarkMask}
-		if err := h.Kernel.Apply(drop); err != nil {
-			h.Log.Warn(l.name, "cannot end its connections: %v", err)
-		}
-	}
 	ran, err := h.stack().Down(ctx, l.name)
 	if ran && err == nil {
 		h.Log.Info(l.name, "ifdown done")
 	}
-	_, failed := h.converge(ctx, news{name: l.name, why: "removed", going: true})
+	gone := news{name: l.name, why: "removed", going: true}
+	_, failed := h.converge(ctx, gone)
+	// After ifdown: up to then what comes in is marked.
+	h.dropFlows(l.with(gone))
 	if err = errors.Join(err, failed); err == nil {
 		// Cleared last: a retry needs it to find the rules' number, and to know that
 		// ifupdown still has the interface up.
 		err = h.memory().clearNote(l.name)
 	}
 	return errors.Join(err, h.marksAgain(ctx))
+}
+
+// dropFlows ends the connections with the marks that are nobody's any more.
+func (h *Host) dropFlows(gone *look) {
+	for _, number := range gone.Freed(gone.name) {
+		drop := plan.DropFlows{ENI: gone.name, Mark: facts.Mark(number), Mask: h.Numbers.MarkMask}
+		if err := h.Kernel.Apply(drop); err != nil {
+			h.Log.Warn(gone.name, "cannot end its connections: %v", err)
+		}
+	}
 }

@@ -205,6 +205,17 @@ func cleared(verdicts []Verdict) []Claim {
 	return filter(clear, func(c Claim) bool { return !slices.Contains(taken, c.Number) })
 }
 
+// Freed are the numbers of an interface of which nothing is to be left.
+func (m *Machine) Freed(name string) []int {
+	var numbers []int
+	for _, c := range cleared(m.Judge()) {
+		if c.Name == name {
+			numbers = append(numbers, c.Number)
+		}
+	}
+	return numbers
+}
+
 // movedRules are the rules of addresses that have moved, at the number of the ENI
 // that they have moved away from. An ENI that is left alone keeps them, and the
 // address of a lease is the device's own.
