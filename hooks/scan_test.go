@@ -3,6 +3,7 @@ package hooks
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -110,4 +111,60 @@ func TestScanAfterPrimary(t *testing.T) {
 			same(t, reason+": udev is asked to add", m.added, []string{"eth1"})
 		})
 	}
+}
+
+// An image has brought along the facts of another machine, whose primary is not here:
+// the primary is the one that is here, and nothing is done about it.
+func TestScanWithFactsOfAnotherMachine(t *testing.T) {
+	const elsewhere = "02:00:00:00:99:99"
+	for what, files := range map[string][]string{
+		// Before and behind the own ones.
+		"of its ENIs":    {"eth1", "eth5"},
+		"of its primary": {"eth0"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			onMachine(t, func(m *machine) {
+				m.lease(t, "eth0", "BOUND", "10.0.0.10")
+				check(t, m.Add(t.Context(), "eth2"))
+				m.address(t, "eth2", "10.0.1.30/24")
+				m.lease(t, "eth2", "BOUND", "10.0.1.30")
+				for _, name := range files {
+					e := facts.ENI{MAC: facts.MAC{2, 0, 0, 0, 0x99, 5}, ID: "eni-99", DeviceNumber: 5,
+						IPv4: addrs("10.9.1.20"), Subnet: netip.MustParsePrefix("10.9.1.0/24")}
+					if e.PrimaryMAC, e.Primary = mustParseMAC(t, elsewhere), name == "eth0"; e.Primary {
+						e.MAC, e.DeviceNumber = e.PrimaryMAC, 0
+					}
+					e, err := facts.Renamed(e, name, m.Numbers)
+					check(t, err)
+					_, err = m.memory().keep(e)
+					check(t, err)
+				}
+				delete(m.vpc.enis, macs["eth1"]) // no ENI of this machine
+				for range 2 {
+					m.added = nil
+					check(t, m.Scan(t.Context()))
+					same(t, "asked udev to add", m.added, nil)
+				}
+				var primary *PrimaryError
+				m.ran = nil
+				if err := m.Add(t.Context(), "eth0"); !errors.As(err, &primary) {
+					t.Errorf("add: %v", err)
+				}
+				if err := m.Remove(t.Context(), "eth0"); !errors.As(err, &primary) {
+					t.Errorf("remove: %v", err)
+				}
+				same(t, "programs", m.ran, nil)
+				if !slices.Contains(m.rulesNow(t), group999) {
+					t.Errorf("rules:\n%s", strings.Join(m.rulesNow(t), "\n"))
+				}
+			})
+		})
+	}
+}
+
+func mustParseMAC(t *testing.T, text string) facts.MAC {
+	t.Helper()
+	mac, err := facts.ParseMAC(text)
+	check(t, err)
+	return mac
 }
