@@ -34,7 +34,7 @@ func (*UntrustedError) Status() fault.Status { return fault.System }
 // Hint says how to mend it.
 func (e *UntrustedError) Hint() string { return e.fix }
 
-// ReadTrusted reads a regular file of at most max bytes, if nobody but root
+// ReadTrusted reads a regular file of at most this many bytes, if nobody but root
 // and the caller could have put it there: the file and every folder above it
 // belong to one of the two and are not writable by group or others. (A sticky
 // folder such as /tmp may be: what is in it and belongs to root stays root's.)
@@ -44,15 +44,15 @@ func (e *UntrustedError) Hint() string { return e.fix }
 // what is read, whatever happens to the names meanwhile. A symbolic link is
 // followed only out of a folder that was judged good, and if it belongs to one
 // of the two itself.
-func ReadTrusted(path string, max int64) ([]byte, error) {
+func ReadTrusted(path string, most int64) ([]byte, error) {
 	f, err := openTrusted(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, max+1))
-	if err == nil && int64(len(data)) > max {
-		err = fmt.Errorf("%s is longer than %d bytes", path, max)
+	data, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(data)) > most {
+		err = fmt.Errorf("%s is longer than %d bytes", path, most)
 	}
 	return data, err
 }

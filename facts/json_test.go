@@ -11,12 +11,12 @@ const eth1JSON = `{"name": "eth1", "mac": "02:00:00:00:01:20", "id": "eni-012345
 	"device_number": 1, "ipv4": ["10.0.1.20", "10.0.1.21"], "subnet": "10.0.1.0/24"}`
 
 // edited is eth1JSON with one piece replaced; the piece has to be there.
-func edited(t *testing.T, old, new string) string {
+func edited(t *testing.T, old, with string) string {
 	t.Helper()
 	if !strings.Contains(eth1JSON, old) {
 		t.Fatalf("the test's JSON has no %s", old)
 	}
-	return strings.Replace(eth1JSON, old, new, 1)
+	return strings.Replace(eth1JSON, old, with, 1)
 }
 
 func TestDecode(t *testing.T) {

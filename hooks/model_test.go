@@ -67,10 +67,10 @@ func (s *sequence) whole(name string) {
 	var wants []string
 	// Without IMDS what it said of the device under another name may serve.
 	candidates := slices.Clone(s.seen[name])
-	recalled, err := s.memory().recall("")
+	kept, err := s.memory().recall("")
 	check(s.t, err)
 	var noted []facts.ENI
-	for _, k := range recalled.Known {
+	for _, k := range kept.Known {
 		if k.Facts.Name != "" {
 			noted = append(noted, k.Facts)
 		}

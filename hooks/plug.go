@@ -101,8 +101,8 @@ func (h *Host) factsToPlug(ctx context.Context, l *look) (e facts.ENI, fresh boo
 	case known && facts.NumberedByName(l.name):
 		return last, false, nil
 	case known:
-		if e, err := h.ask(ctx, l, oneIMDS); err == nil {
-			return e, true, nil
+		if now, err := h.ask(ctx, l, oneIMDS); err == nil {
+			return now, true, nil
 		}
 		return last, false, nil
 	}

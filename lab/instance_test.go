@@ -99,8 +99,8 @@ func TestInstanceRun(t *testing.T) {
 	p := i.Start(t, Cmd{Args: []string{"sh", "-c", "echo begun; trap 'echo over; exit 5' TERM; while :; do sleep 0.01; done"}})
 	i.WaitFor(t, "the output of a daemon", func() bool { out, _ := p.Output(); return out == "begun\n" })
 	p.Signal(syscall.SIGTERM)
-	if r := p.Wait(t); r.Status != 5 || r.Stdout != "begun\nover\n" {
-		t.Errorf("the daemon ended with %+v", r)
+	if ended := p.Wait(t); ended.Status != 5 || ended.Stdout != "begun\nover\n" {
+		t.Errorf("the daemon ended with %+v", ended)
 	}
 
 	i.Sh(t, "logger --tag ec2net 'eth1: up'")

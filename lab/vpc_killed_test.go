@@ -58,8 +58,8 @@ func TestNothingLeft(t *testing.T) {
 			t.Cleanup(func() { // nothing is left to do, if the lab is right
 				for process := range during {
 					if _, alive := describe(process.pid, process.started); alive {
-						n, _ := strconv.Atoi(process.pid)
-						_ = syscall.Kill(n, syscall.SIGKILL)
+						pid, _ := strconv.Atoi(process.pid)
+						_ = syscall.Kill(pid, syscall.SIGKILL)
 					}
 				}
 			})

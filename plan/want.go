@@ -191,7 +191,7 @@ func (m *Machine) bridge(table int) (routes []Route, none bool) {
 // cleared are the numbers of which nothing is to be left: those of interfaces that
 // should have nothing, unless another interface has the number now.
 func cleared(verdicts []Verdict) []Claim {
-	var clear []Claim
+	var claims []Claim
 	var taken []int
 	for _, v := range verdicts {
 		if v.Do != Clear {
@@ -199,10 +199,10 @@ func cleared(verdicts []Verdict) []Claim {
 			continue
 		}
 		for _, n := range v.Numbers {
-			clear = append(clear, Claim{v.Name, n})
+			claims = append(claims, Claim{v.Name, n})
 		}
 	}
-	return filter(clear, func(c Claim) bool { return !slices.Contains(taken, c.Number) })
+	return filter(claims, func(c Claim) bool { return !slices.Contains(taken, c.Number) })
 }
 
 // Freed are the numbers of an interface of which nothing is to be left.

@@ -51,7 +51,7 @@ func TestInstalled(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("the lab needs root")
 	}
-	files := make(map[string]string)
+	installs := make(map[string]string)
 	var units []string
 	for _, pattern := range []string{
 		"/etc/dhcp/dhclient-exit-hooks.d/ec2net", "/usr/lib/dhcpcd/dhcpcd-hooks/90-ec2net", "/etc/default/ec2net",
@@ -59,14 +59,14 @@ func TestInstalled(t *testing.T) {
 	} {
 		found, err := filepath.Glob(installed + pattern)
 		if err != nil || len(found) == 0 {
-			t.Fatalf("%s: %v, %d files", pattern, err, len(found))
+			t.Fatalf("%s: %v, %d installs", pattern, err, len(found))
 		}
 		for _, path := range found {
 			text, err := os.ReadFile(path)
 			if err != nil {
 				t.Fatal(err)
 			}
-			files[strings.TrimPrefix(path, installed)] = string(text)
+			installs[strings.TrimPrefix(path, installed)] = string(text)
 			if name := filepath.Base(path); strings.HasSuffix(name, ".service") {
 				units = append(units, strings.Replace(name, "@.", "@eth1.", 1))
 			}
@@ -74,7 +74,7 @@ func TestInstalled(t *testing.T) {
 	}
 	check := func(release, script string) {
 		t.Helper()
-		r := lab.Debian(t, release).Run(t, lab.Cmd{Files: files, Args: []string{"sh", "-ec", script}})
+		r := lab.Debian(t, release).Run(t, lab.Cmd{Files: installs, Args: []string{"sh", "-ec", script}})
 		if r.Status != 0 || strings.TrimSpace(r.Stdout+r.Stderr) != "" {
 			t.Errorf("%s, status %d:\n%s%s", script, r.Status, r.Stdout, r.Stderr)
 		}

@@ -66,13 +66,13 @@ func killed(t *testing.T, killat, ready, command string) (times int) {
 	// What ifup does is not the matter here, only that it is called.
 	m.Sh(t, "ln -sf /bin/true /usr/local/sbin/ifup; ln -sf /bin/true /usr/local/sbin/ifdown")
 	all := func() map[string]string {
-		files := m.files(t)
+		found := m.files(t)
 		for name := range strings.Lines(m.Sh(t, "find /run/ec2net /tmp/rendered -type f 2>/dev/null || :")) {
 			name = strings.TrimSpace(name)
-			files[name], _ = m.ReadFile(t, name)
+			found[name], _ = m.ReadFile(t, name)
 		}
 		maps.DeleteFunc(files, func(name, _ string) bool { return strings.HasSuffix(name, ".lock") })
-		return files
+		return found
 	}
 	// If IMDS does not answer in time, ec2net goes on with what is known, and
 	// changes something else: then once more.

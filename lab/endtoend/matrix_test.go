@@ -161,11 +161,11 @@ func (f fault) test(t *testing.T, found *statuses) {
 	inflicted := time.Now()
 
 	// What takes longest goes on beside the rest.
-	new := make(chan string, 1)
+	added := make(chan string, 1)
 	v.IMDS.ResetLog()
 	go func() {
 		wrong := "hotplug of eth2 was given up" // by a Fatalf, which ends this goroutine only
-		defer func() { new <- wrong }()
+		defer func() { added <- wrong }()
 		wrong = f.cell(t, m, addNew, found)
 	}()
 	if f.during != nil {
@@ -211,7 +211,7 @@ func (f fault) test(t *testing.T, found *statuses) {
 	if f.want[addKnown] != 5 { // without ifup there is no lease
 		rules("add", "10.0.0.20", "10.0.0.21")
 	}
-	if w := <-new; w != "" {
+	if w := <-added; w != "" {
 		wrong = append(wrong, w)
 	}
 	during := m.files(t)
@@ -277,12 +277,12 @@ func (f fault) cell(t *testing.T, m *faulty, column int, found *statuses) string
 // files are those that ec2net writes.
 func (m *faulty) files(t *testing.T) map[string]string {
 	t.Helper()
-	files := make(map[string]string)
+	found := make(map[string]string)
 	for name := range strings.Lines(m.Sh(t, "find /etc/network/interfaces.d /var/lib/ec2net -type f ! -name full")) {
 		name = strings.TrimSpace(name)
-		files[name], _ = m.ReadFile(t, name)
+		found[name], _ = m.ReadFile(t, name)
 	}
-	return files
+	return found
 }
 
 // has says whether a file is there with this text.

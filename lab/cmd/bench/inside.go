@@ -29,13 +29,13 @@ const rounds = 13
 // inside times jobs: all of them in turn, again and again, so that whatever
 // else the machine does meanwhile hits all alike.
 func inside(stdin io.Reader, stdout io.Writer) error {
-	var jobs []job
-	if err := json.NewDecoder(stdin).Decode(&jobs); err != nil {
+	var all []job
+	if err := json.NewDecoder(stdin).Decode(&all); err != nil {
 		return err
 	}
-	walls, cpus := make([][]time.Duration, len(jobs)), make([][]time.Duration, len(jobs))
+	walls, cpus := make([][]time.Duration, len(all)), make([][]time.Duration, len(all))
 	for round := range rounds + 1 {
-		for n, j := range jobs {
+		for n, j := range all {
 			took, err := j.time()
 			if err != nil {
 				return fmt.Errorf("%s: %w", j.Name, err)
@@ -45,8 +45,8 @@ func inside(stdin io.Reader, stdout io.Writer) error {
 			}
 		}
 	}
-	costs := make([]cost, len(jobs))
-	for n := range jobs {
+	costs := make([]cost, len(all))
+	for n := range all {
 		slices.Sort(walls[n])
 		slices.Sort(cpus[n])
 		costs[n] = cost{walls[n][rounds/2], cpus[n][rounds/2]}
