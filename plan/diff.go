@@ -92,24 +92,21 @@ func diffTable(s State, t Target) []Change {
 	if t.Mirror {
 		return diffMirror(own, t)
 	}
+	there := make(map[netip.Prefix]bool)
+	for _, r := range own {
+		there[r.Dst] = true
+	}
 	var changes []Change
-	for _, r := range t.Routes {
-		if !slices.ContainsFunc(own, func(o Route) bool { return o.Dst == r.Dst }) {
-			changes = append(changes, AddRoute{t.Name, t.Link, r})
+	for _, r := range slices.Concat(t.Routes, t.Bridge) {
+		if l, ok := s.LinkAt(r.Link); ok && !there[r.Dst] {
+			there[r.Dst] = true
+			changes = append(changes, AddRoute{t.Name, l, r})
 		}
 	}
-	bridge, there := s.LinkNamed(Bridge)
-	if !there {
-		return changes
-	}
-	for _, r := range t.Bridge {
-		if !slices.ContainsFunc(own, func(o Route) bool { return o.Dst == r.Dst }) {
-			changes = append(changes, AddRoute{t.Name, bridge, r})
-		}
-	}
+	bridge, ok := s.LinkNamed(Bridge)
 	for _, r := range own {
 		// One with a gateway, a container's address, is an administrator's.
-		if t.NoBridge && r.Link == bridge.Index && !r.Gateway.IsValid() && !r.Default() {
+		if t.NoBridge && ok && r.Link == bridge.Index && !r.Gateway.IsValid() && !r.Default() {
 			changes = append(changes, DelRoute{t.Name, bridge, r})
 		}
 	}

@@ -179,7 +179,8 @@ func (m *Machine) bridge(table int) (routes []Route, none bool) {
 		return nil, m.Docker == DockerDown
 	}
 	for _, r := range m.State.Routes {
-		if r.Table == iprule.MainTable && r.Link == l.Index && !r.Default() {
+		// One with a gateway, a container's address, is an administrator's.
+		if r.Table == iprule.MainTable && r.Link == l.Index && !r.Default() && !r.Gateway.IsValid() {
 			// Nothing but where it leads: a bridge without carrier has flags that are
 			// no input for another table.
 			routes = append(routes, Route{Table: table, Link: l.Index, Dst: r.Dst, Scope: r.Scope, Protocol: protocolBoot})
