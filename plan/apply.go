@@ -31,7 +31,10 @@ func (s *State) Apply(c Change) {
 	case MoveRoute:
 		to := c.Route
 		to.Metric = c.Metric
-		s.Routes = append(dropFirst(s.Routes, c.Route), to)
+		s.Routes = dropFirst(s.Routes, c.Route)
+		if !slices.Contains(s.Routes, to) {
+			s.Routes = append(slices.Clip(s.Routes), to)
+		}
 	}
 }
 

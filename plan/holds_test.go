@@ -16,7 +16,8 @@ import (
 const maxRounds = 4
 
 // holds makes the changes on the machine's state, and checks what holds whatever the
-// machine: the second plan is empty, nothing of others is touched, a leased address
+// machine: the second plan is empty, what is noted of the changes is what the kernel
+// has then, nothing of others is touched, a leased address
 // keeps its rule all the time, old facts take no rule from an address that is there,
 // no rule goes before the last one has come, and no group rule comes while an ENI
 // is in no group. It gives the first changes.
@@ -27,6 +28,7 @@ func (m *machine) holds(t *testing.T) []plan.Change {
 	after := *m
 	after.State = clone(m.State)
 	leases := m.leases(verdicts)
+	noted := m.State
 	changes := first
 	for round := 1; ; round++ {
 		removes, deleted := false, false
@@ -34,6 +36,7 @@ func (m *machine) holds(t *testing.T) []plan.Change {
 			if err := apply(&after.State, c); err != nil {
 				t.Errorf("%s: %v", text(c), err)
 			}
+			noted.Apply(c)
 			for _, r := range leases {
 				if has(m.State, r) && !has(after.State, r) {
 					t.Errorf("%s: takes the rule of a lease", text(c))
@@ -60,6 +63,10 @@ func (m *machine) holds(t *testing.T) []plan.Change {
 	}
 	for _, c := range changes {
 		t.Errorf("in the second plan: %s", text(c))
+	}
+	if !same(noted.Links, after.State.Links) || !same(noted.Addrs, after.State.Addrs) ||
+		!same(noted.Rules, after.State.Rules) || !same(noted.Routes, after.State.Routes) {
+		t.Errorf("what was noted of the changes is\n%+v\nwant\n%+v", noted, after.State)
 	}
 	for _, lost := range m.lost(after.State) {
 		t.Errorf("%s: was not ec2net's to take", lost)
@@ -126,6 +133,23 @@ func (m *machine) ungrouped(s plan.State) (names []string) {
 		}
 	}
 	return names
+}
+
+// same reports whether two lists have the same, in whichever order.
+func same[T comparable](a, b []T) bool {
+	count := make(map[T]int)
+	for _, one := range a {
+		count[one]++
+	}
+	for _, one := range b {
+		count[one]--
+	}
+	for _, n := range count {
+		if n != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 func has(s plan.State, r plan.Rule) bool { return slices.Contains(s.Rules, r) }
