@@ -98,43 +98,65 @@ func (s *socket) ask(req *nl.NetlinkRequest, each func(data []byte)) (pieces int
 	if err := s.send(req.Serialize()); err != nil {
 		return 0, err
 	}
-	interrupted := false
-	for last := time.Now(); ; {
+	a := answer{each: each, acked: req.Flags&unix.NLM_F_ACK != 0}
+	for last := time.Now(); !a.done; {
 		if time.Since(last) > s.limit {
-			return pieces, errNoAnswer
+			return a.pieces, errNoAnswer
 		}
 		n, err := s.receive()
 		if err != nil {
-			return pieces, err
+			return a.pieces, err
 		}
 		if s.received != nil {
 			s.received()
 		}
-		messagesIn := 0
-		for m := range messages(s.buf[:n]) {
-			// Answers to an earlier request, which came too late for it, are left out.
-			if m.seq != s.seq || m.pid != s.pid {
-				continue
-			}
+		if s.hear(n, &a) {
 			last = time.Now()
-			interrupted = interrupted || m.flags&unix.NLM_F_DUMP_INTR != 0
-			if m.kind == unix.NLMSG_DONE || m.kind == unix.NLMSG_ERROR {
-				if err := m.errno(); err != nil || !interrupted {
-					return pieces, err
-				}
-				return pieces, ErrInterrupted
-			}
-			if messagesIn++; messagesIn == 1 {
-				pieces++
-			}
-			if each != nil {
-				each(m.data)
-			}
-			if m.flags&unix.NLM_F_MULTI == 0 && req.Flags&unix.NLM_F_ACK == 0 {
-				return pieces, nil
-			}
 		}
 	}
+	if a.err == nil && a.interrupted {
+		a.err = ErrInterrupted
+	}
+	return a.pieces, a.err
+}
+
+// answer is what the kernel has said to a request so far.
+type answer struct {
+	each        func(data []byte)
+	acked       bool // an acknowledgement ends it
+	pieces      int
+	interrupted bool
+	done        bool
+	err         error
+}
+
+// hear takes in a datagram of n bytes, up to the end of the answer. It reports whether
+// anything in it was about the request: answers to an earlier one may come too late.
+func (s *socket) hear(n int, a *answer) (heard bool) {
+	counted := false
+	for m := range messages(s.buf[:n]) {
+		if m.seq != s.seq || m.pid != s.pid {
+			continue
+		}
+		heard = true
+		a.interrupted = a.interrupted || m.flags&unix.NLM_F_DUMP_INTR != 0
+		if m.kind == unix.NLMSG_DONE || m.kind == unix.NLMSG_ERROR {
+			a.done, a.err = true, m.errno()
+			return heard
+		}
+		if !counted {
+			counted = true
+			a.pieces++
+		}
+		if a.each != nil {
+			a.each(m.data)
+		}
+		if m.flags&unix.NLM_F_MULTI == 0 && !a.acked {
+			a.done, a.interrupted = true, false
+			return heard
+		}
+	}
+	return heard
 }
 
 func (s *socket) send(request []byte) error {
