@@ -65,69 +65,18 @@ func openTrusted(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	fail := func(err error) (*os.File, error) {
+	root, err := openRoot()
+	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	dir, err := openRoot()
-	if err != nil {
-		return fail(err)
-	}
-	// The folders above dir, so that ".." in a link leads back to one that was
-	// judged, not to wherever the kernel thinks it is now.
-	stack := []*os.File{dir}
-	defer func() {
-		for _, f := range stack {
-			f.Close()
-		}
-	}()
-	rest := strings.Split(abs, "/")
-	for links := 0; len(rest) > 0; {
-		part := rest[0]
-		rest = rest[1:]
-		dir := stack[len(stack)-1]
-		switch part {
-		case "", ".":
-			continue
-		case "..":
-			if len(stack) > 1 {
-				dir.Close()
-				stack = stack[:len(stack)-1]
-			}
-			continue
-		}
-		name := filepath.Join(dir.Name(), part)
-		if target, err := readlinkat(dir, part); err == nil {
-			if err := judgeLink(dir, part); err != nil {
-				return nil, err
-			}
-			if links++; links > maxLinks {
-				return fail(unix.ELOOP)
-			}
-			if strings.HasPrefix(target, "/") {
-				for _, f := range stack[1:] {
-					f.Close()
-				}
-				stack = stack[:1]
-			}
-			rest = append(strings.Split(target, "/"), rest...)
-			continue
-		}
-		// A folder need not be readable. Opening a FIFO must not wait for a writer.
-		flags := unix.O_PATH
-		if len(rest) == 0 {
-			flags = unix.O_RDONLY | unix.O_NONBLOCK
-		}
-		fd, err := unix.Openat(int(dir.Fd()), part, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return fail(err)
-		}
-		f := os.NewFile(uintptr(fd), name)
-		stack = append(stack, f)
-		if err := judge(f); err != nil {
+	w := walk{path: path, stack: []*os.File{root}, rest: strings.Split(abs, "/")}
+	defer w.close()
+	for len(w.rest) > 0 {
+		if err := w.step(); err != nil {
 			return nil, err
 		}
 	}
-	last := stack[len(stack)-1]
+	last := w.last()
 	info, err := last.Stat()
 	if err != nil {
 		return nil, err
@@ -135,8 +84,74 @@ func openTrusted(path string) (*os.File, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
-	stack = stack[:len(stack)-1]
+	w.stack = w.stack[:len(w.stack)-1]
 	return last, nil
+}
+
+// walk is a path of which each part is opened below the last one.
+type walk struct {
+	path string
+	// stack has the root folder, the folders below it that lead to where the walk is,
+	// and that: ".." in a link leads back to one that was judged, not to wherever the
+	// kernel thinks it is now.
+	stack []*os.File
+	rest  []string
+	links int
+}
+
+func (w *walk) last() *os.File { return w.stack[len(w.stack)-1] }
+
+func (w *walk) close() { w.cut(0) }
+
+// cut closes all of the stack but the first n.
+func (w *walk) cut(n int) {
+	for _, f := range w.stack[n:] {
+		f.Close()
+	}
+	w.stack = w.stack[:n]
+}
+
+// step goes one part further.
+func (w *walk) step() error {
+	part := w.rest[0]
+	w.rest = w.rest[1:]
+	switch part {
+	case "", ".":
+		return nil
+	case "..":
+		w.cut(max(1, len(w.stack)-1))
+		return nil
+	}
+	if target, err := readlinkat(w.last(), part); err == nil {
+		return w.follow(part, target)
+	}
+	// A folder need not be readable. Opening a FIFO must not wait for a writer.
+	flags := unix.O_PATH
+	if len(w.rest) == 0 {
+		flags = unix.O_RDONLY | unix.O_NONBLOCK
+	}
+	fd, err := unix.Openat(int(w.last().Fd()), part, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: w.path, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), filepath.Join(w.last().Name(), part))
+	w.stack = append(w.stack, f)
+	return judge(f)
+}
+
+// follow goes on where a symbolic link leads.
+func (w *walk) follow(part, target string) error {
+	if err := judgeLink(w.last(), part); err != nil {
+		return err
+	}
+	if w.links++; w.links > maxLinks {
+		return &os.PathError{Op: "open", Path: w.path, Err: unix.ELOOP}
+	}
+	if strings.HasPrefix(target, "/") {
+		w.cut(1)
+	}
+	w.rest = append(strings.Split(target, "/"), w.rest...)
+	return nil
 }
 
 func openRoot() (*os.File, error) {
