@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"errors"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -9,41 +8,16 @@ import (
 	"ec2net/plan"
 )
 
-// addrs lists the addresses of all interfaces; links are those that there are.
-func (k *Kernel) addrs(family int, links []plan.Link) ([]plan.Addr, error) {
-	all, err := k.addrsOf(family, 0)
-	if !errors.Is(err, ErrInterrupted) || !k.route.strict {
-		return settled(all, err)
-	}
-	// The addresses of one interface come in one piece, unless they are hundreds.
-	all = nil
-	for _, l := range links {
-		own, err := settled(k.addrsOf(family, l.Index))
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, own...)
-	}
-	return all, nil
-}
-
-// addrsOf lists the addresses of an interface, or of all with the index 0.
-func (k *Kernel) addrsOf(family, index int) ([]plan.Addr, error) {
-	all, err := list(k, "addresses", func(each func(plan.Addr)) error { return k.dumpAddrs(family, index, each) })
-	if index != 0 && errors.Is(err, unix.ENODEV) {
-		return nil, nil
-	}
-	return all, err
-}
-
-// dumpAddrs lists the addresses of an interface, or of all with the index 0.
-func (k *Kernel) dumpAddrs(family, index int, each func(plan.Addr)) error {
-	header := addrHeader(family, 0, index)
-	return k.route.do(request(unix.RTM_GETADDR, unix.NLM_F_DUMP, header), func(data []byte) {
-		if a, ok := addr(data); ok && (index == 0 || a.Link == index) {
-			each(a)
-		}
+// addrs lists the addresses of all interfaces.
+func (k *Kernel) addrs(family int) ([]plan.Addr, error) {
+	all, _, err := list(k, "addresses", func(each func(plan.Addr)) error {
+		return k.route.do(request(unix.RTM_GETADDR, unix.NLM_F_DUMP, addrHeader(family, 0, 0)), func(data []byte) {
+			if a, ok := addr(data); ok {
+				each(a)
+			}
+		})
 	})
+	return all, err
 }
 
 // addrHeader is struct ifaddrmsg.

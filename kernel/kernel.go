@@ -52,7 +52,7 @@ func (k *Kernel) Look(scope func([]plan.Link) plan.Scope) (plan.State, error) {
 	if s.Links, err = k.Links(); err != nil {
 		return plan.State{}, err
 	}
-	if s.Addrs, err = k.addrs(family, s.Links); err != nil {
+	if s.Addrs, err = k.addrs(family); err != nil {
 		return plan.State{}, err
 	}
 	if s.Rules, err = k.rules(family); err != nil {

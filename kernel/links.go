@@ -21,11 +21,11 @@ const skipStatistics = 1 << 3
 
 // Links lists the interfaces.
 func (k *Kernel) Links() ([]plan.Link, error) {
-	links, err := list(k, "links", k.dumpLinks)
-	if !errors.Is(err, ErrInterrupted) || len(links) == 0 {
-		return links, err
+	links, together, err := list(k, "links", k.dumpLinks)
+	if together {
+		return k.linksSingly(links)
 	}
-	return k.linksSingly(links)
+	return links, err
 }
 
 // linksSingly asks for each of the interfaces alone: of what several tries saw some

@@ -29,13 +29,14 @@ func within(s plan.Scope) func(plan.Route) bool {
 // routes lists the unicast routes that lead to one interface, in the kernel's
 // order; those that are wanted, or all with nil.
 func (k *Kernel) routes(family int, wanted func(plan.Route) bool) ([]plan.Route, error) {
-	return settled(list(k, "routes", func(each func(plan.Route)) error {
+	all, _, err := list(k, "routes", func(each func(plan.Route)) error {
 		return k.dumpRoutes(family, 0, 0, func(r plan.Route, _ []byte) {
 			if wanted == nil || wanted(r) {
 				each(r)
 			}
 		})
-	}))
+	})
+	return all, err
 }
 
 // dumpRoutes lists the routes of a table that lead to an interface; of all tables,

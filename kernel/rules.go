@@ -33,7 +33,7 @@ const (
 func (k *Kernel) rules(family int) ([]plan.Rule, error) {
 	var events *os.File
 	defer func() { events.Close() }()
-	all, err := list(k, "rules", func(each func(plan.Rule)) error {
+	all, _, err := list(k, "rules", func(each func(plan.Rule)) error {
 		pieces, err := k.dumpRules(family, each)
 		if err != nil || pieces <= 1 {
 			return err
@@ -47,7 +47,7 @@ func (k *Kernel) rules(family int) ([]plan.Rule, error) {
 		return silent(events)
 	})
 	slices.SortStableFunc(all, func(a, b plan.Rule) int { return cmp.Compare(a.Priority, b.Priority) })
-	return settled(all, err)
+	return all, err
 }
 
 const ruleGroup6 = 19 // RTNLGRP_IPV6_RULE of linux/rtnetlink.h

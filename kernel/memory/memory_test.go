@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -31,6 +32,8 @@ type pair struct {
 	memory *Kernel
 	real   *kernel.Kernel
 	steps  []string
+	// requests are those of the last change to each.
+	requests [2][]string
 }
 
 func newPair(t *testing.T) *pair {
@@ -40,11 +43,17 @@ func newPair(t *testing.T) *pair {
 	for _, name := range []string{"all", "default"} {
 		check(t, os.WriteFile("/proc/sys/net/ipv4/conf/"+name+"/promote_secondaries", []byte("0"), 0))
 	}
-	genuine, err := kernel.Open()
+	real, err := kernel.Open()
 	check(t, err)
-	t.Cleanup(genuine.Close)
-	genuine.IsENI = func(l plan.Link) bool { return !strings.HasPrefix(l.Name, "peer") }
-	p := &pair{t: t, memory: New(), real: genuine}
+	t.Cleanup(real.Close)
+	real.IsENI = func(l plan.Link) bool { return !strings.HasPrefix(l.Name, "peer") }
+	p := &pair{t: t, memory: New(), real: real}
+	for i, before := range []*func(string) error{&p.memory.Before, &p.real.Before} {
+		*before = func(request string) error {
+			p.requests[i] = append(p.requests[i], request)
+			return nil
+		}
+	}
 	p.memory.SetUp("lo")
 	check(t, netlink.LinkSetUp(netlinkOf(t, "lo")))
 	return p
@@ -58,20 +67,20 @@ func check(t *testing.T, err error) {
 }
 
 // link is an interface by its name, as each of the two knows it.
-func (p *pair) link(name string) (inMemory, inKernel plan.Link) {
+func (p *pair) link(name string) (inMemory, real plan.Link) {
 	ours, err := p.memory.Links()
 	check(p.t, err)
 	theirs, err := p.real.Links()
 	check(p.t, err)
 	inMemory, _ = plan.State{Links: ours}.LinkNamed(name)
-	inKernel, _ = plan.State{Links: theirs}.LinkNamed(name)
+	real, _ = plan.State{Links: theirs}.LinkNamed(name)
 	if inMemory.Name == "" {
 		inMemory = plan.Link{Name: name, Index: 9999}
 	}
-	if inKernel.Name == "" {
-		inKernel = plan.Link{Name: name, Index: 9999}
+	if real.Name == "" {
+		real = plan.Link{Name: name, Index: 9999}
 	}
-	return inMemory, inKernel
+	return inMemory, real
 }
 
 func (p *pair) has(name string) bool {
@@ -79,11 +88,20 @@ func (p *pair) has(name string) bool {
 	return l.Index != 9999
 }
 
-// apply makes a change in both: change makes it for an interface.
-func (p *pair) apply(name string, change func(plan.Link) plan.Change) {
-	inMemory, inKernel := p.link(name)
-	p.steps = append(p.steps, change(inMemory).String())
-	ours, theirs := p.memory.Apply(change(inMemory)), p.real.Apply(change(inKernel))
+// apply makes a change in both: make makes it for an interface.
+func (p *pair) apply(name string, make func(plan.Link) plan.Change) {
+	inMemory, real := p.link(name)
+	p.steps = append(p.steps, make(inMemory).String())
+	p.requests = [2][]string{}
+	ours, theirs := p.memory.Apply(make(inMemory)), p.real.Apply(make(real))
+	// More requests are made where the kernel takes a rule for another one.
+	switch make(real).(type) {
+	case plan.AddRule, plan.DelRule:
+	default:
+		if !slices.Equal(p.requests[0], p.requests[1]) {
+			p.t.Errorf("%q to the one in memory, %q to the kernel", p.requests[0], p.requests[1])
+		}
+	}
 	if !errors.Is(ours, theirs) && !errors.Is(theirs, ours) {
 		p.t.Errorf("%s: %v in memory, %v of the kernel", p.steps[len(p.steps)-1], ours, theirs)
 	}
@@ -355,3 +373,98 @@ func TestAsTheKernel(t *testing.T) {
 }
 
 var sequences = flag.Int("sequences", 20, "how many random sequences of changes")
+
+// A plan sees at once what has become of a link.
+func TestLinks(t *testing.T) {
+	k := New()
+	eth1 := k.AddLink("eth1", facts.MAC{2, 0, 0, 0, 1, 1}, true)
+	bridge := k.AddLink("docker0", facts.MAC{2, 0, 0, 0, 1, 2}, false)
+	k.SetMaster("eth1", "docker0")
+	links, err := k.Links()
+	check(t, err)
+	if l, _ := (plan.State{Links: links}).LinkNamed("eth1"); l.Master != bridge.Index {
+		t.Errorf("%+v", l)
+	}
+	k.DelLink("docker0")
+	links, err = k.Links()
+	check(t, err)
+	if want := []plan.Link{{Name: "lo", Index: 1, Loopback: true, Device: true}, eth1}; !slices.Equal(links, want) {
+		t.Errorf("got  %+v\nwant %+v", links, want)
+	}
+	k.DelLink("eth1")
+	if again := k.AddLink("eth1", eth1.MAC, true); again.Is(eth1) {
+		t.Errorf("%+v was given the index of %+v", again, eth1)
+	}
+}
+
+// A change in place of which an error is returned is not made.
+func TestBefore(t *testing.T) {
+	k := New()
+	l := k.AddLink("eth1", facts.MAC{2, 0, 0, 0, 1, 1}, true)
+	k.SetUp("eth1")
+	a := plan.AddAddr{Link: l, Addr: netip.MustParsePrefix("10.0.1.20/24")}
+	check(t, k.Apply(a))
+	was, err := k.Look(nil)
+	check(t, err)
+	for _, c := range []plan.Change{
+		plan.AddAddr{Link: l, Addr: netip.MustParsePrefix("10.0.1.21/32")}, plan.DelAddr(a),
+		plan.SetGroup{Link: l, Group: 1000},
+		plan.AddRoute{Link: l, Route: plan.Route{Table: 1001, Link: l.Index, Dst: netip.MustParsePrefix("0.0.0.0/0")}},
+		plan.DelRoute{Link: l, Route: was.Routes[0]}, plan.MoveRoute{Link: l, Route: was.Routes[0], Metric: 1001},
+		plan.AddRule{Rule: iprule.Rule{Priority: 1001}}, plan.DelRule{Rule: was.Rules[0]},
+		plan.DropFlows{Mark: 0x3e9, Mask: 0x3fff},
+	} {
+		for _, refused := range []error{unix.EPERM, unix.EEXIST} {
+			k.Before = func(string) error { return refused }
+			if err := k.Apply(c); !errors.Is(err, refused) {
+				t.Errorf("%v: %v", c, err)
+			}
+			if _, err := k.Look(nil); !errors.Is(err, refused) {
+				t.Error(err)
+			}
+			k.Before = nil
+			if is, err := k.Look(nil); err != nil || text(is) != text(was) {
+				t.Errorf("%v: %v\n%s", c, err, text(is))
+			}
+		}
+	}
+}
+
+// Connections with a mark are dropped, and no others.
+func TestFlows(t *testing.T) {
+	k := New()
+	for _, m := range []facts.Mark{0x3e9, 0x83e9, 0x3ea, 0} {
+		k.AddFlow(m)
+	}
+	check(t, k.Apply(plan.DropFlows{Mark: 0x3e9, Mask: 0x3fff}))
+	if got := k.Flows(); !slices.Equal(got, []facts.Mark{0x3ea, 0}) {
+		t.Errorf("%v", got)
+	}
+}
+
+// A watch has a token after changes, none without, and ends with its context.
+func TestWatch(t *testing.T) {
+	k := New()
+	ctx, cancel := context.WithCancel(t.Context())
+	w, err := k.Watch(ctx)
+	check(t, err)
+	for range 2 {
+		k.AddLink("eth1", facts.MAC{2, 0, 0, 0, 1, 1}, true)
+		k.SetUp("eth1")
+		<-w.C
+		if len(w.C) > 0 {
+			t.Error("two tokens")
+		}
+		_, err := k.Look(nil)
+		check(t, err)
+		if len(w.C) > 0 {
+			t.Error("a token without a change")
+		}
+		k.DelLink("eth1")
+		<-w.C
+	}
+	cancel()
+	for range w.C {
+	}
+	check(t, w.Err())
+}
