@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -113,4 +114,42 @@ func once[T comparable](t *testing.T, what string, got, want []T, name func(T) s
 			t.Errorf("two are %s %s", what, name(g))
 		}
 	}
+}
+
+// A look beside another program that makes and deletes veths and addresses all the
+// time, at its own pace, has what was there all the time.
+func TestLooksBesideAnother(t *testing.T) {
+	k := inNetns(t)
+	crowd(t, k)
+	want := look(t, k)
+	h, err := netlink.NewHandle()
+	check(t, err)
+	defer h.Close()
+	lo, err := h.LinkByName("lo")
+	check(t, err)
+	stop, stopped := make(chan struct{}), make(chan error, 1)
+	go func() {
+		addr := &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(127, 1, 0, 1), Mask: net.CIDRMask(32, 32)}}
+		veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "veth0"}, PeerName: "veth1"}
+		for {
+			select {
+			case <-stop:
+				stopped <- nil
+				return
+			default:
+			}
+			if err := errors.Join(h.AddrAdd(lo, addr), h.LinkAdd(veth), h.AddrDel(lo, addr), h.LinkDel(veth)); err != nil {
+				stopped <- err
+				return
+			}
+		}
+	}()
+	for range 20 {
+		got := look(t, k)
+		once(t, "link", got.Links, want.Links, func(l plan.Link) string { return l.Name })
+		once(t, "address", got.Addrs, want.Addrs, func(a plan.Addr) string { return a.Prefix.String() })
+		once(t, "rule", got.Rules, want.Rules, func(r plan.Rule) string { return r.String() })
+	}
+	close(stop)
+	check(t, <-stopped)
 }

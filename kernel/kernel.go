@@ -30,7 +30,10 @@ type Kernel struct {
 	last []plan.Rule // those of the last look
 }
 
-// Open opens the sockets that all requests use.
+// Open opens the socket that requests use, in the network namespace of the calling
+// thread. What needs a socket of its own (Watch, Source, a change of connections, a
+// list of some hundred rules) opens it in the namespace of its caller's thread, which
+// has to be the same.
 func Open() (*Kernel, error) {
 	s, err := openSocket(unix.NETLINK_ROUTE, answerLimit)
 	if err != nil {
@@ -39,7 +42,7 @@ func Open() (*Kernel, error) {
 	return &Kernel{route: s, IsENI: udevCounts}, nil
 }
 
-// Close closes the sockets.
+// Close closes the socket.
 func (k *Kernel) Close() { k.route.close() }
 
 // Look reads what the kernel has, with one request each for links, addresses,
