@@ -32,7 +32,11 @@ const (
 // came or went meanwhile.
 func (k *Kernel) rules(family int) ([]plan.Rule, error) {
 	var events *os.File
-	defer func() { events.Close() }()
+	defer func() {
+		if events != nil {
+			events.Close()
+		}
+	}()
 	all, _, err := list(k, "rules", func(each func(plan.Rule)) error {
 		pieces, err := k.dumpRules(family, each)
 		if err != nil || pieces <= 1 {
@@ -58,23 +62,23 @@ func silent(events *os.File) error {
 	if err != nil {
 		return err
 	}
-	heard := 0
-	err = errors.Join(err, conn.Read(func(fd uintptr) bool {
+	var heard error
+	err = conn.Read(func(fd uintptr) bool {
 		buf := make([]byte, 4<<10)
 		for {
-			// ENOBUFS: more than there was room for.
-			switch _, _, err := unix.Recvfrom(int(fd), buf, 0); {
-			case err == nil || errors.Is(err, unix.ENOBUFS):
-				heard++
+			_, _, err := unix.Recvfrom(int(fd), buf, 0)
+			switch {
+			case err == nil, errors.Is(err, unix.ENOBUFS): // more than there was room for
+				heard = ErrInterrupted
 			case errors.Is(err, unix.EAGAIN):
+				return true
+			case !errors.Is(err, unix.EINTR):
+				heard = os.NewSyscallError("recvfrom", err)
 				return true
 			}
 		}
-	}))
-	if err == nil && heard > 0 {
-		return ErrInterrupted
-	}
-	return err
+	})
+	return cmp.Or(err, heard)
 }
 
 func (k *Kernel) dumpRules(family int, each func(plan.Rule)) (pieces int, err error) {
@@ -117,9 +121,9 @@ func rule(data []byte) (plan.Rule, bool) {
 		case unix.FRA_OIFNAME:
 			r.OIF = text(value)
 		case unix.FRA_SUPPRESS_PREFIXLEN:
-			r.SuppressPrefixLength = number(value)
+			r.SuppressPrefixLength = int(int32(number(value))) // -1: none
 		case unix.FRA_SUPPRESS_IFGROUP:
-			r.SuppressGroup = number(value)
+			r.SuppressGroup = int(int32(number(value)))
 		case unix.FRA_PROTOCOL:
 			r.Protocol = number(value)
 		case unix.FRA_PAD:

@@ -250,3 +250,44 @@ func TestRuleOfIPv6(t *testing.T) {
 		}
 	}
 }
+
+// The largest numbers are read as they are.
+func TestRuleOfLargeNumbers(t *testing.T) {
+	k := inNetns(t)
+	r := ownRule(func(r *iprule.Rule) {
+		r.Priority, r.Table, r.Mark, r.MarkMask, r.SuppressGroup = 1<<32-2, 1<<32-1, 1<<32-1, 1<<32-1, 1<<31-1
+	})
+	check(t, k.Apply(plan.AddRule{Rule: r.Rule}))
+	if all, err := k.rules(unix.AF_INET); err != nil || len(all) != 4 || all[3] != r {
+		t.Errorf("%v, %v", all, err)
+	}
+	check(t, k.Apply(plan.DelRule{Rule: r}))
+	if all := others(t, k); len(all) > 0 {
+		t.Errorf("%v", all)
+	}
+}
+
+// Whatever a message has, reading it ends, and so does sending it back.
+func FuzzMessages(f *testing.F) {
+	for _, change := range ownKinds {
+		req := ruleRequest(unix.RTM_NEWRULE, 0, ownRule(change))
+		f.Add(req.Serialize()[unix.SizeofNlMsghdr:])
+	}
+	f.Add([]byte{unix.AF_INET, 24, 0, 0, 254, 2, 253, unix.RTN_UNICAST, 0, 0, 0, 0, 8, 0, 1, 0, 10, 0, 1, 0, 8, 0, 4, 0, 2, 0, 0, 0})
+	f.Add([]byte{unix.AF_INET, 24, 0, 0, 2, 0, 0, 0, 8, 0, 1, 0, 10, 0, 1, 20})
+	f.Fuzz(func(_ *testing.T, data []byte) {
+		for m := range messages(data) {
+			_ = m.errno()
+		}
+		k := &Kernel{IsENI: func(plan.Link) bool { return true }}
+		k.link(data)
+		addr(data)
+		if _, ok := route(data); ok {
+			routeAgain(unix.RTM_NEWROUTE, 0, data, 7).Serialize()
+		}
+		if r, ok := rule(data); ok {
+			ruleRequest(unix.RTM_NEWRULE, 0, r).Serialize()
+			hits(r, r)
+		}
+	})
+}

@@ -265,7 +265,7 @@ func number(b []byte) int {
 	if len(b) < 4 {
 		return 0
 	}
-	return int(int32(binary.NativeEndian.Uint32(b)))
+	return int(binary.NativeEndian.Uint32(b))
 }
 
 // text reads an attribute that is a C string.

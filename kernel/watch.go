@@ -27,8 +27,8 @@ const watched = 1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_IPV4_IFADDR-1) |
 
 // Watch listens to the kernel until ctx ends. A token says no more than that
 // something has changed, so a burst of changes is one token, and so is what the
-// kernel had to leave out because nobody listened in time. There is none for the
-// start: watch first, then look, and look again at each token.
+// kernel had to leave out because nobody listened in time. Nothing is
+// told of what was before: call Watch first, then look, and look again at each token.
 func (k *Kernel) Watch(ctx context.Context) (*Watch, error) {
 	f, err := listen(watched)
 	if err != nil {
