@@ -7,6 +7,7 @@ package kernel
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -62,7 +63,7 @@ func (k *Kernel) Look(scope func([]plan.Link) plan.Scope) (plan.State, error) {
 		return plan.State{}, err
 	}
 	k.mu.Lock()
-	k.last = s.Rules
+	k.last = slices.Clone(s.Rules)
 	k.mu.Unlock()
 	var wanted func(plan.Route) bool
 	if scope != nil {

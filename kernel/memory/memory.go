@@ -34,6 +34,7 @@ type Kernel struct {
 	routes  []plan.Route
 	flows   []facts.Mark
 	watches []chan struct{}
+	looked  []plan.Rule // those of the last look
 }
 
 // New makes a kernel as it is when a machine starts: with lo, which is down, and the
@@ -90,6 +91,7 @@ func (k *Kernel) Look(scope func([]plan.Link) plan.Scope) (s plan.State, err err
 		}
 	}
 	s.Rules = slices.Clone(k.rules)
+	k.looked = slices.Clone(k.rules)
 	for _, r := range k.routes {
 		if wanted(r) {
 			s.Routes = append(s.Routes, r)
@@ -111,9 +113,11 @@ func (k *Kernel) Apply(c plan.Change) error {
 	case plan.AddRule:
 		return k.request(c, func() error { return k.addRule(plan.Rule{Rule: c.Rule}) })
 	case plan.DelRule:
-		return k.known("rules", func() bool { return slices.Contains(k.rules, c.Rule) }, func() error {
-			return k.request(c, func() error { return k.delRule(c.Rule) })
-		})
+		del := func() error { return k.request(c, func() error { return k.delRule(c.Rule) }) }
+		if k.unmistakable(c.Rule) {
+			return del()
+		}
+		return k.known("rules", func() bool { return slices.Contains(k.rules, c.Rule) }, del)
 	case plan.AddAddr:
 		return k.request(c, func() error { return k.addAddr(plan.Addr{Link: c.Link.Index, Prefix: c.Addr}) })
 	case plan.DelAddr:

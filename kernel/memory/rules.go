@@ -80,6 +80,14 @@ func (k *Kernel) delRule(r plan.Rule) error {
 	return nil
 }
 
+// unmistakable reports whether the last look has seen a rule and none that the kernel
+// would take for it: then the rules are not listed again before it is deleted.
+func (k *Kernel) unmistakable(r plan.Rule) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Contains(k.looked, r) && !slices.ContainsFunc(k.looked, func(o plan.Rule) bool { return o != r && says(o, r) })
+}
+
 // says reports whether a rule has everything that a request to delete one names:
 // rule_find of net/core/fib_rules.c.
 func says(has, named plan.Rule) bool {
