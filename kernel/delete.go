@@ -18,9 +18,7 @@ import (
 // then are they asked for again.
 func (k *Kernel) delRule(c plan.DelRule) error {
 	r := c.Rule
-	seen := k.looked()
-	hit := func(o plan.Rule) bool { return o != r && hits(r, o) }
-	if slices.Contains(seen, r) && !slices.ContainsFunc(seen, hit) {
+	if k.unmistakable(r) {
 		return k.change(c, ruleRequest(unix.RTM_DELRULE, 0, r))
 	}
 	rules, err := k.rules(familyOfRule(r))
@@ -49,11 +47,17 @@ func (k *Kernel) delRule(c plan.DelRule) error {
 	return nil
 }
 
-// looked are the rules that the last look has seen.
-func (k *Kernel) looked() []plan.Rule {
+// unmistakable reports whether the last look has seen a rule, which was not deleted
+// since, and none that a request to delete it would hit.
+func (k *Kernel) unmistakable(r plan.Rule) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.last
+	at := slices.Index(k.looked, r)
+	if at < 0 || slices.ContainsFunc(k.looked, func(o plan.Rule) bool { return o != r && hits(r, o) }) {
+		return false
+	}
+	k.looked = slices.Delete(k.looked, at, at+1)
+	return true
 }
 
 // hits reports whether a request to delete a rule would take another one for it:

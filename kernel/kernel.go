@@ -27,8 +27,8 @@ type Kernel struct {
 
 	route *socket
 
-	mu   sync.Mutex
-	last []plan.Rule // those of the last look
+	mu     sync.Mutex
+	looked []plan.Rule // those of the last look that were not deleted since
 }
 
 // Open opens the socket that requests use, in the network namespace of the calling
@@ -63,7 +63,7 @@ func (k *Kernel) Look(scope func([]plan.Link) plan.Scope) (plan.State, error) {
 		return plan.State{}, err
 	}
 	k.mu.Lock()
-	k.last = slices.Clone(s.Rules)
+	k.looked = slices.Clone(s.Rules)
 	k.mu.Unlock()
 	var wanted func(plan.Route) bool
 	if scope != nil {

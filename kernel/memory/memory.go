@@ -34,7 +34,7 @@ type Kernel struct {
 	routes  []plan.Route
 	flows   []facts.Mark
 	watches []chan struct{}
-	looked  []plan.Rule // those of the last look
+	looked  []plan.Rule // those of the last look that were not deleted since
 }
 
 // New makes a kernel as it is when a machine starts: with lo, which is down, and the
@@ -117,7 +117,7 @@ func (k *Kernel) Apply(c plan.Change) error {
 		if k.unmistakable(c.Rule) {
 			return del()
 		}
-		return k.known("rules", func() bool { return slices.Contains(k.rules, c.Rule) }, del)
+		return k.known("rules", func() (bool, error) { return slices.Contains(k.rules, c.Rule), nil }, del)
 	case plan.AddAddr:
 		return k.request(c, func() error { return k.addAddr(plan.Addr{Link: c.Link.Index, Prefix: c.Addr}) })
 	case plan.DelAddr:
@@ -127,11 +127,11 @@ func (k *Kernel) Apply(c plan.Change) error {
 	case plan.AddRoute:
 		return k.request(c, func() error { return k.addRoute(c.Route) })
 	case plan.DelRoute:
-		return k.known("routes", func() bool { return slices.Contains(k.routes, c.Route) }, func() error {
+		return k.known("routes", func() (bool, error) { return k.find(c.Route) }, func() error {
 			return k.request(c, func() error { return k.delRoute(c.Route) })
 		})
 	case plan.MoveRoute:
-		return k.known("routes", func() bool { return slices.Contains(k.routes, c.Route) }, func() error {
+		return k.known("routes", func() (bool, error) { return k.find(c.Route) }, func() error {
 			return k.moveRoute(c)
 		})
 	case plan.DropFlows:
@@ -145,15 +145,15 @@ func (k *Kernel) Apply(c plan.Change) error {
 
 // known lists what is to be deleted first, as kernel.Kernel does, and changes nothing
 // if it is not there.
-func (k *Kernel) known(what string, there func() bool, change func() error) error {
+func (k *Kernel) known(what string, find func() (bool, error), change func() error) error {
 	if err := k.before(what); err != nil {
 		return err
 	}
 	k.mu.Lock()
-	found := there()
+	there, err := find()
 	k.mu.Unlock()
-	if !found {
-		return nil
+	if err != nil || !there {
+		return err
 	}
 	return change()
 }

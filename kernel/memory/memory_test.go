@@ -102,9 +102,18 @@ func (p *pair) apply(name string, make func(plan.Link) plan.Change) {
 			p.t.Errorf("%q to the one in memory, %q to the kernel", p.requests[0], p.requests[1])
 		}
 	}
-	if !errors.Is(ours, theirs) && !errors.Is(theirs, ours) {
+	if !alike(ours, theirs) {
 		p.t.Errorf("%s: %v in memory, %v of the kernel", p.steps[len(p.steps)-1], ours, theirs)
 	}
+}
+
+// alike reports whether two errors are the same number of the kernel's, or both none.
+func alike(a, b error) bool {
+	var number unix.Errno
+	if errors.As(a, &number) {
+		return errors.Is(b, number)
+	}
+	return !errors.As(b, &number) && (a == nil) == (b == nil)
 }
 
 func (p *pair) addLink(name string, mac facts.MAC) {

@@ -3,6 +3,7 @@ package memory
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -79,6 +80,28 @@ func (k *Kernel) delRoute(r plan.Route) error {
 	}
 	k.routes = slices.Delete(k.routes, i, i+1)
 	return nil
+}
+
+// find reports whether there is a route, and fails if the kernel would delete another
+// one for it.
+func (k *Kernel) find(r plan.Route) (there bool, err error) {
+	i := slices.Index(k.routes, r)
+	for _, o := range k.routes[:max(i, 0)] {
+		if mistaken(r, o) {
+			return true, fmt.Errorf("the kernel cannot tell this route from another one to the same place: %+v", o)
+		}
+	}
+	return i >= 0, nil
+}
+
+// mistaken reports whether the kernel would delete another route for the one that is
+// named: what a route does not have cannot be named.
+func mistaken(named, has plan.Route) bool {
+	return has.Table == named.Table && has.Link == named.Link && has.Dst == named.Dst && has.Scope == named.Scope &&
+		(named.Protocol == 0 || has.Protocol == named.Protocol) &&
+		(named.Metric == 0 || has.Metric == named.Metric) &&
+		(!named.Gateway.IsValid() || has.Gateway == named.Gateway) &&
+		(!named.Source.IsValid() || has.Source == named.Source)
 }
 
 func (k *Kernel) moveRoute(c plan.MoveRoute) error {

@@ -80,12 +80,18 @@ func (k *Kernel) delRule(r plan.Rule) error {
 	return nil
 }
 
-// unmistakable reports whether the last look has seen a rule and none that the kernel
-// would take for it: then the rules are not listed again before it is deleted.
+// unmistakable reports whether the last look has seen a rule, which was not deleted
+// since, and none that the kernel would take for it: then the rules are not listed
+// again before it is deleted.
 func (k *Kernel) unmistakable(r plan.Rule) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return slices.Contains(k.looked, r) && !slices.ContainsFunc(k.looked, func(o plan.Rule) bool { return o != r && says(o, r) })
+	at := slices.Index(k.looked, r)
+	if at < 0 || slices.ContainsFunc(k.looked, func(o plan.Rule) bool { return o != r && says(o, r) }) {
+		return false
+	}
+	k.looked = slices.Delete(k.looked, at, at+1)
+	return true
 }
 
 // says reports whether a rule has everything that a request to delete one names:
