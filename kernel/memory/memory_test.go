@@ -43,11 +43,11 @@ func newPair(t *testing.T) *pair {
 	for _, name := range []string{"all", "default"} {
 		check(t, os.WriteFile("/proc/sys/net/ipv4/conf/"+name+"/promote_secondaries", []byte("0"), 0))
 	}
-	real, err := kernel.Open()
+	genuine, err := kernel.Open()
 	check(t, err)
-	t.Cleanup(real.Close)
-	real.IsENI = func(l plan.Link) bool { return !strings.HasPrefix(l.Name, "peer") }
-	p := &pair{t: t, memory: New(), real: real}
+	t.Cleanup(genuine.Close)
+	genuine.IsENI = func(l plan.Link) bool { return !strings.HasPrefix(l.Name, "peer") }
+	p := &pair{t: t, memory: New(), real: genuine}
 	for i, before := range []*func(string) error{&p.memory.Before, &p.real.Before} {
 		*before = func(request string) error {
 			p.requests[i] = append(p.requests[i], request)
@@ -67,20 +67,20 @@ func check(t *testing.T, err error) {
 }
 
 // link is an interface by its name, as each of the two knows it.
-func (p *pair) link(name string) (inMemory, real plan.Link) {
+func (p *pair) link(name string) (inMemory, inKernel plan.Link) {
 	ours, err := p.memory.Links()
 	check(p.t, err)
 	theirs, err := p.real.Links()
 	check(p.t, err)
 	inMemory, _ = plan.State{Links: ours}.LinkNamed(name)
-	real, _ = plan.State{Links: theirs}.LinkNamed(name)
+	inKernel, _ = plan.State{Links: theirs}.LinkNamed(name)
 	if inMemory.Name == "" {
 		inMemory = plan.Link{Name: name, Index: 9999}
 	}
-	if real.Name == "" {
-		real = plan.Link{Name: name, Index: 9999}
+	if inKernel.Name == "" {
+		inKernel = plan.Link{Name: name, Index: 9999}
 	}
-	return inMemory, real
+	return inMemory, inKernel
 }
 
 func (p *pair) has(name string) bool {
@@ -88,14 +88,14 @@ func (p *pair) has(name string) bool {
 	return l.Index != 9999
 }
 
-// apply makes a change in both: make makes it for an interface.
-func (p *pair) apply(name string, make func(plan.Link) plan.Change) {
-	inMemory, real := p.link(name)
-	p.steps = append(p.steps, make(inMemory).String())
+// apply makes a change in both: change makes it for an interface.
+func (p *pair) apply(name string, change func(plan.Link) plan.Change) {
+	inMemory, inKernel := p.link(name)
+	p.steps = append(p.steps, change(inMemory).String())
 	p.requests = [2][]string{}
-	ours, theirs := p.memory.Apply(make(inMemory)), p.real.Apply(make(real))
+	ours, theirs := p.memory.Apply(change(inMemory)), p.real.Apply(change(inKernel))
 	// More requests are made where the kernel takes a rule for another one.
-	switch make(real).(type) {
+	switch change(inKernel).(type) {
 	case plan.AddRule, plan.DelRule:
 	default:
 		if !slices.Equal(p.requests[0], p.requests[1]) {
