@@ -28,8 +28,9 @@ type news struct {
 	// wants the interface up: that its lease has ended does not count any more.
 	lease *leaseNews
 	up    bool
-	// answer is what IMDS says of the interface, if it was asked.
-	answer *facts.ENI
+	// answer is what IMDS says of the interface, if it was asked. before is what it said
+	// last of the device when that had another name, if it could not be asked.
+	answer, before *facts.ENI
 	// coming says that the interface is about to be brought up, going that it is
 	// being taken down.
 	coming, going bool
@@ -53,6 +54,9 @@ type look struct {
 	name     string
 	link     plan.Link // the event's; its Index is 0 if there is none
 	rendered map[string]*ruleScript
+	// refused says that the kernel has refused a change, and that nothing else went
+	// wrong.
+	refused bool
 }
 
 // ruleScript is which ip rules an ENI has by the templates.
@@ -108,6 +112,10 @@ func (l *look) hear(n news) {
 		k.Ours = true
 	}
 	if n.name != "" {
+		l.Set(k)
+	}
+	if n.before != nil {
+		k.Facts = *n.before
 		l.Set(k)
 	}
 	if n.answer != nil {
@@ -244,6 +252,7 @@ func (h *Host) converge(ctx context.Context, n news) (*look, error) {
 		case failed == nil:
 			failed = errors.New("something keeps changing the rules back")
 		}
+		l.refused = broken == nil
 		return l, errors.Join(broken, failed)
 	}
 }
@@ -337,25 +346,29 @@ func (h *Host) rememberLease(l *look, n news) {
 	}
 }
 
-// remember keeps an answer of IMDS's that the kernel goes by now, and the script
-// that shows which rules it makes.
+// remember keeps facts that the kernel goes by now, and the script that shows which
+// rules they make.
 func (h *Host) remember(l *look, n news, broken error) error {
-	if n.answer == nil {
+	e := n.answer
+	if e == nil {
+		e = n.before
+	}
+	if e == nil {
 		return nil
 	}
 	if l.movedUnread != nil {
 		return l.movedUnread
 	}
 	if err := h.memory().setMoved(l.Moved); err != nil {
-		return fmt.Errorf("cannot write the files of %s: %w", n.name, err)
+		return err
 	}
-	if wrote, err := h.memory().keep(*n.answer); err != nil {
-		return fmt.Errorf("cannot write the files of %s: %w", n.name, err)
+	if wrote, err := h.memory().keep(*e); err != nil {
+		return err
 	} else if wrote {
 		h.Log.Info(n.name, "wrote %s", factsPath(n.name))
 	}
 	s := l.rendered[n.name]
-	if s == nil || broken != nil || render.Nothing(*n.answer) != "" {
+	if s == nil || broken != nil || render.Nothing(*e) != "" {
 		return nil
 	}
 	return h.write(n.name, s.file)

@@ -212,3 +212,31 @@ func TestUnknownField(t *testing.T) {
 		}
 	})
 }
+
+// What IMDS said of an ENI when it had another name is old: an address that has moved
+// to another ENI since stays there.
+func TestRenamedTakesNothingBack(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		check(t, m.Add(t.Context(), "eth2"))
+		m.address(t, "eth2", "10.0.1.30/24")
+		m.lease(t, "eth2", "BOUND", "10.0.1.30")
+		check(t, m.Remove(t.Context(), "eth1"))
+		m.says(macs["eth1"], func(e *facts.ENI) { e.IPv4 = addrs("10.0.1.20") })
+		m.says(macs["eth2"], func(e *facts.ENI) { e.IPv4 = addrs("10.0.1.30", "10.0.1.21") })
+		m.lease(t, "eth2", "RENEW", "10.0.1.30")
+
+		m.rename(t, "eth1", "eth3")
+		m.vpc.err, m.later = imdsSays(403), nil
+		check(t, m.Add(t.Context(), "eth3"))
+		m.address(t, "eth3", "10.0.1.20/24")
+		m.lease(t, "eth3", "BOUND", "10.0.1.20")
+		m.lease(t, "eth2", "RENEW", "10.0.1.30")
+		rules, theirs := m.rulesNow(t), "pref 1002 from 10.0.1.21 lookup 1002 protocol 236"
+		if !slices.Contains(rules, theirs) || slices.Contains(rules, "pref 1003 from 10.0.1.21 lookup 1003 protocol 236") {
+			t.Errorf("rules:\n%s", strings.Join(rules, "\n"))
+		}
+		same(t, "addresses of the one that was renamed", m.addrsNow(t, "eth3"), []string{"10.0.1.20/24"})
+		same(t, "addresses of the other", m.addrsNow(t, "eth2"), []string{"10.0.1.21/32", "10.0.1.30/24"})
+	})
+}

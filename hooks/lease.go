@@ -59,8 +59,8 @@ func (h *Host) OnLease(ctx context.Context, lease Lease) error {
 		return nil // and no line in the log at every renewal
 	}
 	n.device = &l.link
-	if err == nil {
-		err = h.askForLease(ctx, l, n, event)
+	if err == nil || l.refused {
+		err = errors.Join(err, h.askForLease(ctx, l, n, event))
 	}
 	if errors.Is(err, errReplaced) || errors.Is(err, errTakenDown) {
 		h.Log.Info(n.name, "%v: nothing done (%s)", err, n.why)
@@ -85,23 +85,30 @@ func (h *Host) askForLease(ctx context.Context, l *look, n news, event leaseEven
 		patience = bootIMDS
 	}
 	e, failure := h.ask(ctx, l, patience)
-	switch {
-	case failure == nil:
+	if failure == nil {
 		return h.take(ctx, l, n, e)
-	case !known && l.Primary() == l.link.MAC:
+	}
+	primary := l.Primary()
+	var err error
+	switch {
+	case !known && primary == l.link.MAC:
 		h.Log.Warn(n.name, "%v; the primary ENI stays as it is (%s)", failure, n.why)
-		return nil
 	case !k.Stanza && !last.Primary:
-		return nil // an ENI that somebody else configures, as far as anybody knows
+		// An ENI that somebody else configures, as far as anybody knows. Where nobody
+		// knows the primary, it may be that.
+		if primary != (facts.MAC{}) || event != leaseBegins || !l.link.Device {
+			return nil
+		}
 	case known:
 		h.Log.Warn(n.name, "%v; going on with what IMDS said last (%s)", failure, n.why)
-		return h.later(n.name)
+	default:
+		h.Log.Warn(n.name, "%v; only the leased address gets its rule (%s)", failure, n.why)
+		if !k.Note.Of(l.link) {
+			_, err = facts.Bare(n.name, l.link.MAC, h.Numbers)
+		}
 	}
-	h.Log.Warn(n.name, "%v; only the leased address gets its rule (%s)", failure, n.why)
-	if _, err := facts.Bare(n.name, l.link.MAC, h.Numbers); err != nil {
-		return err
-	}
-	return h.later(n.name)
+	h.later(n.name, failure)
+	return err
 }
 
 // take goes by an answer of IMDS's, unless the ENI is somebody else's or its place is
@@ -138,16 +145,15 @@ func (h *Host) learn(ctx context.Context, l *look, n news, e facts.ENI) error {
 	return err
 }
 
-// later asks IMDS again soon, in the background: what goes on with old facts is not
-// to do so for half a lease.
-func (h *Host) later(name string) error {
-	if h.Later == nil {
-		return nil
+// later asks IMDS again soon, in the background: what goes on with old facts does so
+// for seconds, and not for half a lease. failure is what IMDS could not be asked for.
+func (h *Host) later(name string, failure error) {
+	if h.Later == nil || switchedOff(failure) {
+		return
 	}
 	if err := h.Later(name); err != nil {
 		h.Log.Warn(name, "cannot ask IMDS again in the background: %v", err)
 	}
-	return nil
 }
 
 // scanAfterPrimary comes back to ENIs that were plugged in while the primary had no

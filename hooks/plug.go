@@ -49,17 +49,17 @@ func (h *Host) plug(ctx context.Context, name string) error {
 	if err := h.mayPlug(ctx, l); err != nil {
 		return err
 	}
-	e, fresh, err := h.factsToPlug(ctx, l)
+	e, err := h.factsToPlug(ctx, l)
 	if err != nil {
 		return err
 	}
 	if e.Primary {
 		return &PrimaryError{e.Name}
 	}
-	if why := render.Nothing(e); why != "" {
+	if why := render.Nothing(e.ENI); why != "" {
 		return &UnmanagedError{Name: e.Name, Why: why}
 	}
-	return h.bringUp(ctx, l, e, fresh)
+	return h.bringUp(ctx, l, e)
 }
 
 // mayPlug says whether a device is ec2net's to bring up, and now.
@@ -88,10 +88,24 @@ func (l *look) isUp() bool {
 	return l.link.Up && k.Note.Of(l.link)
 }
 
+// sourced are facts, and where they come from.
+type sourced struct {
+	facts.ENI
+	from origin
+}
+
+type origin int
+
+const (
+	remembered origin = iota // what IMDS said last
+	renamed                  // the same, when the device had another name
+	answered                 // what IMDS says now
+)
+
 // factsToPlug are the facts that IMDS gave last for the device, if it gave any: then
 // they are not waited for, and IMDS is asked once for what hangs on an ENI's place.
 // For a device that had another name then, IMDS comes first.
-func (h *Host) factsToPlug(ctx context.Context, l *look) (e facts.ENI, fresh bool, err error) {
+func (h *Host) factsToPlug(ctx context.Context, l *look) (sourced, error) {
 	if damaged := l.damaged[l.name]; damaged != nil {
 		h.Log.Warn(l.name, "%v", damaged)
 	}
@@ -99,20 +113,20 @@ func (h *Host) factsToPlug(ctx context.Context, l *look) (e facts.ENI, fresh boo
 	last, known := k.FactsOf(l.link)
 	switch {
 	case known && facts.NumberedByName(l.name):
-		return last, false, nil
+		return sourced{last, remembered}, nil
 	case known:
 		if now, err := h.ask(ctx, l, oneIMDS); err == nil {
-			return now, true, nil
+			return sourced{now, answered}, nil
 		}
-		return last, false, nil
+		return sourced{last, remembered}, nil
 	}
-	e, err = h.askUntilComplete(ctx, l)
+	e, err := h.askUntilComplete(ctx, l)
 	var imds *facts.IMDSError
 	if moved := l.Elsewhere(l.link); errors.As(err, &imds) && moved != nil {
 		h.Log.Warn(l.name, "%v; going on with what IMDS said last, when it had another name", err)
-		return *moved, true, nil
+		return sourced{*moved, renamed}, nil
 	}
-	return e, true, err
+	return sourced{e, answered}, err
 }
 
 // fits says whether an ENI can be configured on this machine.
@@ -125,54 +139,64 @@ func (h *Host) fits(l *look, e facts.ENI) error {
 
 // bringUp writes the files of an ENI, and runs ifup. What goes wrong and does not
 // keep the ENI from coming up is said at the end.
-func (h *Host) bringUp(ctx context.Context, l *look, e facts.ENI, fresh bool) error {
+func (h *Host) bringUp(ctx context.Context, l *look, e sourced) error {
 	if err := h.downIfStale(ctx, l); err != nil {
 		return err
 	}
-	a := arrival{eni: e, fresh: fresh}
-	if a.files, a.trouble = h.render(ctx, e); a.trouble != nil && !l.hasFiles(e) {
+	a := arrival{sourced: e, up: l.isUp(), hasFiles: l.hasFiles(e.ENI)}
+	if a.files, a.trouble = h.render(ctx, e.ENI); a.trouble != nil && !a.hasFiles {
 		return a.trouble
 	}
 	n := news{name: e.Name, why: "hotplug", device: &l.link, up: true}
-	l, err := h.makeReady(ctx, l, n, &a)
+	l, err := h.makeReady(ctx, n, &a)
 	if err != nil {
 		return err
 	}
-	if err := h.ifup(ctx, l, e); err != nil {
+	if err := h.ifup(ctx, l, e.ENI); err != nil {
 		return errors.Join(err, a.trouble)
 	}
-	if l.isUp() {
-		return errors.Join(a.trouble, h.askForLease(ctx, l, n, leaseRenewed))
+	switch {
+	case a.up && e.from == answered:
+		err = h.take(ctx, l, n, e.ENI)
+	case a.up:
+		err = h.askForLease(ctx, l, n, leaseRenewed)
+	default:
+		err = h.finish(ctx, n, e)
 	}
-	return errors.Join(a.trouble, h.afterIfup(ctx, n, fresh))
+	return errors.Join(a.trouble, err)
 }
 
 // arrival is an ENI on its way up.
 type arrival struct {
-	eni   facts.ENI
-	fresh bool // the facts are IMDS's of now
-	files []render.File
+	sourced
+	up       bool // it is up already
+	hasFiles bool // there are files by which it can come up
+	files    []render.File
 	// trouble does not keep the ENI from coming up: it has the files of before.
 	trouble error
 }
 
 // makeReady does what comes before ifup: the files, the group of all ENIs, the marks
-// of containers' answers. It looks again, since somebody may have taken the device
-// while IMDS was waited for. Nothing changes before the files are written.
-func (h *Host) makeReady(ctx context.Context, l *look, n news, a *arrival) (*look, error) {
-	n.coming = !l.isUp()
-	if a.fresh && n.coming {
-		n.answer = &a.eni
+// of containers' answers; and it remembers the facts. It looks again, since somebody
+// may have taken the device while IMDS was waited for. Nothing changes before the
+// files are written.
+func (h *Host) makeReady(ctx context.Context, n news, a *arrival) (*look, error) {
+	n.coming = !a.up
+	switch {
+	case a.up: // who finishes knows better
+	case a.from == answered:
+		n.answer = &a.ENI
+	case a.from == renamed:
+		n.before = &a.ENI
 	}
-	hasFiles := l.hasFiles(a.eni)
 	n.check = func(now *look) error {
-		if err := errors.Join(h.mayPlug(ctx, now), h.fits(now, a.eni)); err != nil {
+		if err := errors.Join(h.mayPlug(ctx, now), h.fits(now, a.ENI)); err != nil {
 			return err
 		}
 		if a.trouble == nil {
 			a.trouble = h.write(n.name, a.files)
 		}
-		if !hasFiles {
+		if !a.hasFiles {
 			return a.trouble
 		}
 		return nil
@@ -185,23 +209,24 @@ func (h *Host) makeReady(ctx context.Context, l *look, n news, a *arrival) (*loo
 		h.Log.Warn(n.name, "going on with the files that are there")
 	}
 	// Before the first packet that comes in is marked.
-	a.trouble = errors.Join(a.trouble, h.marksAgain(ctx, a.eni))
+	a.trouble = errors.Join(a.trouble, h.marksAgain(ctx, a.ENI))
 	return l, nil
 }
 
-// afterIfup mends what ifup has not led to: its configuration has no DHCP client, the
-// client has no hook, or that was killed.
-func (h *Host) afterIfup(ctx context.Context, n news, fresh bool) error {
+// finish makes what ifup, or the hook of its DHCP client, has not made.
+func (h *Host) finish(ctx context.Context, n news, e sourced) error {
 	n.up = false // the hook knows
 	n.notice = "ifup has not led to all ip rules: making them now"
 	l, err := h.converge(ctx, n)
-	if err != nil || fresh {
-		return err
+	asked := e.from == answered
+	if l != nil {
+		k, _ := l.Of(n.name)
+		asked = asked || k.Lease.Of(l.link) // by the hook
 	}
-	if k, _ := l.Of(n.name); !k.Lease.Of(l.link) {
-		return h.later(n.name) // no hook has asked IMDS
+	if !asked {
+		h.later(n.name, nil)
 	}
-	return nil
+	return err
 }
 
 // hasFiles reports whether an ENI can come up by the files that are there: they were

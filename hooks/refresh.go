@@ -19,6 +19,23 @@ func (h *Host) Refresh(ctx context.Context, name string) error {
 		return err
 	}
 	defer unlock()
+	for {
+		err := h.refresh(ctx, name)
+		switch {
+		case errors.Is(err, errReplaced):
+			// Whoever went on with old facts of the new device may have found the lock
+			// held.
+			h.Log.Info(name, "%v: beginning again (refresh)", err)
+		case errors.Is(err, errTakenDown):
+			h.Log.Info(name, "%v: nothing done (refresh)", err)
+			return nil
+		default:
+			return err
+		}
+	}
+}
+
+func (h *Host) refresh(ctx context.Context, name string) error {
 	n := news{name: name, why: "refresh"}
 	l, err := h.look(n)
 	if err != nil {
@@ -35,10 +52,6 @@ func (h *Host) Refresh(ctx context.Context, name string) error {
 	}
 	n.device = &l.link
 	e, err := h.askUntilComplete(ctx, l)
-	if errors.Is(err, errReplaced) || errors.Is(err, errTakenDown) {
-		h.Log.Info(name, "%v: nothing done (%s)", err, n.why)
-		return nil
-	}
 	if err != nil {
 		return err
 	}
