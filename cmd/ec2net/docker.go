@@ -2,9 +2,6 @@ package main
 
 import (
 	"context"
-	"os"
-	"os/exec"
-	"syscall"
 	"time"
 
 	"ec2net/facts"
@@ -82,20 +79,4 @@ func (inv *invocation) dockerWait(ctx context.Context, h *hooks.Host, sub, name 
 		return nil // no docker, nothing to wait for
 	}
 	return background("", "docker", waitNow, name)
-}
-
-// background goes on in a process of its own, which holds nothing of the
-// caller's: ifup's caller waits for whoever has its output.
-func background(iface string, args ...string) error {
-	own, err := os.Executable() // and not /proc/self/exe, which ps would name it after
-	if err != nil {
-		return system(err)
-	}
-	cmd := &exec.Cmd{
-		Path:        own,
-		Args:        append([]string{"ec2net"}, args...),
-		Env:         []string{"PATH=" + program.Path, "INTERFACE=" + iface},
-		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
-	}
-	return system(cmd.Start())
 }
