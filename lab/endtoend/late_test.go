@@ -1,0 +1,72 @@
+package endtoend
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"ec2net/lab"
+	"ec2net/lab/imds"
+)
+
+const refreshing = "pgrep -f '[e]c2net refresh eth1'"
+
+// An ENI is attached again, its addresses are others than before, and IMDS answers
+// late: it comes up with the old ones, and has the new ones seconds after IMDS answers.
+// What asks until then is one process, outlives the hook and the unit that it was
+// started in, holds nothing of whoever called the hook, and ends.
+func TestReattachedWhileIMDSIsLate(t *testing.T) {
+	t.Parallel()
+	for name, setup := range map[string]lab.Setup{
+		"dhclient":          {},
+		"dhclient, systemd": {Systemd: true},
+		"dhcpcd, systemd":   {Release: "trixie", Systemd: true, Dhcpcd: true, Prepare: "echo noarp >>/etc/dhcpcd.conf"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			v := lab.NewVPC(t, lab.Plan{})
+			eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
+			i := boot(t, v, setup)
+			if setup.Systemd {
+				i.WaitRunning(t)
+			}
+			eth1.Attach(t, "eth1")
+			waitUp(t, i, "eth1")
+			i.WaitSh(t, "! "+refreshing)
+			eth1.Detach(t)
+			waitDown(t, i, "eth1")
+			eth1.Assign(t, "10.0.0.25")
+			eth1.Unassign(t, "10.0.0.21")
+
+			v.IMDS.Fault(imds.Fault{Status: 503})
+			eth1.Attach(t, "eth1")
+			i.WaitFor(t, "eth1 goes on with old facts", func() bool {
+				return strings.Contains(i.Log(t), "eth1: IMDS") && strings.Contains(i.Log(t), "going on with what IMDS said last")
+			})
+			waitUp(t, i, "eth1")
+			if setup.Systemd {
+				i.WaitSh(t, "test inactive = $(systemctl is-active ec2net-hotplug@eth1.service)")
+				noneFailed(t, i)
+			}
+			i.Sh(t, refreshing+" && ip rule | grep -q 'from 10.0.0.21 lookup 1001'")
+
+			// The hook's caller may wait for whoever has its pipes: cat ends before what
+			// goes on in the background does.
+			i.Sh(t, "env reason=RENEW interface=eth1 new_ip_address=10.0.0.20 ec2net lease 2>&1 7>&1 | cat; "+refreshing)
+			i.WaitSh(t, "test 1 = $("+refreshing+" | wc -l)")
+
+			v.IMDS.Heal()
+			healed := time.Now()
+			i.WaitSh(t, `
+ip address show dev eth1 | grep -qwF 10.0.0.25 && ! ip address show dev eth1 | grep -qwF 10.0.0.21 &&
+ip rule | grep -q 'from 10.0.0.25 lookup 1001' && ! ip rule | grep -q 'from 10.0.0.21' && grep -q 10.0.0.25 /var/lib/ec2net/eth1.json`)
+			t.Logf("current %v after IMDS", time.Since(healed))
+			i.WaitSh(t, "! "+refreshing)
+			v.ResetCounters(t)
+			answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.0.20", "10.0.0.25")
+			if setup.Systemd {
+				noneFailed(t, i)
+			}
+		})
+	}
+}
