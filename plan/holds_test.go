@@ -17,71 +17,89 @@ const maxRounds = 4
 
 // holds makes the changes on the machine's state, and checks what holds whatever the
 // machine: the second plan is empty, what is noted of the changes is what the kernel
-// has then, nothing of others is touched, a leased address
-// keeps its rule all the time, old facts take no rule from an address that is there,
-// no rule goes before the last one has come, and no group rule comes while an ENI
-// is in no group. It gives the first changes.
+// has then, nothing of others is touched, a leased address keeps its rule all the
+// time, old facts take no rule from an address that is there, no rule goes before the
+// last one has come, and no group rule comes while an ENI is in no group. It gives
+// the first changes.
 func (m *machine) holds(t *testing.T) []plan.Change {
 	t.Helper()
 	verdicts, want := m.want()
-	first := plan.Diff(m.State, want)
-	after := *m
-	after.State = clone(m.State)
 	leases := m.leases(verdicts)
-	noted := m.State
-	changes := first
-	for round := 1; ; round++ {
-		removes, deleted := false, false
+	first := plan.Diff(m.State, want)
+	now := m.converge(t, first, leases)
+	for _, lost := range m.lost(now) {
+		t.Errorf("%s: was not ec2net's to take", lost)
+	}
+	for _, r := range leases {
+		if !has(now, r) {
+			t.Errorf("there is no rule %s", r)
+		}
+	}
+	for _, r := range m.live() {
+		if !has(now, r) {
+			t.Errorf("old facts have taken the rule %s", r)
+		}
+	}
+	return first
+}
+
+// converge makes changes until there are none, and gives what the kernel has then.
+func (m *machine) converge(t *testing.T, changes []plan.Change, leases []plan.Rule) plan.State {
+	t.Helper()
+	after, noted := *m, m.State
+	after.State = clone(m.State)
+	for round, again := 1, true; again && round <= maxRounds; round++ {
+		m.checkOrder(t, changes)
+		again = false
 		for _, c := range changes {
 			if err := apply(&after.State, c); err != nil {
 				t.Errorf("%s: %v", text(c), err)
 			}
 			noted.Apply(c)
-			for _, r := range leases {
-				if has(m.State, r) && !has(after.State, r) {
-					t.Errorf("%s: takes the rule of a lease", text(c))
-				}
-			}
-			add, adds := c.(plan.AddRule)
-			if _, ok := c.(plan.DelRule); ok {
-				deleted = true
-			} else if adds && deleted {
-				t.Errorf("%s: comes after a rule was deleted", text(c))
-			}
-			if adds && add.ENI == "" {
-				for _, name := range m.ungrouped(after.State) {
-					t.Errorf("%s: %s is not in the group", text(c), name)
-				}
-			}
-			removes = removes || c.Removes()
+			m.checkStep(t, c, after.State, leases)
+			again = again || c.Removes()
 		}
 		_, want := after.want()
 		changes = plan.Diff(after.State, want)
-		if !removes || round == maxRounds {
-			break
-		}
 	}
 	for _, c := range changes {
 		t.Errorf("in the second plan: %s", text(c))
 	}
-	if !same(noted.Links, after.State.Links) || !same(noted.Addrs, after.State.Addrs) ||
-		!same(noted.Rules, after.State.Rules) || !same(noted.Routes, after.State.Routes) {
-		t.Errorf("what was noted of the changes is\n%+v\nwant\n%+v", noted, after.State)
+	if s := after.State; !same(noted.Links, s.Links) || !same(noted.Addrs, s.Addrs) || !same(noted.Rules, s.Rules) || !same(noted.Routes, s.Routes) {
+		t.Errorf("what was noted of the changes is\n%+v\nwant\n%+v", noted, s)
 	}
-	for _, lost := range m.lost(after.State) {
-		t.Errorf("%s: was not ec2net's to take", lost)
+	return after.State
+}
+
+// checkOrder checks that no rule goes before the last one has come.
+func (m *machine) checkOrder(t *testing.T, changes []plan.Change) {
+	t.Helper()
+	deleted := false
+	for _, c := range changes {
+		switch c.(type) {
+		case plan.DelRule:
+			deleted = true
+		case plan.AddRule:
+			if deleted {
+				t.Errorf("%s: comes after a rule was deleted", text(c))
+			}
+		}
 	}
+}
+
+// checkStep checks what has to hold after each change.
+func (m *machine) checkStep(t *testing.T, c plan.Change, now plan.State, leases []plan.Rule) {
+	t.Helper()
 	for _, r := range leases {
-		if !has(after.State, r) {
-			t.Errorf("there is no rule %s", r)
+		if has(m.State, r) && !has(now, r) {
+			t.Errorf("%s: takes the rule of a lease", text(c))
 		}
 	}
-	for _, r := range m.live() {
-		if !has(after.State, r) {
-			t.Errorf("old facts have taken the rule %s", r)
+	if add, ok := c.(plan.AddRule); ok && add.ENI == "" {
+		for _, name := range m.ungrouped(now) {
+			t.Errorf("%s: %s is not in the group", text(c), name)
 		}
 	}
-	return first
 }
 
 // leases are the rules of the addresses that ENIs have by DHCP, but where a template
