@@ -12,14 +12,16 @@ import (
 // of the ENI that the question came in by, and docker0's subnet is in the table of
 // every ENI that is up.
 func (h *Host) DockerUp(ctx context.Context) error {
+	// First: an ENI that comes up meanwhile sees it, or is seen.
+	wrote, unwritten := h.Tree.Write(dockerMark, []byte("up\n"))
 	if err := h.marks(ctx); err != nil {
+		if wrote {
+			err = errors.Join(err, h.Tree.Remove(dockerMark))
+		}
 		return err
 	}
-	if _, err := h.converge(ctx, news{why: "docker", docker: plan.DockerUp}); err != nil {
-		return err
-	}
-	_, err := h.Tree.Write(dockerMark, []byte("up\n"))
-	return err
+	_, err := h.converge(ctx, news{why: "docker", docker: plan.DockerUp})
+	return errors.Join(unwritten, err)
 }
 
 // DockerDown takes away what DockerUp did.

@@ -3,8 +3,11 @@ package hooks
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -114,5 +117,94 @@ func TestDockerTakenOver(t *testing.T) {
 		if text := m.file(t, "/var/lib/ec2net/docker.iptables"); !strings.Contains(text, "0x3e9/0x3fff") {
 			t.Error(text)
 		}
+	})
+}
+
+// An ENI comes up while "docker up" is under way, or goes while "docker down" is: the
+// answers of containers get its mark, or none.
+func TestDockerMeanwhile(t *testing.T) {
+	const fragment = "/var/lib/ec2net/docker.iptables"
+	setup := func(t *testing.T, m *machine) (when func(do func(args []string))) {
+		t.Helper()
+		ready(t, m)
+		m.Log, m.Kernel = quiet{}, m.kernel // which are safe to share
+		var mu sync.Mutex
+		var meanwhile func(args []string)
+		m.Run = func(_ context.Context, program string, args ...string) error {
+			mu.Lock()
+			do := meanwhile
+			if slices.Contains(args, fragment) || slices.Contains(args, "-F") {
+				meanwhile = nil
+			} else {
+				do = nil
+			}
+			mu.Unlock()
+			if do != nil {
+				do(args)
+			}
+			switch {
+			case program == "ifup":
+				m.setUp(t, args[0])
+			case slices.Contains(args, "-C"):
+				return exited(1) // there is no such rule
+			}
+			return nil
+		}
+		return func(do func([]string)) { meanwhile = do }
+	}
+	t.Run("up", func(t *testing.T) {
+		onMachine(t, func(m *machine) {
+			when := setup(t, m)
+			added := make(chan error, 1)
+			when(func([]string) {
+				go func() { added <- m.Add(t.Context(), "eth2") }()
+				for m.file(t, notePath("eth2")) == "" {
+					time.Sleep(time.Millisecond)
+				}
+			})
+			check(t, m.DockerUp(t.Context()))
+			check(t, <-added)
+			if text := m.file(t, fragment); !strings.Contains(text, "0x3ea/0x3fff") {
+				t.Errorf("the marks are\n%s", text)
+			}
+		})
+	})
+	t.Run("down", func(t *testing.T) {
+		onMachine(t, func(m *machine) {
+			setup(t, m)
+			check(t, m.DockerUp(t.Context()))
+			check(t, m.Tree.Remove(fragment))
+			unlock, err := m.lock(t.Context(), "docker")
+			check(t, err)
+			removed := make(chan error, 1)
+			go func() { removed <- m.Remove(t.Context(), "eth1") }()
+			for m.file(t, notePath("eth1")) != "" {
+				time.Sleep(time.Millisecond)
+			}
+			check(t, m.Tree.Remove(dockerMark)) // docker is down
+			unlock()
+			check(t, <-removed)
+			if text := m.file(t, fragment); text != "" {
+				t.Errorf("the marks are made again:\n%s", text)
+			}
+		})
+	})
+}
+
+// What "docker up" could not do is not taken for done, and not for begun.
+func TestDockerUpFails(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		run := m.Run
+		m.Run = func(_ context.Context, program string, _ ...string) error {
+			return errors.New("there is no " + program)
+		}
+		if err := m.DockerUp(t.Context()); err == nil {
+			t.Error("no error")
+		}
+		m.Run = run
+		m.ran = nil
+		check(t, m.Add(t.Context(), "eth2"))
+		same(t, "programs", m.ran, []string{"ifup eth2"})
 	})
 }

@@ -20,11 +20,6 @@ func (h *Host) ifup(ctx context.Context, l *look, e facts.ENI) error {
 	if l.isUp() {
 		return h.stack().Up(ctx, e.Name)
 	}
-	// Before: should this be killed, the next device of the name is known not to
-	// be the one that ifupdown has in mind, and that one is taken down first.
-	if err := errors.Join(h.memory().clearNote(e.Name), h.memory().setNote(l.link, e.Number)); err != nil {
-		return err
-	}
 	stack := h.stack()
 	if counted, err := stack.CountedUp(e.Name); err != nil {
 		return err

@@ -13,13 +13,18 @@ import (
 )
 
 // marks makes the answers of containers get the mark of the ENI that the question
-// came in by. soon are ENIs that are about to be up.
-func (h *Host) marks(ctx context.Context, soon ...facts.ENI) error {
+// came in by.
+func (h *Host) marks(ctx context.Context) error {
 	unlock, err := h.lock(ctx, "docker")
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	return h.makeMarks(ctx, nil)
+}
+
+// makeMarks is marks under its lock. soon are ENIs that are about to be up.
+func (h *Host) makeMarks(ctx context.Context, soon []facts.ENI) error {
 	l, err := h.look(news{})
 	if err != nil {
 		return err
@@ -61,11 +66,17 @@ const marksAgainLimit = 10 * time.Second
 func (h *Host) marksAgain(ctx context.Context, soon ...facts.ENI) error {
 	ctx, cancel := context.WithTimeout(ctx, marksAgainLimit)
 	defer cancel()
+	unlock, err := h.lock(ctx, "docker")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	// Under the lock, which "docker down" takes when it has removed this.
 	mark, err := h.Tree.Read(dockerMark)
 	if err != nil || mark == nil {
 		return err
 	}
-	return h.marks(ctx, soon...)
+	return h.makeMarks(ctx, soon)
 }
 
 // markPrimary marks what comes in by the primary, as the stanzas of the other ENIs

@@ -176,10 +176,10 @@ type arrival struct {
 	trouble error
 }
 
-// makeReady does what comes before ifup: the files, the group of all ENIs, the marks
-// of containers' answers; and it remembers the facts. It looks again, since somebody
-// may have taken the device while IMDS was waited for. Nothing changes before the
-// files are written.
+// makeReady does what comes before ifup: the files, the group of all ENIs, the note, the
+// marks of containers' answers; and it remembers the facts. It looks again, since
+// somebody may have taken the device while IMDS was waited for. Nothing changes before
+// the files are written.
 func (h *Host) makeReady(ctx context.Context, n news, a *arrival) (*look, error) {
 	n.coming = !a.up
 	switch {
@@ -207,6 +207,14 @@ func (h *Host) makeReady(ctx context.Context, n news, a *arrival) (*look, error)
 	}
 	if a.trouble != nil {
 		h.Log.Warn(n.name, "going on with the files that are there")
+	}
+	if n.coming {
+		// Before ifup: should this be killed, the next device of the name is known not to
+		// be the one that ifupdown has in mind, and that one is taken down first. And
+		// before marksAgain: a "docker up" that begins now knows of the ENI.
+		if err := errors.Join(h.memory().clearNote(n.name), h.memory().setNote(l.link, a.Number)); err != nil {
+			return l, err
+		}
 	}
 	// Before the first packet that comes in is marked.
 	a.trouble = errors.Join(a.trouble, h.marksAgain(ctx, a.ENI))
