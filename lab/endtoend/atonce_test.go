@@ -15,7 +15,7 @@ func TestAtOnce(t *testing.T) {
 	t.Parallel()
 	m := newFaulty(t)
 	m.Sh(t, commands[addNew])
-	before, files := m.State(t), m.files(t)
+	before, written := m.State(t), m.files(t)
 	var calls strings.Builder
 	for n := range 200 {
 		command := commands[renew]
@@ -41,7 +41,7 @@ func TestAtOnce(t *testing.T) {
 		sameState(t, "two hundred at once", before, now)
 	}
 	for path, text := range m.files(t) {
-		if !has(files, path, text) {
+		if !has(written, path, text) {
 			t.Errorf("%s is another:\n%s", path, text)
 		}
 	}
