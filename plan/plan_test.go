@@ -137,7 +137,21 @@ func (m *machine) answerTo(question []string) (string, error) {
 	case "members":
 		return "members:" + names(want.Members), nil
 	case "enis":
-		return "enis:" + names(m.ENILinks()), nil
+		links := m.ENILinks()
+		if len(words) > 0 { // those with one of these MACs
+			var macs []facts.MAC
+			for _, word := range words {
+				mac, err := facts.ParseMAC(word)
+				if err != nil {
+					return "", err
+				}
+				macs = append(macs, mac)
+			}
+			links = plan.ENIsAmong(m.State.Links, macs)
+		}
+		return "enis:" + names(links), nil
+	case "freed":
+		return fmt.Sprintf("%s frees %v", words[0], m.Freed(words[0])), nil
 	case "foreign":
 		return "foreign:" + names(want.Foreign), nil
 	case "group-rule":
@@ -243,5 +257,17 @@ func TestChanges(t *testing.T) {
 		if got := text(c.change); got != c.text || c.change.Removes() != c.removes {
 			t.Errorf("%s, removes: %t", got, c.change.Removes())
 		}
+	}
+}
+
+// Two looks at a name have seen one device if MAC and index are the same.
+func TestSameDevice(t *testing.T) {
+	l := plan.Link{Name: "eth1", Index: 3, MAC: facts.MAC{2, 0, 0, 0, 1, 0x20}}
+	up, again, other := l, l, l
+	up.Up, up.Group = true, 1000
+	again.Index = 7
+	other.MAC[5]++
+	if !l.Is(up) || l.Is(again) || l.Is(other) {
+		t.Errorf("up %t, came again %t, another %t", l.Is(up), l.Is(again), l.Is(other))
 	}
 }
