@@ -232,7 +232,7 @@ func diffRules(s State, w Want) []Change {
 		if r.Priority != r.Table || w.serves(r.Table) {
 			continue
 		}
-		if c, ok := find(w.Clear, func(c Claim) bool { return c.Number == r.Table }); ok {
+		if c, ok := find(w.Clear, func(c Claim) bool { return c.Number == r.Table && (!c.Own || ofENI(r)) }); ok {
 			del = append(del, DelRule{c.Name, r})
 		} else if m, ok := find(w.Moved, func(m MovedRule) bool { return m.Rule == r }); ok {
 			del = append(del, DelRule{m.Name, r})

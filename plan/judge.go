@@ -24,6 +24,9 @@ type Verdict struct {
 	Had []netip.Addr
 	// Spare says what of the ENI's own rules stays although it is not wanted.
 	Spare Spare
+	// Old says that nobody is at work on the interface: what has no protocol of
+	// ec2net's at its numbers may be somebody else's by now.
+	Old bool
 	// Numbers are those that the interface has or had. With Clear nothing of them is
 	// left, unless another interface has the number now.
 	Numbers []int
@@ -114,7 +117,7 @@ func (m *Machine) judge(k Known) Verdict {
 	case k.Left != "", !k.Ours:
 		v.Do = Leave
 	case k.Going, !there, k.Lease.EndedOf(l):
-		v.Do = Clear
+		v.Do, v.Old = Clear, !k.Going && !there
 	case !known:
 		return m.judgeUnknown(v, k)
 	case e.Primary, m.live(k, l) && l.MAC != m.Primary():

@@ -34,6 +34,8 @@ type Want struct {
 type Claim struct {
 	Name   string
 	Number int
+	// Own says that only rules with ec2net's protocol are meant.
+	Own bool
 }
 
 // MovedRule is a rule of an address that is another ENI's now.
@@ -200,7 +202,7 @@ func cleared(verdicts []Verdict) []Claim {
 			continue
 		}
 		for _, n := range v.Numbers {
-			claims = append(claims, Claim{v.Name, n})
+			claims = append(claims, Claim{v.Name, n, v.Old})
 		}
 	}
 	return filter(claims, func(c Claim) bool { return !slices.Contains(taken, c.Number) })
