@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // maxJSON bounds what is read as facts; 50 addresses make about 2 KiB.
@@ -166,15 +167,24 @@ func isNull(raw json.RawMessage, field reflect.Value) bool {
 
 // fieldOf is the field of a document that has this JSON name, to the letter.
 func fieldOf(d *document, name string) reflect.Value {
-	v := reflect.ValueOf(d).Elem()
-	for _, f := range reflect.VisibleFields(v.Type()) {
-		tag, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if tag == name && tag != "-" && !f.Anonymous {
-			return v.FieldByIndex(f.Index)
+	index, ok := fields()[name]
+	if !ok {
+		return reflect.Value{}
+	}
+	return reflect.ValueOf(d).Elem().FieldByIndex(index)
+}
+
+// fields are the places of a document's fields by their JSON names. Looking for them
+// costs more than all else about a file of facts.
+var fields = sync.OnceValue(func() map[string][]int {
+	found := make(map[string][]int)
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[document]()) {
+		if tag, _, _ := strings.Cut(f.Tag.Get("json"), ","); tag != "" && tag != "-" && !f.Anonymous {
+			found[tag] = f.Index
 		}
 	}
-	return reflect.Value{}
-}
+	return found
+})
 
 // wanted says in words what a field takes.
 func wanted(field reflect.Value) string {
