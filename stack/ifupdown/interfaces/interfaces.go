@@ -6,7 +6,6 @@ package interfaces
 import (
 	"bytes"
 	"iter"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -98,10 +97,18 @@ func Generated(cfg []byte) bool {
 	return bytes.HasPrefix(cfg, []byte(generated)) || bytes.Contains(cfg, []byte("\n"+generated))
 }
 
-// unmanaged is the line by which an administrator keeps ec2net's hands off an
-// ENI. It is a comment, since ifupdown cannot read the bare words.
-var unmanaged = regexp.MustCompile(`(?m)^[ \t]*#[ \t]*EC2SYNC=no[ \t]*$`)
+// unmanaged is the comment by which an administrator keeps ec2net's hands off an
+// ENI: ifupdown cannot read the bare words.
+const unmanaged = "EC2SYNC=no"
 
 // Unmanaged reports whether a cfg file has the line "# EC2SYNC=no": then nothing
 // of its ENI is to be touched.
-func Unmanaged(cfg []byte) bool { return unmanaged.Match(cfg) }
+func Unmanaged(cfg []byte) bool {
+	for line := range bytes.Lines(cfg) {
+		words, comment := bytes.CutPrefix(bytes.TrimLeft(line, " \t"), []byte("#"))
+		if comment && string(bytes.Trim(bytes.TrimSuffix(words, []byte("\n")), " \t")) == unmanaged {
+			return true
+		}
+	}
+	return false
+}
