@@ -257,7 +257,10 @@ func TestPlanted(t *testing.T) {
 	tree := tree(t, dir)
 	write(t, dir+"/secret", "old")
 	check(t, os.Symlink("secret", dir+"/link"))
-	if err := tree.writeNew("link", []byte("new")); !errors.Is(err, os.ErrExist) {
+	top, err := tree.openFolder(".")
+	check(t, err)
+	defer top.close()
+	if err := top.create("link", []byte("new")); !errors.Is(err, os.ErrExist) {
 		t.Errorf("%v", err)
 	}
 	if got, _ := tree.Read("/secret"); string(got) != "old" {

@@ -5,11 +5,10 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
-	"strings"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +18,7 @@ import (
 // any folder that files are to be written below. No link leads out of it.
 type Tree struct {
 	root *os.Root
+	dir  *os.File // the same folder
 	// machine and own are those of OpenMachine.
 	machine bool
 	own     []string
@@ -35,11 +35,16 @@ func OpenTree(dir string, create bool) (*Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Tree{root: root}, nil
+	top, err := root.Open(".")
+	if err != nil {
+		root.Close()
+		return nil, err
+	}
+	return &Tree{root: root, dir: top}, nil
 }
 
 // Close lets go of the folder.
-func (t *Tree) Close() error { return t.root.Close() }
+func (t *Tree) Close() error { return errors.Join(t.dir.Close(), t.root.Close()) }
 
 // ErrNotRegular is what Read fails with where there is something that is no file: a
 // folder, a pipe.
@@ -56,28 +61,32 @@ func (t *Tree) Read(file string) ([]byte, error) {
 		return nil, err
 	}
 	// O_NONBLOCK: opening a FIFO must not wait for a writer.
-	f, err := t.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	fd, err := t.open(name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	if info, err := f.Stat(); err != nil {
-		return nil, err
-	} else if !info.Mode().IsRegular() {
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, &fs.PathError{Op: "stat", Path: file, Err: err}
+	} else if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, fmt.Errorf("%s %w", file, ErrNotRegular)
-	} else if t.isOwn(below(file)) {
-		if err := judgeInfo(file, info); err != nil {
+	} else if len(t.own) > 0 && t.isOwn(below(file)) {
+		if err := judgeStat(file, st.Uid, st.Mode); err != nil {
 			return nil, err
 		}
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxRead+1))
-	if err == nil && len(data) > maxRead {
-		err = fmt.Errorf("%s is longer than %d bytes", file, maxRead)
+	data, err := readAll(fd, st.Size, maxRead)
+	if err != nil {
+		return nil, &fs.PathError{Op: "read", Path: file, Err: err}
 	}
-	return data, err
+	if len(data) > maxRead {
+		return data, fmt.Errorf("%s is longer than %d bytes", file, maxRead)
+	}
+	return data, nil
 }
 
 // Content is what a file is to have.
@@ -100,63 +109,108 @@ func (t *Tree) Write(file string, text []byte) (bool, error) {
 // in their order, and the folders synced. So what can fail, a full disk most of
 // all, fails before the first file is another.
 func (t *Tree) WriteAll(files []Content) (wrote []string, err error) {
-	names, temps := make([]string, len(files)), make([]string, len(files))
+	all := make([]written, 0, len(files))
 	defer func() {
-		for _, temp := range temps {
-			if temp != "" {
-				t.root.Remove(temp)
-			}
+		for _, w := range all {
+			w.close()
 		}
 	}()
-	for i, f := range files {
-		name, err := t.folderOf(below(f.Path))
+	for _, f := range files {
+		w, err := t.write(f)
+		all = append(all, w)
 		if err != nil {
-			return nil, err
-		}
-		names[i] = name
-		if t.has(name, f.Text) {
-			continue
-		}
-		if info, err := t.root.Lstat(name); err == nil && info.IsDir() {
-			return nil, &fs.PathError{Op: "write", Path: f.Path, Err: unix.EISDIR}
-		}
-		dir := path.Dir(name)
-		if err := t.root.MkdirAll(dir, 0o755); err != nil {
-			return nil, err
-		}
-		t.sweep(dir, path.Base(name))
-		temps[i] = path.Join(dir, fmt.Sprintf(".%s.%s", path.Base(name), rand.Text()[:temporary]))
-		if err := t.writeNew(temps[i], f.Text); err != nil {
-			return nil, err
+			return nil, failed("write", f.Path, err)
 		}
 	}
 	for i, f := range files {
-		if temps[i] == "" {
+		if all[i].temp == "" {
 			continue
 		}
-		if err := t.root.Rename(temps[i], names[i]); err != nil {
-			return wrote, err
-		}
-		temps[i] = ""
-		if err := t.sync(path.Dir(names[i])); err != nil {
-			return wrote, err
+		if err := all[i].rename(); err != nil {
+			return wrote, failed("write", f.Path, err)
 		}
 		wrote = append(wrote, f.Path)
 	}
 	return wrote, nil
 }
 
-// has says whether a file is as writeNew would leave it.
-func (t *Tree) has(name string, text []byte) bool {
-	info, err := t.root.Lstat(name)
-	if err != nil || !info.Mode().IsRegular() || info.Mode().Perm() != fileMode {
-		return false
+// failed names the file that was meant, in the place of a temporary one or a folder. A
+// file that is not to be trusted names what is to be mended.
+func failed(op, file string, err error) error {
+	var untrusted *UntrustedError
+	if errors.As(err, &untrusted) {
+		return err
 	}
-	if t.machine && judgeInfo(name, info) != nil {
-		return false // somebody else's, who could change it again
+	if inner := (*fs.PathError)(nil); errors.As(err, &inner) {
+		err = inner.Err
 	}
-	old, err := t.Read("/" + name)
-	return err == nil && bytes.Equal(old, text)
+	return &fs.PathError{Op: op, Path: file, Err: err}
+}
+
+// written is a file that is being written: its content is in the temporary one, or
+// there is no temporary one, since the file has it already.
+type written struct {
+	folder
+	base, temp string
+}
+
+func (t *Tree) write(f Content) (written, error) {
+	name, err := t.folderOf(below(f.Path))
+	if err != nil {
+		return written{folder: noFolder}, err
+	}
+	dir, err := t.makeFolder(path.Dir(name))
+	w := written{folder: dir, base: path.Base(name)}
+	if err != nil {
+		return w, err
+	}
+	if has, err := w.has(f.Text, t.machine); has || err != nil {
+		return w, err
+	}
+	w.sweep(w.base)
+	temp := fmt.Sprintf(".%s.%s", w.base, rand.Text()[:temporary])
+	if err := w.create(temp, f.Text); err != nil {
+		_ = w.remove(temp)
+		return w, err
+	}
+	w.temp = temp
+	return w, nil
+}
+
+// has reports whether the file is as create would leave it. With judged it is not if
+// it is somebody else's, who could change it again.
+func (w written) has(text []byte, judged bool) (bool, error) {
+	st, err := w.stat(w.base)
+	switch kind := st.Mode & unix.S_IFMT; {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, err
+	case kind == unix.S_IFDIR:
+		return false, unix.EISDIR
+	case kind != unix.S_IFREG, st.Mode&0o777 != fileMode, st.Size != int64(len(text)):
+		return false, nil
+	case judged && judgeStat(w.base, st.Uid, st.Mode) != nil:
+		return false, nil
+	}
+	old, err := w.read(w.base, len(text))
+	return err == nil && bytes.Equal(old, text), nil
+}
+
+func (w *written) rename() error {
+	if err := unix.Renameat(int(w.folder), w.temp, int(w.folder), w.base); err != nil {
+		return err
+	}
+	w.temp = ""
+	return unix.Fsync(int(w.folder))
+}
+
+// close leaves nothing of what was not renamed.
+func (w written) close() {
+	if w.temp != "" {
+		_ = w.remove(w.temp)
+	}
+	w.folder.close()
 }
 
 const fileMode = 0o644
@@ -168,41 +222,6 @@ const (
 	abandoned = time.Minute
 )
 
-// sweep removes the temporary files of writers that were killed. That is for
-// tidiness alone, so no error stops the writer.
-func (t *Tree) sweep(dir, base string) {
-	entries, _ := fs.ReadDir(t.root.FS(), dir)
-	for _, e := range entries {
-		end, ok := strings.CutPrefix(e.Name(), "."+base+".")
-		if !ok || len(end) != temporary || !e.Type().IsRegular() {
-			continue
-		}
-		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > abandoned {
-			t.root.Remove(path.Join(dir, e.Name()))
-		}
-	}
-}
-
-// writeNew writes a file that must not be there: O_EXCL follows no link that
-// somebody has planted at the name.
-func (t *Tree) writeNew(name string, text []byte) error {
-	f, err := t.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	// The mode is meant, whatever the umask of udev or dhclient is.
-	return errors.Join(err, f.Chmod(fileMode), f.Sync(), f.Close())
-}
-
-func (t *Tree) sync(dir string) error {
-	f, err := t.root.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
-}
-
 // below makes an absolute path one that os.Root takes.
 func below(file string) string { return path.Join(".", path.Clean("/" + file)[1:]) }
 
@@ -213,27 +232,35 @@ func (t *Tree) List(dir string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	entries, err := fs.ReadDir(t.root.FS(), name)
+	folder, err := t.openFolder(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
+	} else if err != nil {
+		return nil, err
 	}
-	names := make([]string, len(entries))
-	for i, e := range entries {
-		names[i] = e.Name()
-	}
+	defer folder.close()
+	names, err := folder.names()
+	slices.Sort(names)
 	return names, err
 }
 
 // Remove removes a file by its absolute path, if it is there.
 func (t *Tree) Remove(file string) error {
 	name, err := t.folderOf(below(file))
+	if err != nil {
+		return err
+	}
+	dir, err := t.openFolder(path.Dir(name))
 	if err == nil {
-		err = t.root.Remove(name)
+		err = dir.remove(path.Base(name))
+		dir.close()
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
+	} else if err != nil {
+		return failed("remove", file, err)
 	}
-	return err
+	return nil
 }
 
 // MakeDir makes a folder by its absolute path, and those above it.
@@ -251,5 +278,9 @@ func (t *Tree) OpenLock(file string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return t.root.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	fd, err := t.open(name, unix.O_RDWR|unix.O_CREAT, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), file), nil
 }
