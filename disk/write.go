@@ -22,6 +22,7 @@ type Tree struct {
 	// machine and own are those of OpenMachine.
 	machine bool
 	own     []string
+	sole    *sole
 }
 
 // OpenTree opens dir, which is made if create says so.
@@ -60,6 +61,10 @@ func (t *Tree) Read(file string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return t.sole.file(name, func() ([]byte, error) { return t.read(file, name) })
+}
+
+func (t *Tree) read(file, name string) ([]byte, error) {
 	// O_NONBLOCK: opening a FIFO must not wait for a writer.
 	fd, err := t.open(name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -113,6 +118,9 @@ func (t *Tree) WriteAll(files []Content) (wrote []string, err error) {
 	defer func() {
 		for _, w := range all {
 			w.close()
+			if w.changed != "" {
+				t.sole.changed(w.changed)
+			}
 		}
 	}()
 	for _, f := range files {
@@ -152,6 +160,7 @@ func failed(op, file string, err error) error {
 type written struct {
 	folder
 	base, temp string
+	changed    string // its name in the tree, if it was not as it should be
 }
 
 func (t *Tree) write(f Content) (written, error) {
@@ -173,7 +182,7 @@ func (t *Tree) write(f Content) (written, error) {
 		_ = w.remove(temp)
 		return w, err
 	}
-	w.temp = temp
+	w.temp, w.changed = temp, name
 	return w, nil
 }
 
@@ -232,6 +241,10 @@ func (t *Tree) List(dir string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	return t.sole.list(name, func() ([]string, error) { return t.list(name) })
+}
+
+func (t *Tree) list(name string) ([]string, error) {
 	folder, err := t.openFolder(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -250,6 +263,7 @@ func (t *Tree) Remove(file string) error {
 	if err != nil {
 		return err
 	}
+	defer t.sole.changed(name)
 	dir, err := t.openFolder(path.Dir(name))
 	if err == nil {
 		err = dir.remove(path.Base(name))
@@ -269,6 +283,7 @@ func (t *Tree) MakeDir(dir string) error {
 	if err != nil {
 		return err
 	}
+	defer t.sole.changed(name)
 	return t.root.MkdirAll(name, 0o755)
 }
 
@@ -278,6 +293,7 @@ func (t *Tree) OpenLock(file string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer t.sole.opened(name)
 	fd, err := t.open(name, unix.O_RDWR|unix.O_CREAT, 0o600)
 	if err != nil {
 		return nil, err
