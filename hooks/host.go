@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path"
@@ -146,10 +147,12 @@ func lockPath(name string) string { return filepath.Join(runDir, name+".lock") }
 
 // tryLock takes a lock unless somebody holds it.
 func (h *Host) tryLock(name string) (unlock func(), held bool, err error) {
-	if err := h.Tree.MakeDir(runDir); err != nil {
-		return nil, false, err
-	}
 	f, err := h.Tree.OpenLock(lockPath(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = h.Tree.MakeDir(runDir); err == nil {
+			f, err = h.Tree.OpenLock(lockPath(name))
+		}
+	}
 	if err != nil {
 		return nil, false, err
 	}

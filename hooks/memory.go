@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 
 	"ec2net/disk"
 	"ec2net/facts"
@@ -35,6 +36,41 @@ type memory struct {
 
 func (h *Host) memory() memory {
 	return memory{tree: h.Tree, numbers: h.Numbers, unmanaged: h.Unmanaged}
+}
+
+// parsed are facts that were read, by what they follow from: an event looks several
+// times, and parsing takes longer than reading.
+var parsed = struct {
+	sync.Mutex
+	files map[written]facts.Kept
+}{files: make(map[written]facts.Kept)}
+
+type written struct {
+	text    string
+	numbers facts.Numbers
+}
+
+// maxParsed bounds what a process that goes on for months keeps.
+const maxParsed = 256
+
+// parse reads the facts of one ENI.
+func parse(text []byte, n facts.Numbers) (facts.Kept, error) {
+	parsed.Lock()
+	defer parsed.Unlock()
+	w := written{string(text), n}
+	k, done := parsed.files[w]
+	if !done {
+		var err error
+		if k, err = facts.DecodeKept(bytes.NewReader(text), n); err != nil {
+			return k, err
+		}
+		if len(parsed.files) >= maxParsed {
+			clear(parsed.files)
+		}
+		parsed.files[w] = k
+	}
+	k.ENI = k.ENI.Clone()
+	return k, nil
 }
 
 func factsPath(name string) string { return path.Join(stateDir, name+".json") }
@@ -153,7 +189,7 @@ func (s memory) facts(name string) (facts.Kept, error) {
 	if err != nil || data == nil {
 		return none, err
 	}
-	k, err := facts.DecodeKept(bytes.NewReader(data), s.numbers)
+	k, err := parse(data, s.numbers)
 	if err == nil && k.Name != name {
 		err = fmt.Errorf("not the facts of %s", name)
 	}
