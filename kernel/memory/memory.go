@@ -19,13 +19,18 @@ import (
 	"ec2net/plan"
 )
 
-// Kernel is the network of a machine.
+// Kernel is a connection to the kernel of a machine.
 type Kernel struct {
 	// Before is the seam of kernel.Kernel: it is called before each request with what
 	// is asked for or the text of the change, and an error is returned in place of the
 	// answer.
 	Before func(request string) error
 
+	*network
+}
+
+// network is the network of a machine.
+type network struct {
 	mu      sync.Mutex
 	last    int // index that was given
 	links   []plan.Link
@@ -40,7 +45,7 @@ type Kernel struct {
 // New makes a kernel as it is when a machine starts: with lo, which is down, and the
 // three rules.
 func New() *Kernel {
-	k := &Kernel{}
+	k := &Kernel{network: &network{}}
 	k.addLink(plan.Link{Name: "lo", Loopback: true, Device: true})
 	for _, r := range []struct{ priority, table int }{{0, 255}, {32766, iprule.MainTable}, {32767, 253}} {
 		k.rules = append(k.rules, plan.Rule{Rule: iprule.Rule{Priority: r.priority, Table: r.table,
@@ -48,6 +53,9 @@ func New() *Kernel {
 	}
 	return k
 }
+
+// Another is another connection to the same kernel, with a seam of its own.
+func (k *Kernel) Another() *Kernel { return &Kernel{network: k.network} }
 
 // before calls the test's seam.
 func (k *Kernel) before(request string) error {
