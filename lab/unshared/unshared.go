@@ -44,14 +44,19 @@ func Main(m *testing.M) {
 // files away and make device nodes.
 func Root() bool { return os.Geteuid() == 0 && os.Getenv(inside) == "" }
 
-// Netns puts the calling test into a network namespace of its own, with nothing but
-// lo, which is down. The namespace ends with the test: the thread that is in it is
-// locked to the test's goroutine.
-func Netns(t testing.TB) {
+// Need skips the test where no network namespace can be made.
+func Need(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs a network namespace")
 	}
+}
+
+// Netns puts the calling test into a network namespace of its own, with nothing but
+// lo, which is down. The namespace ends with the test: the thread that is in it is
+// locked to the test's goroutine.
+func Netns(t testing.TB) {
+	Need(t)
 	runtime.LockOSThread()
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Fatalf("cannot make a network namespace: %v", err)
