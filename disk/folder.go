@@ -46,7 +46,14 @@ func (d folder) stat(name string) (st unix.Stat_t, err error) {
 	return st, err
 }
 
-func (d folder) remove(name string) error { return unix.Unlinkat(int(d), name, 0) }
+// remove removes a file, or a folder in which nothing is.
+func (d folder) remove(name string) error {
+	err := unix.Unlinkat(int(d), name, 0)
+	if errors.Is(err, unix.EISDIR) {
+		return unix.Unlinkat(int(d), name, unix.AT_REMOVEDIR)
+	}
+	return err
+}
 
 // read reads a regular file of which the size is known.
 func (d folder) read(name string, size int) ([]byte, error) {

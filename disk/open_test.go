@@ -70,9 +70,11 @@ func TestOpen(t *testing.T) {
 			for _, step := range []string{"/a/lock", "/a/lock", "/none/x"} {
 				check(t, tree.Remove(step))
 			}
-			if err := tree.Remove("/a"); !errors.Is(err, unix.EISDIR) {
-				t.Errorf("removed a folder: %v", err)
+			if err := tree.Remove("/a"); !errors.Is(err, unix.ENOTEMPTY) {
+				t.Errorf("removed a folder with files in it: %v", err)
 			}
+			check(t, os.Mkdir(dir+"/new", 0o755))
+			check(t, tree.Remove("/new"))
 			for _, text := range []string{"text", "other"} {
 				if wrote, err := tree.Write("/folder/file", []byte(text)); wrote != (text == "other") || err != nil {
 					t.Errorf("%s: %v, %v", text, wrote, err)
