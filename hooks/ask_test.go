@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
-	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -20,6 +18,7 @@ import (
 	"ec2net/facts"
 	"ec2net/iprule"
 	"ec2net/kernel"
+	"ec2net/lab/unshared"
 	"ec2net/plan"
 )
 
@@ -86,9 +85,7 @@ func TestAskBounds(t *testing.T) {
 
 // TestHookBounds is how long a hook and scan wait for an IMDS that says nothing.
 func TestHookBounds(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs a network namespace, so root")
-	}
+	unshared.Need(t)
 	for _, c := range []struct {
 		name  string
 		known bool
@@ -103,8 +100,7 @@ func TestHookBounds(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				runtime.LockOSThread()
-				w := newWorld(t)
+				w := newWorld(t, realKernel)
 				if w.plugged(t, "eth1"); c.known {
 					check(t, w.Add(t.Context(), "eth1"))
 				}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -13,9 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"ec2net/facts"
+	"ec2net/lab/unshared"
 )
 
 const eightENIs = 8
@@ -55,14 +52,11 @@ func leased(name string) netip.Addr {
 // any thread may use them. Time is the bubble's: what counts is the waiting for
 // each other, not how busy the machine is.
 func TestAtOnce(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs a network namespace, so root")
-	}
+	unshared.Need(t)
 	type end struct{ rules, addrs, ran []string }
 	run := func(start func(func())) (got end) {
 		synctest.Test(t, func(t *testing.T) {
-			runtime.LockOSThread() // and never unlocked: the thread and its namespace end here
-			check(t, unix.Unshare(unix.CLONE_NEWNET))
+			unshared.Netns(t)
 			m := newMachine(t)
 			names := m.eight(t)
 			for range 5 {

@@ -6,20 +6,17 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"ec2net/disk"
 	"ec2net/facts"
 	"ec2net/iprule"
-	"ec2net/kernel"
+	"ec2net/lab/unshared"
 	"ec2net/plan"
 	"ec2net/render"
 )
@@ -73,7 +70,7 @@ type machine struct {
 	later    []string         // that IMDS is to be asked for again
 	fails    map[string]error // of a program
 	asked    int              // netlink requests
-	kernel   *kernel.Kernel   // uncounted, unstruck
+	kernel   Kernel           // uncounted, unstruck
 	netns    *netlink.Handle
 	onLogged func(line string)
 }
@@ -100,24 +97,11 @@ type quiet struct{}
 func (quiet) Info(string, string, ...any) {}
 func (quiet) Warn(string, string, ...any) {}
 
-// onMachine runs a test on a thread in a network namespace of its own, which
-// ends with the thread.
+// onMachine runs a test in a network namespace of its own.
 func onMachine(t *testing.T, test func(m *machine)) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs a network namespace, so root")
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // and never unlocked: the thread ends here
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			t.Errorf("cannot make a network namespace: %v", err)
-			return
-		}
-		test(newMachine(t))
-	}()
-	<-done
+	unshared.Netns(t)
+	test(newMachine(t))
 }
 
 var (
@@ -183,16 +167,13 @@ func newMachine(t *testing.T) *machine {
 
 func addVeth(t *testing.T, h *netlink.Handle, name string, mac facts.MAC) {
 	t.Helper()
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.HardwareAddr = name, mac[:]
-	check(t, h.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "p-" + name}))
+	check(t, veths{h}.add(name, mac))
 }
 
 func check(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
-		t.Error(err)
-		runtime.Goexit()
+		t.Fatal(err)
 	}
 }
 
@@ -236,14 +217,16 @@ func (m *machine) rulesNow(t *testing.T) []string {
 }
 
 func (m *machine) addrsNow(t *testing.T, name string) []string {
-	t.Helper()
-	l, err := m.netns.LinkByName(name)
-	check(t, err)
-	all, err := m.netns.AddrList(l, netlink.FAMILY_V4)
-	check(t, err)
+	s := m.state(t)
+	l, ok := s.LinkNamed(name)
+	if !ok {
+		t.Fatalf("there is no %s", name)
+	}
 	var texts []string
-	for _, a := range all {
-		texts = append(texts, a.IPNet.String())
+	for _, a := range s.Addrs {
+		if a.Link == l.Index {
+			texts = append(texts, a.Prefix.String())
+		}
 	}
 	slices.Sort(texts)
 	return texts
@@ -275,26 +258,15 @@ func (m *machine) foreign(t *testing.T, rules ...iprule.Rule) {
 	}
 }
 
-// openKernel opens the kernel of the namespace, to which eth* are ENIs.
-func openKernel(t *testing.T) *kernel.Kernel {
-	t.Helper()
-	k, err := kernel.Open()
-	check(t, err)
-	t.Cleanup(k.Close)
-	k.IsENI = func(l plan.Link) bool { return strings.HasPrefix(l.Name, "eth") }
-	return k
-}
-
 // state is what the kernel has, all routes too.
 func (m *machine) state(t *testing.T) plan.State {
-	t.Helper()
 	s, err := m.kernel.Look(nil)
 	check(t, err)
 	return s
 }
 
-func (m *machine) rules(t *testing.T) []plan.Rule   { t.Helper(); return m.state(t).Rules }
-func (m *machine) routes(t *testing.T) []plan.Route { t.Helper(); return m.state(t).Routes }
+func (m *machine) rules(t *testing.T) []plan.Rule   { return m.state(t).Rules }
+func (m *machine) routes(t *testing.T) []plan.Route { return m.state(t).Routes }
 
 func named(links []plan.Link, name string) (plan.Link, bool) {
 	return plan.State{Links: links}.LinkNamed(name)

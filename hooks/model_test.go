@@ -66,22 +66,7 @@ func (s *sequence) whole(name string) {
 	addresses := s.addrsNow(s.t, name)
 	var wants []string
 	// Without IMDS what it said of the device under another name may serve.
-	candidates := slices.Clone(s.seen[name])
-	kept, err := s.memory().recall("")
-	check(s.t, err)
-	var noted []facts.ENI
-	for _, k := range kept.Known {
-		if k.Facts.Name != "" {
-			noted = append(noted, k.Facts)
-		}
-	}
-	for _, other := range names {
-		for _, e := range append(noted, s.seen[other]...) {
-			if other != name && e.Name != name && e.MAC == s.attached[name] {
-				candidates = append(candidates, e)
-			}
-		}
-	}
+	candidates := slices.Concat(s.seen[name], s.elsewhere(name))
 	for _, e := range append(candidates, facts.ENI{}) {
 		if e.MAC != s.attached[name] {
 			e = facts.ENI{}
@@ -114,6 +99,24 @@ func (s *sequence) whole(name string) {
 		wants = append(wants, fmt.Sprintf("%q\n  %s", ips, strings.Join(rules, "\n  ")))
 	}
 	s.fail("%s has %q\n  %s\nwant:\n%s", name, addresses, strings.Join(got, "\n  "), strings.Join(wants, "\nor:\n"))
+}
+
+// elsewhere is what IMDS has said of a device when it had another name.
+func (s *sequence) elsewhere(name string) (said []facts.ENI) {
+	kept, err := s.memory().recall("")
+	check(s.t, err)
+	var noted []facts.ENI
+	for _, k := range kept.Known {
+		if k.Facts.Name != "" && k.Facts.Name != name {
+			noted = append(noted, k.Facts)
+		}
+	}
+	for _, other := range names {
+		if other != name {
+			noted = append(noted, s.seen[other]...)
+		}
+	}
+	return slices.DeleteFunc(noted, func(e facts.ENI) bool { return e.MAC != s.attached[name] })
 }
 
 // wanted are the rules and addresses that follow from what IMDS said; e is zero

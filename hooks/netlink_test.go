@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +14,7 @@ import (
 
 	"ec2net/facts"
 	"ec2net/lab/report"
+	"ec2net/lab/unshared"
 	"ec2net/plan"
 )
 
@@ -110,9 +109,7 @@ func (o outcome) String() string {
 // is told, or the request made again; what works is not taken away; and the same
 // call made again comes to what it comes to without a failure.
 func TestNetlinkFails(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs a network namespace, so root")
-	}
+	unshared.Need(t)
 	faults := []struct {
 		name string
 		err  error
@@ -156,8 +153,7 @@ func netlinkFails(t *testing.T, e entry, failure error) string {
 		var hit string
 		var err error
 		synctest.Test(t, func(t *testing.T) {
-			runtime.LockOSThread()
-			w := newWorld(t)
+			w := newWorld(t, realKernel)
 			e.ready(t, w)
 			before := w.kernelRules(t)
 			w.added = nil
@@ -215,8 +211,7 @@ func netlinkFails(t *testing.T, e entry, failure error) string {
 // unstruck is what an entry comes to when all is well.
 func unstruck(t *testing.T, e entry, calls int) (got outcome) {
 	synctest.Test(t, func(t *testing.T) {
-		runtime.LockOSThread()
-		w := newWorld(t)
+		w := newWorld(t, realKernel)
 		e.ready(t, w)
 		for range calls {
 			w.added = nil

@@ -7,8 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/netip"
-	"os"
-	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -19,40 +18,61 @@ import (
 	"ec2net/facts"
 	"ec2net/kernel"
 	"ec2net/lab/report"
+	"ec2net/lab/unshared"
 )
 
 var (
-	sequences = flag.Int("sequences", 30, "how many random sequences TestSequences runs")
+	sequences = flag.Int("sequences", 0, "how many random sequences TestSequences runs; 0: 10, or 2 with -short")
+	inMemory  = flag.Int("memory", 0, "how many TestSequencesInMemory runs; 0: 1000, or 50 with -short or -race")
 	seed      = flag.Uint64("seed", 1, "the seed of the first one; the others follow")
 )
+
+// howMany sequences there are if nobody says.
+func howMany(given, usual, few int, hurry bool) int {
+	switch {
+	case given > 0:
+		return given
+	case hurry:
+		return few
+	}
+	return usual
+}
 
 // sequenceSteps is how many steps a sequence has.
 const sequenceSteps = 200
 
-// TestSequences has random things happen to a machine, 200 in a sequence, and
+// TestSequences lets random things happen to a machine, 200 in a sequence, and
 // holds a model beside it: what has to be there after each step. With -seed a
 // sequence happens again as it was. Time is the bubble's, so waiting for an
 // IMDS that is gone takes none.
 func TestSequences(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs a network namespace, so root")
+	unshared.Need(t)
+	happened := runSequences(t, howMany(*sequences, 10, 2, testing.Short()), realKernel)
+	if *seed == 1 && *sequences == soak && !t.Failed() {
+		report.Section(t, "../docs/reliability.md", "soak", happened.table())
 	}
+}
+
+// TestSequencesInMemory is the same on the kernel in memory: there are more of them.
+func TestSequencesInMemory(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(800)) // nothing lives longer than a sequence
+	runSequences(t, howMany(*inMemory, 1000, 50, testing.Short() || race), kernelInMemory)
+}
+
+func runSequences(t *testing.T, n int, boot boot) *tally {
 	var happened tally
 	t.Run("all", func(t *testing.T) {
-		for s := *seed; s < *seed+uint64(*sequences); s++ {
+		for s := *seed; s < *seed+uint64(n); s++ {
 			t.Run(fmt.Sprintf("seed %d", s), func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
-					runtime.LockOSThread() // and never unlocked: the thread and its namespace end here
-					(&sequence{world: newWorld(t), rng: rand.New(rand.NewPCG(s, 0)), t: t, happened: &happened,
+					(&sequence{world: newWorld(t, boot), rng: rand.New(rand.NewPCG(s, 0)), t: t, happened: &happened,
 						seen: map[string][]facts.ENI{}, holds: map[string]string{}}).run()
 				})
 			})
 		}
 	})
-	if *seed == 1 && *sequences == soak && !t.Failed() {
-		report.Section(t, "../docs/reliability.md", "soak", happened.table())
-	}
+	return &happened
 }
 
 // soak is how many sequences "make soak" runs.
@@ -205,8 +225,9 @@ func (s *sequence) step() {
 		}
 	}
 	wrong := s.always(s.t)
+	rules := s.kernelRules(s.t)
 	for name, rule := range s.holds {
-		if !slices.Contains(s.kernelRules(s.t), rule) {
+		if !slices.Contains(rules, rule) {
 			wrong = append(wrong, fmt.Sprintf("%s, which works, has lost %q", name, rule))
 		}
 	}
@@ -302,6 +323,8 @@ func (s *sequence) ran1(name string, run func() error) (well bool) {
 		s.steps = append(s.steps, fmt.Sprintf("  struck at %s: %v", s.strike.hit, err))
 		if s.vpc.err == nil {
 			s.seen[name] = append(s.seen[name], s.vpc.enis[s.attached[name]])
+		} else {
+			s.seen[name] = append(s.seen[name], s.elsewhere(name)...)
 		}
 		// An address may have been given and not been noted.
 		for _, a := range s.vpc.enis[s.attached[name]].IPv4 {
@@ -419,7 +442,7 @@ func (s *sequence) settle() {
 			s.remove(name)
 		}
 	}
-	fresh := newWorld(s.t)
+	fresh := newWorld(s.t, s.boot)
 	for name, mac := range s.attached {
 		fresh.plug(s.t, name, mac, s.vpc.enis[mac].IPv4)
 		check(s.t, fresh.Add(s.t.Context(), name))

@@ -1,7 +1,6 @@
 package hooks
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -30,6 +30,8 @@ import (
 // its calls: one fails, or ec2net is killed there.
 type world struct {
 	*machine
+	boot   boot
+	links  links
 	strike *strike
 	// attached are the MACs of the ENIs that are there, by name of the device.
 	attached map[string]facts.MAC
@@ -37,6 +39,7 @@ type world struct {
 	up map[string]netip.Addr
 	// rendered is everything that was ever meant for a file.
 	rendered map[string]bool
+	kept     kept
 	// told is what the DHCP client's hook has failed with.
 	told  error
 	steps []string
@@ -77,7 +80,7 @@ type recording struct {
 }
 
 func (r recording) Render(ctx context.Context, e facts.ENI, only ...string) ([]render.File, error) {
-	files, err := r.Templates.Render(ctx, e, only...)
+	files, err := rendered(ctx, r.Templates, e, only)
 	for _, f := range files {
 		r.rendered[string(f.Content)] = true
 	}
@@ -94,6 +97,22 @@ func (r recording) Render(ctx context.Context, e facts.ENI, only ...string) ([]r
 	return files, r.strike.next("files")
 }
 
+// renderings are what the built-in templates make of an ENI, in all worlds: the same
+// each time, and it takes a while.
+var renderings sync.Map
+
+func rendered(ctx context.Context, templates Templates, e facts.ENI, only []string) ([]render.File, error) {
+	key := fmt.Sprint(e, only)
+	if files, ok := renderings.Load(key); ok {
+		return files.([]render.File), nil
+	}
+	files, err := templates.Render(ctx, e, only...)
+	if err == nil {
+		renderings.Store(key, files)
+	}
+	return files, err
+}
+
 // writeSome leaves what ec2net leaves that is killed while it writes: some files
 // are new, and there is half of the next one under its temporary name.
 func (w *world) writeSome(files []disk.Content) {
@@ -107,16 +126,17 @@ func (w *world) writeSome(files []disk.Content) {
 	}
 }
 
-// newWorld makes a machine in a network namespace of its own, booted. The
-// caller's thread is locked.
-func newWorld(t *testing.T) *world {
+// newWorld makes a machine with this kernel, booted.
+func newWorld(t *testing.T, boot boot) *world {
 	t.Helper()
-	w := &world{attached: map[string]facts.MAC{}, up: map[string]netip.Addr{}, rendered: map[string]bool{},
+	w := &world{boot: boot, attached: map[string]facts.MAC{}, up: map[string]netip.Addr{}, rendered: map[string]bool{},
 		strike: new(strike), machine: &machine{vpc: &vpc{enis: map[facts.MAC]facts.ENI{}}}}
-	tree, err := disk.OpenTree(t.TempDir(), false)
+	w.kept = watchKept(t, rootOnTmpfs(t))
+	tree, err := disk.OpenTree(w.kept.root, false)
 	check(t, err)
+	tree.Sole()
 	t.Cleanup(func() { tree.Close() })
-	templates, err := render.Load(nil)
+	templates, err := builtIn()
 	check(t, err)
 	w.Host = &Host{Source: w, Templates: recording{templates, w}, Tree: tree, Numbers: facts.DefaultNumbers,
 		Log: record{w.machine},
@@ -132,6 +152,8 @@ func newWorld(t *testing.T) *world {
 	w.powerOn(t)
 	return w
 }
+
+var builtIn = sync.OnceValues(func() (*render.Templates, error) { return render.Load(nil) })
 
 // ENI is the door to IMDS, at which ec2net can be struck, too.
 func (w *world) ENI(ctx context.Context, name string, mac facts.MAC, n facts.Numbers) (facts.ENI, error) {
@@ -170,16 +192,8 @@ var errnos = []error{unix.EPERM, unix.EBUSY, unix.EEXIST, unix.ENODEV, unix.ENOB
 // it was, the primary has its lease, and udev tells of the ENIs.
 func (w *world) powerOn(t *testing.T) {
 	t.Helper()
-	check(t, unix.Unshare(unix.CLONE_NEWNET))
-	struck := openKernel(t)
-	struck.Before = func(what string) error { return w.strike.next("netlink: " + what) }
-	none := func(plan.Link) bool { return false }
-	w.Kernel, w.kernel = struck, openKernel(t)
-	struck.IsENI, w.kernel.IsENI = none, none
-	netns, err := netlink.NewHandle()
-	check(t, err)
-	t.Cleanup(netns.Close)
-	w.netns = netns
+	b := w.boot(t, func(what string) error { return w.strike.next("netlink: " + what) })
+	w.Kernel, w.kernel, w.links = b.ec2net, b.eyes, b.links
 	clear(w.up)
 	for _, dir := range []string{runDir, ifstateDir} {
 		names, err := w.Tree.List(dir)
@@ -188,13 +202,14 @@ func (w *world) powerOn(t *testing.T) {
 			check(t, w.Tree.Remove(dir+"/"+name))
 		}
 	}
-	addVeth(t, w.netns, "eth0", primaryMAC)
-	w.address(t, "eth0", "10.0.0.10/24")
-	w.address(t, "eth0", "192.0.2.10/32") // an administrator's
+	check(t, w.links.add("eth0", primaryMAC))
+	check(t, w.links.set("eth0", true))
+	check(t, w.give("eth0", "10.0.0.10/24"))
+	check(t, w.give("eth0", "192.0.2.10/32")) // an administrator's
 	admins := iprule.Rule{Priority: 1001, From: netip.MustParsePrefix("10.9.0.0/16"), Table: 78, SuppressPrefixLength: -1, SuppressGroup: -1}
 	check(t, w.kernel.Apply(plan.AddRule{Rule: admins}))
 	for _, name := range slices.Sorted(maps.Keys(w.attached)) {
-		addVeth(t, w.netns, name, w.attached[name])
+		check(t, w.links.add(name, w.attached[name]))
 	}
 }
 
@@ -228,19 +243,22 @@ func (w *world) ifup(ctx context.Context, name string, table int) error {
 	if err != nil || state != nil {
 		return err // "already configured"
 	}
-	l, err := w.netns.LinkByName(name)
+	l, there, err := w.linkOf(name)
 	if err != nil {
 		return err
 	}
 	e, ok := w.vpc.enis[w.attached[name]]
-	if !ok {
+	if !there || !ok {
 		return errors.New("no lease")
 	}
 	lease := e.IPv4[0]
+	if err := w.links.set(name, true); err != nil {
+		return err
+	}
 	err = errors.Join(
-		w.netns.LinkSetUp(l),
-		w.netns.AddrReplace(l, &netlink.Addr{IPNet: toIPNet(netip.PrefixFrom(lease, 24))}),
-		w.netns.RouteReplace(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: toIPNet(e.Subnet), Table: table, Scope: netlink.SCOPE_LINK}))
+		w.give(name, netip.PrefixFrom(lease, 24).String()),
+		w.kernel.Apply(plan.AddRoute{Link: l, Route: plan.Route{Link: l.Index, Dst: e.Subnet, Table: table,
+			Scope: unix.RT_SCOPE_LINK, Protocol: unix.RTPROT_BOOT}}))
 	if err != nil {
 		return err
 	}
@@ -251,25 +269,52 @@ func (w *world) ifup(ctx context.Context, name string, table int) error {
 }
 
 func (w *world) ifdown(ctx context.Context, name string, _ int) error {
-	if l, err := w.netns.LinkByName(name); err == nil {
+	if _, there, err := w.linkOf(name); err != nil {
+		return err
+	} else if there {
 		if w.up[name].IsValid() {
 			w.hook(ctx, name, "RELEASE")
 		}
-		all, err := w.netns.AddrList(l, netlink.FAMILY_V4)
-		if err != nil {
+		if err := w.takeAll(name); err != nil {
 			return err
 		}
-		for _, a := range all {
-			if err := w.netns.AddrDel(l, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-				return err
-			}
-		}
-		if err := w.netns.LinkSetDown(l); err != nil {
+		if err := w.links.set(name, false); err != nil {
 			return err
 		}
 	}
 	delete(w.up, name)
 	return w.Tree.Remove(ifstateDir + "/" + name)
+}
+
+// linkOf is the interface that has a name now, if one has.
+func (w *world) linkOf(name string) (l plan.Link, there bool, err error) {
+	all, err := w.kernel.Links()
+	l, there = named(all, name)
+	return l, there, err
+}
+
+// give gives an interface an address, unless it has it.
+func (w *world) give(name, addr string) error {
+	l, _, err := w.linkOf(name)
+	if err != nil {
+		return err
+	}
+	return w.kernel.Apply(plan.AddAddr{Link: l, Addr: netip.MustParsePrefix(addr)})
+}
+
+// takeAll takes all its addresses from an interface.
+func (w *world) takeAll(name string) error {
+	s, err := w.kernel.Look(nil)
+	if err != nil {
+		return err
+	}
+	l, _ := s.LinkNamed(name)
+	for _, a := range s.Addrs {
+		if a.Link == l.Index {
+			err = errors.Join(err, w.kernel.Apply(plan.DelAddr{Link: l, Addr: a.Prefix})) // it may have gone with another
+		}
+	}
+	return err
 }
 
 // hook is the DHCP client's, in a process of its own: if that is killed, its
@@ -300,14 +345,12 @@ func (w *world) plug(t *testing.T, name string, mac facts.MAC, ips []netip.Addr)
 	w.vpc.enis[mac] = facts.ENI{MAC: mac, ID: fmt.Sprintf("eni-%x", mac[5]), DeviceNumber: int(mac[5]), PrimaryMAC: primaryMAC,
 		IPv4: ips, Subnet: netip.PrefixFrom(ips[0], 24).Masked()}
 	w.attached[name] = mac
-	addVeth(t, w.netns, name, mac)
+	check(t, w.links.add(name, mac))
 }
 
 func (w *world) unplug(t *testing.T, name string) {
 	t.Helper()
-	l, err := w.netns.LinkByName(name)
-	check(t, err)
-	check(t, w.netns.LinkDel(l))
+	check(t, w.links.del(name))
 	delete(w.vpc.enis, w.attached[name])
 	delete(w.attached, name)
 	delete(w.up, name)
@@ -316,23 +359,19 @@ func (w *world) unplug(t *testing.T, name string) {
 // rename gives an interface another name; udev says so, but not to ec2net.
 func (w *world) rename(t *testing.T, name, other string) {
 	t.Helper()
-	l, err := w.netns.LinkByName(name)
-	check(t, err)
-	check(t, w.netns.LinkSetDown(l))
-	check(t, w.netns.LinkSetName(l, other))
-	peer, err := w.netns.LinkByName("p-" + name)
-	check(t, err)
-	check(t, w.netns.LinkSetName(peer, "p-"+other))
+	check(t, w.links.set(name, false))
+	check(t, w.links.rename(name, other))
 	w.attached[other] = w.attached[name]
 	delete(w.attached, name)
 	delete(w.up, name)
 }
 
 // kernelRules are ec2net's rules, and the administrator's.
-func (w *world) kernelRules(t *testing.T) []string {
-	t.Helper()
+func (w *world) kernelRules(t *testing.T) []string { return rulesOf(w.state(t)) }
+
+func rulesOf(s plan.State) []string {
 	var texts []string
-	for _, k := range w.rules(t) {
+	for _, k := range s.Rules {
 		if k.Priority != 0 && k.Priority < 32766 {
 			texts = append(texts, k.String())
 		}
@@ -341,71 +380,31 @@ func (w *world) kernelRules(t *testing.T) []string {
 	return texts
 }
 
-// files are those that ec2net keeps, but for the locks and what a kill has left.
-func (w *world) files(t *testing.T) map[string]string {
-	t.Helper()
-	files := make(map[string]string)
-	for _, dir := range []string{"/etc/network/interfaces.d", stateDir, runDir} {
-		names, err := w.Tree.List(dir)
-		check(t, err)
-		for _, name := range names {
-			if !strings.HasSuffix(name, ".lock") && name[0] != '.' {
-				files[dir+"/"+name] = w.file(t, dir+"/"+name)
-			}
-		}
-	}
-	return files
-}
-
 // always checks what holds after every step, whatever has befallen ec2net.
 func (w *world) always(t *testing.T) (wrong []string) {
-	t.Helper()
-	rules := w.kernelRules(t)
+	state := w.state(t)
+	rules := rulesOf(state)
 	const admins = "pref 1001 from 10.9.0.0/16 lookup 78 protocol 0"
 	if !slices.Contains(rules, admins) {
 		wrong = append(wrong, "the administrator's rule is gone")
 	}
-	if !slices.Contains(w.addrsNow(t, "eth0"), "192.0.2.10/32") || !slices.Contains(w.addrsNow(t, "eth0"), "10.0.0.10/24") {
-		wrong = append(wrong, "an address of the primary is gone")
-	}
-	if slices.Contains(rules, group999) {
-		wrong = append(wrong, w.grouped(t)...)
-	}
-	for path, text := range w.files(t) {
-		switch {
-		case strings.HasSuffix(path, ".json"):
-			enis, err := facts.Decode(bytes.NewReader([]byte(text)), w.Numbers)
-			if err != nil || len(enis) != 1 {
-				wrong = append(wrong, fmt.Sprintf("%s: %v", path, err))
-			}
-		case strings.HasSuffix(path, ".up"):
-			if n, err := w.memory().note(strings.TrimSuffix(path[len(runDir)+1:], ".up")); err != nil || n == (plan.Note{}) {
-				wrong = append(wrong, path+" is not what it should be: "+text)
-			}
-		case strings.HasSuffix(path, ".lease"):
-			if l, err := w.memory().lease(strings.TrimSuffix(path[len(runDir)+1:], ".lease")); err != nil || l == (plan.Lease{}) {
-				wrong = append(wrong, path+" is not what it should be: "+text)
-			}
-		case path == movedPath:
-			if moved, err := w.memory().moved(); err != nil || len(moved) != strings.Count(text, "\n") {
-				wrong = append(wrong, path+" is not what it should be: "+text)
-			}
-		case !w.rendered[text]:
-			wrong = append(wrong, path+" has what was never rendered")
+	eth0, _ := state.LinkNamed("eth0")
+	for _, a := range []string{"192.0.2.10/32", "10.0.0.10/24"} {
+		if !slices.Contains(state.Addrs, plan.Addr{Link: eth0.Index, Prefix: netip.MustParsePrefix(a)}) {
+			wrong = append(wrong, "an address of the primary is gone: "+a)
 		}
 	}
-	return wrong
+	if slices.Contains(rules, group999) {
+		wrong = append(wrong, w.grouped(state)...)
+	}
+	return slices.AppendSeq(wrong, maps.Values(w.keeps(t).wrong))
 }
 
-// grouped checks what the group rule relies on.
-func (w *world) grouped(t *testing.T) (wrong []string) {
-	t.Helper()
-	known, err := w.memory().recall("")
-	check(t, err)
-	known.State = w.state(t)
-	for _, l := range known.Members() {
-		// One that has no address yet sends nothing.
-		if _, sends := w.up[l.Name]; l.Group != 1000 && (sends || l.Name == "eth0") {
+// grouped checks what the group rule relies on: what sends is in the group. One that
+// has no address yet sends nothing.
+func (w *world) grouped(state plan.State) (wrong []string) {
+	for _, l := range state.Links {
+		if _, sends := w.up[l.Name]; l.Group != w.Numbers.Base && (sends || l.Name == "eth0") {
 			wrong = append(wrong, fmt.Sprintf("there is a group rule, and %s is in group %d", l.Name, l.Group))
 		}
 	}
