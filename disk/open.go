@@ -32,10 +32,10 @@ func (t *Tree) open(name string, flags int, mode uint32) (int, error) {
 // openat2 is there since Linux 5.6, unless a sandbox forbids it.
 var openat2 = unix.Openat2
 
-// readAll reads a file of this size from its descriptor, but no more than max bytes and
+// readAll reads a file of this size from its descriptor, but at most this many bytes and
 // one. Less than was asked for is the end of a file that has a size: read(2).
-func readAll(fd int, size int64, max int) ([]byte, error) {
-	data := make([]byte, min(int(size), max)+1)
+func readAll(fd int, size int64, most int) ([]byte, error) {
+	data := make([]byte, min(int(size), most)+1)
 	for have := 0; ; {
 		n, err := unix.Read(fd, data[have:])
 		switch {
@@ -45,11 +45,11 @@ func readAll(fd int, size int64, max int) ([]byte, error) {
 			return nil, err
 		}
 		have += n
-		if n == 0 || have > max || (size > 0 && have < len(data)) {
+		if n == 0 || have > most || (size > 0 && have < len(data)) {
 			return data[:have], nil
 		}
 		if have == len(data) {
-			data = append(data, make([]byte, min(len(data), max+1-have))...)
+			data = append(data, make([]byte, min(len(data), most+1-have))...)
 		}
 	}
 }
