@@ -3,9 +3,11 @@ package hooks
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"ec2net/facts"
 	"ec2net/render"
@@ -140,4 +142,93 @@ func (m *machine) put(t *testing.T, path, text string) {
 	t.Helper()
 	_, err := m.Tree.Write(path, []byte(text))
 	check(t, err)
+}
+
+// slowRules are templates of which those for some interfaces do not end.
+type slowRules struct {
+	Templates
+	slow []string
+}
+
+func (s slowRules) Render(ctx context.Context, e facts.ENI, only ...string) ([]render.File, error) {
+	if slices.Contains(s.slow, e.Name) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return s.Templates.Render(ctx, e, only...)
+}
+
+// The templates of several ENIs do not end. Another one waits for that once, whose own
+// rules come from its own template, and the hooks of all come to an end in time.
+func TestSlowTemplates(t *testing.T) {
+	inBubble(t, func(t *testing.T, m *machine) {
+		m.Log, m.Kernel = quiet{}, m.kernel
+		names := m.eight(t)
+		for _, name := range names {
+			check(t, m.Add(t.Context(), name))
+			m.lease(t, name, "BOUND", leased(name).String())
+		}
+		before := m.rulesNow(t)
+		m.Templates = slowRules{m.Templates, names[1:7]}
+		event := func(name string, most time.Duration, says error) {
+			t.Helper()
+			// An address that is new, so that IMDS's answer is something to converge on.
+			m.says(facts.MAC{2, 0, 0, 0, 8, name[3] - '0'}, func(e *facts.ENI) {
+				e.IPv4 = append(e.IPv4, netip.AddrFrom4([4]byte{10, 0, name[3] - '0', 30}))
+			})
+			start := time.Now()
+			err := m.OnLease(t.Context(), Lease{name, "RENEW", leased(name)})
+			if took := time.Since(start); !errors.Is(err, says) || took > most {
+				t.Errorf("%s: %v, took %v", name, err, took)
+			}
+		}
+		event("eth1", renderLimit, nil)
+		event("eth8", renderLimit, nil)
+		event("eth2", 3*renderLimit, context.DeadlineExceeded)
+		for _, rule := range append(before, from1001("10.0.1.30"), "pref 1008 from 10.0.8.30 lookup 1008 protocol 236") {
+			if !slices.Contains(m.rulesNow(t), rule) {
+				t.Errorf("no rule %s", rule)
+			}
+		}
+	})
+}
+
+// Of an ENI whose template is broken, and whose script of before is lost, no event
+// takes a rule away.
+func TestRulesUnknown(t *testing.T) {
+	for what, spoil := range map[string]func(*testing.T, *machine){
+		"no script": func(t *testing.T, m *machine) { check(t, m.Tree.Remove("/var/lib/ec2net/eth2.rules")) },
+		"damaged":   func(t *testing.T, m *machine) { m.put(t, "/var/lib/ec2net/eth2.rules", "\x00") },
+		"a folder":  func(t *testing.T, m *machine) { m.unreadable(t, "/var/lib/ec2net/eth2.rules") },
+	} {
+		t.Run(what, func(t *testing.T) {
+			onMachine(t, func(m *machine) {
+				ready(t, m)
+				check(t, m.Add(t.Context(), "eth2"))
+				m.address(t, "eth2", "10.0.1.30/24")
+				m.lease(t, "eth2", "BOUND", "10.0.1.30")
+				before := m.rulesNow(t)
+				spoil(t, m)
+				m.Templates = brokenFor{m.Templates, "eth2"}
+				m.lease(t, "eth1", "RENEW", "10.0.1.20")
+				same(t, "rules", m.rulesNow(t), before)
+				if err := m.OnLease(t.Context(), Lease{"eth2", "RENEW", addrs("10.0.1.30")[0]}); !errors.Is(err, errTemplate) {
+					t.Errorf("%v", err)
+				}
+				same(t, "rules", m.rulesNow(t), before)
+			})
+		})
+	}
+}
+
+type brokenFor struct {
+	Templates
+	name string
+}
+
+func (b brokenFor) Render(ctx context.Context, e facts.ENI, only ...string) ([]render.File, error) {
+	if e.Name == b.name {
+		return nil, errTemplate
+	}
+	return b.Templates.Render(ctx, e, only...)
 }

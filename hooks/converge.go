@@ -40,6 +40,8 @@ type news struct {
 	docker plan.Docker
 	// notice is logged before the first change of the interface.
 	notice string
+	// rendered are the ip rules that the event has seen rendered, by interface.
+	rendered map[string]*ruleScript
 }
 
 type leaseNews struct {
@@ -65,6 +67,8 @@ type ruleScript struct {
 	file   []render.File
 	rules  []iprule.Rule
 	broken error
+	// lost says that the template is broken, and the script of before of no use.
+	lost bool
 }
 
 var (
@@ -78,7 +82,10 @@ func (h *Host) look(n news) (*look, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &look{recalled: r, name: n.name, rendered: map[string]*ruleScript{}}
+	l := &look{recalled: r, name: n.name, rendered: n.rendered}
+	if l.rendered == nil {
+		l.rendered = make(map[string]*ruleScript)
+	}
 	state, err := h.Kernel.Look(func(links []plan.Link) plan.Scope {
 		l.State.Links = links
 		l.hear(n)
@@ -162,17 +169,16 @@ func (l *look) stillThere(n news) error {
 func (h *Host) changes(ctx context.Context, l *look) ([]plan.Change, plan.Want, error) {
 	verdicts := l.Judge()
 	var broken error
-	for _, v := range verdicts {
-		if v.Do != plan.Serve || !v.Facts.Routed || !v.Facts.HasIPv4() {
-			continue
+	others, cancel := context.WithTimeout(ctx, renderLimit) // for all of them
+	defer cancel()
+	for i := range verdicts {
+		if v := &verdicts[i]; v.Name != l.name {
+			_ = h.renderRules(others, l, v) // whose event comes says it
 		}
-		s, done := l.rendered[v.Name]
-		if !done || !reflect.DeepEqual(s.facts, v.Facts) {
-			s = h.rulesOf(ctx, v.Facts)
-			l.rendered[v.Name] = s
-		}
-		if v.Name == l.name {
-			broken = s.broken
+	}
+	for i := range verdicts {
+		if v := &verdicts[i]; v.Name == l.name {
+			broken = h.renderRules(ctx, l, v)
 		}
 	}
 	want := l.Want(verdicts, func(name string) []iprule.Rule {
@@ -182,6 +188,23 @@ func (h *Host) changes(ctx context.Context, l *look) ([]plan.Change, plan.Want, 
 		return nil
 	})
 	return plan.Diff(l.State, want), want, broken
+}
+
+// renderRules renders the ip rules of an ENI that has some, unless this event has
+// done so. If nobody knows them none of those is taken away that it has.
+func (h *Host) renderRules(ctx context.Context, l *look, v *plan.Verdict) error {
+	if v.Do != plan.Serve || !v.Facts.Routed || !v.Facts.HasIPv4() {
+		return nil
+	}
+	s, done := l.rendered[v.Name]
+	if !done || !reflect.DeepEqual(s.facts, v.Facts) {
+		s = h.rulesOf(ctx, v.Facts)
+		l.rendered[v.Name] = s
+	}
+	if s.lost {
+		v.Spare = plan.SpareAll
+	}
+	return s.broken
 }
 
 // rulesOf renders the ip rules of an ENI. A template that is broken does not take
@@ -197,8 +220,9 @@ func (h *Host) rulesOf(ctx context.Context, e facts.ENI) *ruleScript {
 	}
 	script, err := h.memory().script(e.Name)
 	if err == nil && script != nil {
-		s.rules, _ = iprule.Parse(script, e)
+		s.rules, err = iprule.Parse(script, e)
 	}
+	s.lost = err != nil || script == nil
 	return s
 }
 
@@ -233,6 +257,7 @@ func (h *Host) converge(ctx context.Context, n news) (*look, error) {
 		if err != nil {
 			return l, err
 		}
+		n.rendered = l.rendered
 		if err := h.goesOn(l, n, round); err != nil {
 			return l, err
 		}

@@ -58,7 +58,7 @@ func (h *Host) OnLease(ctx context.Context, lease Lease) error {
 	if k.Left != "" {
 		return nil // and no line in the log at every renewal
 	}
-	n.device = &l.link
+	n.device, n.rendered = &l.link, l.rendered
 	if err == nil || l.refused {
 		err = errors.Join(err, h.askForLease(ctx, l, n, event))
 	}
