@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -264,6 +265,34 @@ func TestUnmanagedFromTheStart(t *testing.T) {
 		check(t, err)
 		if l.Attrs().Name != "eth1" {
 			t.Errorf("the answer of 10.0.1.20 leaves by %s; rules:\n%s", l.Attrs().Name, strings.Join(m.rulesNow(t), "\n"))
+		}
+	})
+}
+
+// Nobody waits for networkd with the kernel's lock in hand: the hooks of all ENIs would
+// wait as well.
+func TestUndecidedNetworkd(t *testing.T) {
+	inBubble(t, func(t *testing.T, m *machine) {
+		m.put(t, fmt.Sprintf("/run/systemd/netif/links/%d", m.linkNamed(t, "eth1").Index), "ADMIN_STATE=pending\n")
+		held := false
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			time.Sleep(25 * time.Millisecond) // to look when nobody else does anything
+			for range 50 {
+				time.Sleep(100 * time.Millisecond)
+				unlock, busy, err := m.tryLock("kernel")
+				if held = held || busy; err != nil {
+					t.Error(err)
+				} else if !busy {
+					unlock()
+				}
+			}
+		}()
+		check(t, m.Add(t.Context(), "eth1"))
+		<-done
+		if held {
+			t.Error("the kernel's lock was held for long")
 		}
 	})
 }

@@ -189,8 +189,11 @@ func (h *Host) makeReady(ctx context.Context, n news, a *arrival) (*look, error)
 	case a.from == renamed:
 		n.before = &a.ENI
 	}
+	// With the kernel's lock in hand nobody waits: what was waited for in plug is decided.
+	noWait, cancel := context.WithCancel(ctx)
+	cancel()
 	n.check = func(now *look) error {
-		if err := errors.Join(h.mayPlug(ctx, now), h.fits(now, a.ENI)); err != nil {
+		if err := errors.Join(h.mayPlug(noWait, now), h.fits(now, a.ENI)); err != nil {
 			return err
 		}
 		if a.trouble == nil {

@@ -52,8 +52,13 @@ func (c *counting) Warn(iface, format string, args ...any) {
 
 // inspect looks at what ifup has made of an ENI that is up.
 func (h *Host) inspect(ctx context.Context, name string) error {
-	l, err := h.look(news{name: name})
+	unlock, err := h.lock(ctx, name)
 	if err != nil {
+		return err
+	}
+	defer unlock()
+	l, err := h.look(news{name: name})
+	if err != nil || !l.isUp() {
 		return err
 	}
 	marks := h.mendMarks(ctx, l)
