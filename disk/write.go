@@ -245,14 +245,14 @@ func (t *Tree) List(dir string) ([]string, error) {
 }
 
 func (t *Tree) list(name string) ([]string, error) {
-	folder, err := t.openFolder(name)
+	dir, err := t.openFolder(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	} else if err != nil {
 		return nil, err
 	}
-	defer folder.close()
-	names, err := folder.names()
+	defer dir.close()
+	names, err := dir.names()
 	slices.Sort(names)
 	return names, err
 }
