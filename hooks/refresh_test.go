@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/netip"
-	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +14,7 @@ import (
 
 	"ec2net/facts"
 	"ec2net/kernel"
+	"ec2net/lab/unshared"
 	"ec2net/plan"
 )
 
@@ -23,12 +22,9 @@ import (
 // which no wait takes any.
 func inBubble(t *testing.T, test func(t *testing.T, m *machine)) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs a network namespace, so root")
-	}
+	unshared.Need(t)
 	synctest.Test(t, func(t *testing.T) {
-		runtime.LockOSThread() // and never unlocked: the thread and its namespace end here
-		check(t, unix.Unshare(unix.CLONE_NEWNET))
+		unshared.Netns(t)
 		test(t, newMachine(t))
 	})
 }
