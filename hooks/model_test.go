@@ -74,14 +74,17 @@ func (s *sequence) whole(name string) {
 				continue
 			}
 		}
-		rules, ips := wanted(name, lease, e)
+		theirs, doubt := s.expected(e, lease)
+		rules, ips := wanted(name, lease, theirs)
 		there := slices.DeleteFunc(slices.Clone(addresses), func(a string) bool {
-			return !slices.Contains(ips, a) && slices.Contains(s.slack, strings.TrimSuffix(a, "/32"))
+			bare := strings.TrimSuffix(a, "/32")
+			return !slices.Contains(ips, a) && slices.Contains(s.slack, bare) || slices.Contains(doubt, parseAddr(bare))
 		})
 		// Old facts take no rule from an address that the interface has.
 		old := s.vpc.err != nil || s.strike.hit != ""
 		live := slices.DeleteFunc(slices.Clone(got), func(rule string) bool {
-			return old && !slices.Contains(rules, rule) && slices.ContainsFunc(addresses, func(a string) bool {
+			of := func(a netip.Addr) bool { return rule == leasedRule(name, a) }
+			return slices.ContainsFunc(doubt, of) || old && !slices.Contains(rules, rule) && slices.ContainsFunc(addresses, func(a string) bool {
 				a = strings.TrimSuffix(a, "/32")
 				return slices.Contains(s.slack, a) && rule == leasedRule(name, parseAddr(a))
 			})

@@ -67,7 +67,8 @@ func runSequences(t *testing.T, n int, boot boot) *tally {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
 					(&sequence{world: newWorld(t, boot), rng: rand.New(rand.NewPCG(s, 0)), t: t, happened: &happened,
-						seen: map[string][]facts.ENI{}, holds: map[string]string{}}).run()
+						seen: map[string][]facts.ENI{}, holds: map[string]string{},
+						moves: moves{lagging: map[netip.Addr]facts.MAC{}, claims: map[netip.Addr]claim{}}}).run()
 				})
 			})
 		}
@@ -79,7 +80,7 @@ func runSequences(t *testing.T, n int, boot boot) *tally {
 const soak = 1000
 
 // tally counts what happened.
-type tally struct{ plugs, unplugs, leases, changes, failures, reboots, killed, failed atomic.Int64 }
+type tally struct{ plugs, unplugs, leases, changes, moves, failures, reboots, killed, failed atomic.Int64 }
 
 func (n *tally) table() string {
 	return fmt.Sprintf(`| seeds | 1 to %d |
@@ -89,12 +90,13 @@ func (n *tally) table() string {
 | unplugged, or taken down | %d |
 | events of the DHCP client | %d |
 | changes of addresses in EC2 | %d |
+| addresses that moved to another ENI | %d |
 | times IMDS failed, until it was well again | %d |
 | reboots | %d |
 | ec2net was killed | %d |
 | a netlink or other call failed | %d |
 | findings | none |
-`, soak, sequenceSteps, n.plugs.Load(), n.unplugs.Load(), n.leases.Load(), n.changes.Load(), n.failures.Load(), n.reboots.Load(),
+`, soak, sequenceSteps, n.plugs.Load(), n.unplugs.Load(), n.leases.Load(), n.changes.Load(), n.moves.Load(), n.failures.Load(), n.reboots.Load(),
 		n.killed.Load(), n.failed.Load())
 }
 
@@ -115,6 +117,7 @@ type sequence struct {
 	// slack are addresses that ec2net may have given an interface without
 	// having noted it.
 	slack []string
+	moves
 }
 
 func (s *sequence) run() {
@@ -205,8 +208,10 @@ func (s *sequence) step() {
 				s.answer(name)
 			}
 		}
-	case p < 90 && there:
+	case p < 86 && there:
 		s.changeAddresses(name)
+	case p < 90 && there:
+		s.move(name)
 	case p < 97:
 		s.vpc.err = nil
 		if s.rng.IntN(2) == 0 {
@@ -260,8 +265,11 @@ func (s *sequence) newENI() (facts.MAC, []netip.Addr) {
 	}
 	subnet := 1 + i%2
 	ips := []netip.Addr{netip.AddrFrom4([4]byte{10, 0, subnet, 10 * i})}
+	maps.DeleteFunc(s.lagging, func(_ netip.Addr, of facts.MAC) bool { return of == mac })
 	for n := range s.rng.IntN(3) {
-		ips = append(ips, netip.AddrFrom4([4]byte{10, 0, subnet, 10*i + 1 + byte(n)}))
+		if a := netip.AddrFrom4([4]byte{10, 0, subnet, 10*i + 1 + byte(n)}); s.free(a) {
+			ips = append(ips, a)
+		}
 	}
 	return mac, ips
 }
@@ -269,15 +277,16 @@ func (s *sequence) newENI() (facts.MAC, []netip.Addr) {
 // changeAddresses has EC2 give an ENI another number of secondary addresses.
 func (s *sequence) changeAddresses(name string) {
 	mac := s.attached[name]
-	e := s.vpc.enis[mac]
-	first := e.IPv4[0].As4()
-	e.IPv4 = e.IPv4[:1:1]
+	maps.DeleteFunc(s.lagging, func(_ netip.Addr, of facts.MAC) bool { return of == mac })
+	s.says(mac, func(e *facts.ENI) { e.IPv4 = e.IPv4[:1] })
+	first := s.vpc.enis[mac].IPv4[0].As4()
 	for n := range s.rng.IntN(4) {
-		e.IPv4 = append(e.IPv4, netip.AddrFrom4([4]byte{first[0], first[1], first[2], first[3] + 1 + byte(n)}))
+		if a := netip.AddrFrom4([4]byte{first[0], first[1], first[2], first[3] + 1 + byte(n)}); s.free(a) {
+			s.says(mac, func(e *facts.ENI) { e.IPv4 = append(e.IPv4, a) })
+		}
 	}
-	s.vpc.enis[mac] = e
 	s.happened.changes.Add(1)
-	s.note("IMDS has %v for %s", e.IPv4, name)
+	s.note("IMDS has %v for %s", s.vpc.enis[mac].IPv4, name)
 }
 
 func (s *sequence) shuffled() []string {
@@ -326,6 +335,7 @@ func (s *sequence) ran1(name string, run func() error) (well bool) {
 		} else {
 			s.seen[name] = append(s.seen[name], s.elsewhere(name)...)
 		}
+		s.doubt(name)
 		// An address may have been given and not been noted.
 		for _, a := range s.vpc.enis[s.attached[name]].IPv4 {
 			s.slack = append(s.slack, a.String())
@@ -344,11 +354,16 @@ func (s *sequence) ran1(name string, run func() error) (well bool) {
 
 // told notes what IMDS has told an ec2net that came to its end.
 func (s *sequence) told(name string) {
-	if s.vpc.err == nil {
-		s.seen[name] = []facts.ENI{s.vpc.enis[s.attached[name]]}
-		if e, err := s.memory().facts(name); err != nil || e.MAC != s.attached[name] {
-			s.fail("the facts on disk are those of %v: %v", e.MAC, err)
+	if s.vpc.err != nil {
+		if len(s.elsewhere(name)) > 0 {
+			s.doubt(name)
 		}
+		return
+	}
+	s.claim(name)
+	s.seen[name] = []facts.ENI{s.vpc.enis[s.attached[name]]}
+	if e, err := s.memory().facts(name); err != nil || e.MAC != s.attached[name] {
+		s.fail("the facts on disk are those of %v: %v", e.MAC, err)
 	}
 }
 
@@ -374,6 +389,7 @@ func (s *sequence) add(name string) {
 	}
 	s.told(name)
 	s.whole(name)
+	s.alone()
 }
 
 func (s *sequence) remove(name string) {
@@ -416,6 +432,7 @@ func (s *sequence) leaseEvent(name, reason string) {
 	}
 	s.told(name)
 	s.whole(name)
+	s.alone()
 }
 
 // replayed has udev do what it was asked to.
@@ -433,6 +450,7 @@ func (s *sequence) replayed() {
 // comes to.
 func (s *sequence) settle() {
 	*s.strike, s.vpc.err = strike{}, nil
+	s.catchUp()
 	s.note("all is well again")
 	for _, name := range names {
 		if _, there := s.attached[name]; there {

@@ -1,0 +1,194 @@
+package hooks
+
+import (
+	"net/netip"
+	"slices"
+
+	"ec2net/facts"
+)
+
+// EC2 moves an address from one ENI to another, both attached; what IMDS says of the
+// first one may lag behind. Here is how a sequence does that, and whom its model
+// expects to have the address.
+
+// moves is what is known of addresses that move.
+type moves struct {
+	// lagging are the ENIs of which IMDS still gives an address that is another's.
+	lagging map[netip.Addr]facts.MAC
+	// claims are the ENIs that an address was given to last, as far as ec2net was told:
+	// it goes by that while what it knows of another one has the address too. Not sure
+	// is what ec2net may have noted or not.
+	claims map[netip.Addr]claim
+	// begun says that an address has moved.
+	begun bool
+}
+
+type claim struct {
+	mac  facts.MAC
+	sure bool
+}
+
+// move moves a secondary address of an ENI to another one of its subnet, or lets IMDS
+// catch up.
+func (s *sequence) move(name string) {
+	if len(s.lagging) > 0 && s.rng.IntN(2) == 0 {
+		s.note("IMDS has caught up")
+		s.catchUp()
+		return
+	}
+	from := s.vpc.enis[s.attached[name]]
+	for _, other := range s.shuffled() {
+		to := s.vpc.enis[s.attached[other]]
+		if other == name || to.Subnet != from.Subnet || len(from.IPv4) < 2 {
+			continue
+		}
+		a := from.IPv4[1+s.rng.IntN(len(from.IPv4)-1)]
+		if _, late := s.lagging[a]; late {
+			return // nobody could tell any more whose it is
+		}
+		late := s.rng.IntN(2) == 0
+		s.note("%v moves from %s to %s; IMDS lags: %t", a, name, other, late)
+		s.happened.moves.Add(1)
+		s.says(to.MAC, func(e *facts.ENI) { e.IPv4 = append(e.IPv4, a) })
+		s.lagging[a], s.begun = from.MAC, true
+		if !late {
+			s.caughtUp(a)
+		}
+		return
+	}
+}
+
+func (s *sequence) catchUp() {
+	for a := range s.lagging {
+		s.caughtUp(a)
+	}
+}
+
+func (s *sequence) caughtUp(a netip.Addr) {
+	if mac := s.lagging[a]; s.vpc.enis[mac].IPv4 != nil {
+		s.says(mac, func(e *facts.ENI) { e.IPv4 = slices.DeleteFunc(e.IPv4, func(o netip.Addr) bool { return o == a }) })
+	}
+	delete(s.lagging, a)
+}
+
+// free reports whether no ENI has an address, as IMDS says or as it is.
+func (s *sequence) free(a netip.Addr) bool {
+	for _, e := range s.vpc.enis {
+		if slices.Contains(e.IPv4, a) {
+			return false
+		}
+	}
+	return true
+}
+
+// known is what ec2net may know of ENIs: what IMDS said last under each name, whether
+// it was noted or not, and what is on disk.
+func (s *sequence) known() []facts.ENI {
+	kept, err := s.memory().recall("")
+	check(s.t, err)
+	var all []facts.ENI
+	for _, k := range kept.Known {
+		if k.Facts.Name != "" {
+			all = append(all, k.Facts)
+		}
+	}
+	for _, name := range names {
+		all = append(all, s.seen[name]...)
+	}
+	return all
+}
+
+// contested are the addresses that ec2net may know of another ENI, too.
+func (s *sequence) contested(mac facts.MAC) []netip.Addr {
+	var addrs []netip.Addr
+	for _, e := range s.known() {
+		if e.MAC != mac {
+			addrs = append(addrs, e.IPv4...)
+		}
+	}
+	return addrs
+}
+
+// claim takes in that IMDS has told ec2net of the ENI with a name; what it told before
+// is in s.seen still.
+func (s *sequence) claim(name string) {
+	e := s.vpc.enis[s.attached[name]]
+	for _, a := range e.IPv4 {
+		knew := 0 // of what may have been noted under this name
+		for _, before := range s.seen[name] {
+			if before.MAC == e.MAC && slices.Contains(before.IPv4, a) {
+				knew++
+			}
+		}
+		_, here := s.nameOf(s.claims[a].mac)
+		switch {
+		case knew == 0, s.claims[a].sure && !here: // of one that is gone nothing more is heard
+			s.claims[a] = claim{e.MAC, true}
+		case knew < len(s.seen[name]):
+			s.claims[a] = claim{}
+		}
+	}
+	contested := s.contested(e.MAC)
+	for a, c := range s.claims {
+		if c.mac == e.MAC && !slices.Contains(e.IPv4, a) {
+			if delete(s.claims, a); slices.Contains(contested, a) {
+				s.claims[a] = claim{}
+			}
+		}
+	}
+}
+
+// doubt takes in that ec2net may have been told of an ENI, or gone by what it knew when
+// the ENI had another name.
+func (s *sequence) doubt(name string) {
+	mac := s.attached[name]
+	for _, e := range append(s.known(), s.vpc.enis[mac]) {
+		for _, a := range e.IPv4 {
+			if _, ok := s.claims[a]; e.MAC == mac && ok {
+				s.claims[a] = claim{}
+			}
+		}
+	}
+}
+
+func (s *sequence) nameOf(mac facts.MAC) (string, bool) {
+	for name, m := range s.attached {
+		if m == mac {
+			return name, true
+		}
+	}
+	return "", false
+}
+
+// expected takes from what IMDS said of an ENI the addresses that are another's now.
+// Of those in doubt nobody can tell.
+func (s *sequence) expected(e facts.ENI, lease netip.Addr) (theirs facts.ENI, doubt []netip.Addr) {
+	if !s.begun || e.IPv4 == nil {
+		return e, nil
+	}
+	contested := s.contested(e.MAC)
+	theirs = e
+	theirs.IPv4 = []netip.Addr{}
+	for _, a := range e.IPv4 {
+		c := s.claims[a]
+		switch {
+		case a == lease, !slices.Contains(contested, a), c == claim{e.MAC, true}:
+			theirs.IPv4 = append(theirs.IPv4, a)
+		case !c.sure:
+			doubt = append(doubt, a)
+		}
+	}
+	return theirs, doubt
+}
+
+// alone holds that an address leads by one ENI only: that which it was given to last.
+func (s *sequence) alone() {
+	rules := s.kernelRules(s.t)
+	for a, c := range s.claims {
+		for _, name := range names {
+			if c.sure && s.attached[name] != c.mac && s.up[name] != a && slices.Contains(rules, leasedRule(name, a)) {
+				s.fail("%v is an address of %s, and there is %s", a, c.mac, leasedRule(name, a))
+			}
+		}
+	}
+}
