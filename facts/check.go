@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// check reports what cannot be, if the fields are not those of one ENI.
+// check reports the first field that no ENI could have.
 func (e *ENI) check() error {
 	for _, check := range []func() error{e.checkIdentity, e.checkPlace, e.checkSubnet, e.checkPrefixes, e.checkAddrs, e.checkReserved} {
 		if err := check(); err != nil {
@@ -30,8 +30,7 @@ func (e *ENI) checkIdentity() error {
 	return nil
 }
 
-// checkPlace checks where the ENI is attached, and whether that is the primary's
-// place.
+// checkPlace checks where the ENI is attached: only the primary has device 0.
 func (e *ENI) checkPlace() error {
 	switch {
 	case e.DeviceNumber < 0 || e.DeviceNumber > 0xffff:
@@ -39,11 +38,11 @@ func (e *ENI) checkPlace() error {
 	case e.NetworkCard < 0 || e.NetworkCard > 99:
 		return fieldErrorf("network_card", "%d is not within 0 and 99", e.NetworkCard)
 	case e.PrimaryMAC != (MAC{}) && (e.PrimaryMAC == e.MAC) != e.Primary:
-		return fieldErrorf("primary_mac", "%s, where mac is %s and primary is %t", e.PrimaryMAC, e.MAC, e.Primary)
+		return fieldErrorf("primary_mac", "%s, but mac is %s and primary is %t", e.PrimaryMAC, e.MAC, e.Primary)
 	case e.Primary && e.DeviceNumber != 0:
-		return fieldErrorf("device_number", "%d, where the primary ENI has 0", e.DeviceNumber)
+		return fieldErrorf("device_number", "%d, but the primary ENI has 0", e.DeviceNumber)
 	case !e.Primary && e.DeviceNumber == 0:
-		return fieldErrorf("device_number", "0 is the primary's; IMDS gives it while a new ENI is not yet complete")
+		return fieldErrorf("device_number", "0 is the primary's; IMDS gives it while a new ENI is incomplete")
 	}
 	return nil
 }
@@ -56,8 +55,8 @@ func (e *ENI) checkSubnet() error {
 	case len(e.IPv4) > 0 && !s.IsValid():
 		return fieldErrorf("subnet", "missing, although there is an address %s", quoted(e.IPv4[0].String()))
 	case s.IsValid() && (!s.Addr().Is4() || s.Bits() < 8 || s.Bits() > 30):
-		// AWS gives /16 to /28. The gateway (network + 1) needs a /30 at least, and less
-		// than a /8 can only be a mistake that would swallow routes.
+		// AWS gives /16 to /28. The gateway (network + 1) needs at least a /30; anything
+		// larger than a /8 is a mistake that would swallow routes.
 		return fieldErrorf("subnet", "%s is not an IPv4 block between /8 and /30", s)
 	}
 	return nil
@@ -81,7 +80,7 @@ func (e *ENI) checkPrefixes() error {
 				return fieldErrorf(l.field, "%s %s", p, err)
 			}
 			if seen[p] {
-				return fieldErrorf(l.field, "%s is there twice", p)
+				return fieldErrorf(l.field, "%s is listed twice", p)
 			}
 			seen[p] = true
 		}
@@ -113,7 +112,7 @@ func (e *ENI) checkAddrs() error {
 				return fieldErrorf(l.field, "%s is outside the subnet %s", a, joined(l.in))
 			}
 			if seen[a] {
-				return fieldErrorf(l.field, "%s is there twice", a)
+				return fieldErrorf(l.field, "%s is listed twice", a)
 			}
 			seen[a] = true
 		}
@@ -139,8 +138,8 @@ func lastOf(p netip.Prefix) netip.Addr {
 	return netip.AddrFrom4(a)
 }
 
-// checkAddr says what is wrong with a as an address of an ENI. A zone is a
-// string of any characters behind the address (fe80::1%zone), so it stays out.
+// checkAddr says what is wrong with a as an address of an ENI; empty if nothing.
+// It refuses a zone (fe80::1%zone), which may have any characters.
 func checkAddr(a netip.Addr, is4 bool) string {
 	switch {
 	case is4 && !a.Is4():
@@ -160,7 +159,7 @@ func checkPrefix(p netip.Prefix, is4 bool) string {
 	case !is4 && (!p.Addr().Is6() || p.Addr().Is4In6()):
 		return "is not an IPv6 block"
 	case p != p.Masked():
-		return fmt.Sprintf("has bits behind its length; did you mean %s?", p.Masked())
+		return fmt.Sprintf("has bits set beyond its length; did you mean %s?", p.Masked())
 	}
 	return ""
 }

@@ -1,9 +1,8 @@
-// Package facts holds what is known of one ENI (elastic network interface) and
-// where it comes from: the instance metadata service (IMDS), or a JSON file.
+// Package facts holds what is known of one ENI (elastic network interface), and
+// gets it from the instance metadata service (IMDS) or from a JSON file.
 //
-// Everything from outside passes a door here and becomes a typed value on the
-// way in: an address, a prefix, a MAC, a number, or a name of safe characters.
-// No other string reaches a template.
+// Whatever comes from outside becomes a typed value here: an address, a prefix, a
+// MAC, a number, or a name of safe characters. No other string reaches a template.
 package facts
 
 import (
@@ -13,17 +12,17 @@ import (
 	"ec2net/fault"
 )
 
-// ENI is one network interface of an instance, as the templates see it. The
-// JSON names are the format that "ec2net facts" prints and --facts reads; it
-// only ever gains fields.
+// ENI is one network interface of an instance, as the templates see it. "ec2net
+// facts" prints it, and --facts reads it, under the JSON names; that format only
+// ever gains fields.
 //
 // Lists are never nil. An ENI without IPv4 (an IPv6-only subnet) has no IPv4,
 // and a zero Subnet and Gateway.
 type ENI struct {
 	// Name is the interface's name on this machine: eth1, ens6.
 	Name string `json:"name"`
-	// Index makes the numbers of this ENI unique on the machine: the number
-	// that ends ethN, for other names DeviceNumber + 100 * NetworkCard.
+	// Index makes the numbers of this ENI unique on the machine: the N of ethN; for
+	// other names DeviceNumber + 100 * NetworkCard.
 	Index int `json:"index"`
 	// MAC is the interface's hardware address, by which IMDS knows it.
 	MAC MAC `json:"mac"`
@@ -33,10 +32,10 @@ type ENI struct {
 	DeviceNumber int `json:"device_number"`
 	// NetworkCard is the card the ENI sits on; 0 on most instance types.
 	NetworkCard int `json:"network_card"`
-	// Primary says that this is the ENI the instance was launched with.
+	// Primary marks the ENI that the instance was launched with.
 	Primary bool `json:"primary"`
-	// PrimaryMAC is the address of the primary ENI, so that it is known which
-	// one that is when IMDS cannot be asked. Zero if nobody said.
+	// PrimaryMAC is the MAC of the primary ENI, which tells it from the others when
+	// IMDS does not answer. Zero if unknown.
 	PrimaryMAC MAC `json:"primary_mac,omitzero"`
 	// IPv4 has the private addresses, the ENI's primary one first.
 	IPv4 []netip.Addr `json:"ipv4"`
@@ -55,12 +54,12 @@ type ENI struct {
 	// VPCCIDRs are the IPv4 blocks of the whole VPC.
 	VPCCIDRs []netip.Prefix `json:"vpc_cidrs"`
 
-	// Number is BASE + Index, and all that has to be unique per ENI: its route
-	// table, metric, rule priority and fwmark, see [Numbers].
+	// Number is BASE + Index: the ENI's route table, metric, rule priority and
+	// fwmark, all of which have to be unique. See [Numbers].
 	Number int `json:"-"`
-	// MarkMask has the bits that ec2net uses of a mark.
+	// MarkMask has the bits of a mark that ec2net uses.
 	MarkMask Mark `json:"-"`
-	// Routed says whether the ENI has a table and rules of its own: every ENI
+	// Routed reports whether the ENI has a table and rules of its own: every ENI
 	// but the primary, and the primary too if the settings say so.
 	Routed bool `json:"-"`
 }
@@ -68,20 +67,20 @@ type ENI struct {
 // Table is the id of the ENI's own route table.
 func (e ENI) Table() int { return e.Number }
 
-// Metric is that of the ENI's default route in the main table.
+// Metric is the metric of the ENI's default route in the main table.
 func (e ENI) Metric() int { return e.Number }
 
-// Priority is that of every ip rule of the ENI.
+// Priority is the priority of every ip rule of the ENI.
 func (e ENI) Priority() int { return e.Number }
 
 // Mark is the fwmark of what comes in by the ENI.
 func (e ENI) Mark() Mark { return Mark(e.Number) }
 
-// HasIPv4 reports whether there is anything to route by IPv4.
+// HasIPv4 reports whether the ENI has IPv4 addresses.
 func (e ENI) HasIPv4() bool { return e.Subnet.IsValid() }
 
-// FieldError says which field of an ENI cannot be, and why. Field is the JSON
-// name, or the IMDS key where the facts came from there.
+// FieldError says which field of an ENI is wrong, and why. Field is the JSON name,
+// or the key of IMDS if the facts came from there.
 type FieldError struct {
 	Field string
 	Why   string
@@ -89,14 +88,14 @@ type FieldError struct {
 
 func (e *FieldError) Error() string { return fmt.Sprintf("%s: %s", e.Field, e.Why) }
 
-// Status is that of facts that cannot be used.
+// Status is that of unusable facts.
 func (*FieldError) Status() fault.Status { return fault.Facts }
 
 func fieldErrorf(field, format string, args ...any) error {
 	return &FieldError{Field: field, Why: fmt.Sprintf(format, args...)}
 }
 
-// finish checks what came in by a door and adds what follows from it: the
+// finish checks the facts that were read, and adds what follows from them: the
 // index, the gateway and the numbers.
 func (e *ENI) finish(n Numbers) error {
 	if err := e.check(); err != nil {
@@ -116,7 +115,7 @@ func (e *ENI) finish(n Numbers) error {
 	return nil
 }
 
-// Clone is a copy that shares no list with e. Its lists are never nil.
+// Clone returns a copy that shares no list with e. Its lists are never nil.
 func (e ENI) Clone() ENI {
 	for _, list := range []*[]netip.Addr{&e.IPv4, &e.IPv6} {
 		*list = append([]netip.Addr{}, *list...)
@@ -127,6 +126,6 @@ func (e ENI) Clone() ENI {
 	return e
 }
 
-// gatewayOf is where a VPC's router answers: the subnet's network + 1 (VPC
+// gatewayOf is the address of the VPC's router: the subnet's network + 1 (VPC
 // user guide, "Subnet CIDR blocks", reserved addresses).
 func gatewayOf(subnet netip.Prefix) netip.Addr { return subnet.Masked().Addr().Next() }

@@ -29,18 +29,18 @@ func Examples(n Numbers) ([]ENI, error) {
 	return enis, nil
 }
 
-// Renamed is e as if its interface had another name, and so other numbers.
+// Renamed returns e under another interface name, with the numbers of that name.
 func Renamed(e ENI, name string, n Numbers) (ENI, error) {
 	e.Name = name
 	err := e.finish(n)
 	return e, err
 }
 
-// Bare is what is known of an ENI without any facts: the numbers that follow
-// from its name. Names other than ethN have none without facts.
+// Bare returns what is known of an ENI without facts: the numbers that follow from
+// its name. It fails for names other than ethN, whose numbers need facts.
 func Bare(name string, mac MAC, n Numbers) (ENI, error) {
 	if !NumberedByName(name) {
-		return ENI{}, fmt.Errorf("without facts the numbers of %s are not known", name)
+		return ENI{}, fmt.Errorf("the numbers of %s are unknown without facts", name)
 	}
 	return n.of(ENI{Name: name, MAC: mac})
 }

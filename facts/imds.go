@@ -35,7 +35,7 @@ type Endpoint struct {
 	Mode string
 }
 
-// Address is that of the endpoint; not valid if it has a name.
+// Address is the IP address of the endpoint; not valid if the URL has a host name.
 func (at Endpoint) Address() netip.Addr {
 	endpoint, err := at.resolve()
 	if err != nil {
@@ -49,13 +49,13 @@ func (at Endpoint) Address() netip.Addr {
 	return a.Unmap()
 }
 
-// Check says whether it can be one.
+// Check reports an endpoint that IMDS cannot have.
 func (at Endpoint) Check() error {
 	_, err := at.resolve()
 	return err
 }
 
-// NewIMDS returns a client. Nothing is asked before ENI is called.
+// NewIMDS returns a client. It sends nothing before ENI is called.
 func NewIMDS(at Endpoint) (*IMDS, error) {
 	endpoint, err := at.resolve()
 	if err != nil {
@@ -71,8 +71,7 @@ func newIMDS(endpoint string, by *transport) *IMDS {
 		EnableFallback:        aws.FalseTernary,
 		HTTPClient:            by,
 		DisableDefaultTimeout: true, // the caller's context has the deadline
-		// The SDK's own waits of up to a second are long for a service that is
-		// on the same host.
+		// The SDK waits up to a second, which is long for a service on the same host.
 		DisableDefaultMaxBackoff: true,
 		Retryer: retry.NewStandard(func(o *retry.StandardOptions) {
 			o.MaxAttempts = 3
@@ -82,8 +81,8 @@ func newIMDS(endpoint string, by *transport) *IMDS {
 	return &IMDS{client: client, endpoint: endpoint}
 }
 
-// resolve gives the URL of the service. It leaves nothing to the SDK, which
-// would look into the environment by itself.
+// resolve returns the URL of the service. It leaves nothing to the SDK, which
+// would read the environment.
 func (at Endpoint) resolve() (string, error) {
 	if at.URL != "" {
 		u, err := url.Parse(at.URL)
@@ -104,14 +103,12 @@ func (at Endpoint) resolve() (string, error) {
 
 // ENI asks for the facts of the ENI with this MAC, which has this name here.
 //
-// It takes one token, one listing of the MAC's keys, the instance's own MAC,
-// and then those keys that the listing has and that are used: at most 2
-// requests more than keys. A key that the listing lacks means "there is none",
-// provided that the listing is complete, that is, has interface-id and an
-// address. Anything else (no answer, a 404 for the MAC or for a listed key, an
-// empty or an odd body) means that IMDS could not be asked, and is an
-// *IMDSError. Whatever it
-// answers, it gets 20 requests at most.
+// It requests a token, the listing of the MAC's keys, the instance's own MAC, and
+// those listed keys that ec2net uses. A key that a complete listing lacks means
+// "there is none"; a listing is complete if it has interface-id and an address.
+// Anything else (no answer, a 404 for the MAC or for a listed key, an empty or an
+// odd body) means "could not ask", and is an *IMDSError. Whatever IMDS answers, it
+// gets at most 20 requests.
 func (m *IMDS) ENI(ctx context.Context, name string, mac MAC, n Numbers) (ENI, error) {
 	ctx, cancel := context.WithCancel(withBudget(ctx))
 	defer cancel()
@@ -186,17 +183,16 @@ func (m *IMDS) start(ctx context.Context, path string) func() (string, error) {
 	}
 }
 
-// IMDSError says that IMDS could not be asked: no conclusion about the ENI can
-// be drawn from it, and nothing may be taken away because of it.
+// IMDSError means "could not ask": it says nothing about the ENI, so nothing may be
+// taken away because of it.
 type IMDSError struct {
-	// Endpoint is the URL of the service, Path what was asked for below
-	// /latest/meta-data/.
+	// Endpoint is the URL of the service, Path the key below /latest/meta-data/.
 	Endpoint, Path string
 	// HTTP is the status of the answer, 0 if there was none.
 	HTTP int
 	Err  error
 	hint string
-	// unreachable says that nothing answered at all.
+	// unreachable: nothing answered at all.
 	unreachable bool
 }
 
@@ -209,17 +205,17 @@ func (e *IMDSError) Error() string {
 
 func (e *IMDSError) Unwrap() error { return e.Err }
 
-// Status is that of facts that are missing.
+// Status is that of missing facts.
 func (*IMDSError) Status() fault.Status { return fault.Facts }
 
 // Hint says what the reader can do about it.
 func (e *IMDSError) Hint() string { return e.hint }
 
-// SwitchedOff reports whether an administrator has switched IMDS off: it will say the
-// same in a moment.
+// SwitchedOff reports whether an administrator has switched IMDS off, so that asking
+// again at once is useless.
 func (e *IMDSError) SwitchedOff() bool { return e.HTTP == http.StatusForbidden }
 
-const hintWait = "an ENI that was attached a moment ago is not complete at once: try again in half a minute"
+const hintWait = "IMDS needs up to half a minute to describe a new ENI: try again then"
 
 func (m *IMDS) explain(err error, mac MAC) error {
 	var failed *IMDSError
@@ -229,13 +225,13 @@ func (m *IMDS) explain(err error, mac MAC) error {
 	failed.Endpoint = m.endpoint
 	switch {
 	case failed.HTTP == http.StatusNotFound && strings.HasSuffix(failed.Path, mac.String()+"/"):
-		failed.hint = fmt.Sprintf("IMDS knows no ENI with the MAC %s (yet): it is none of this instance's, or was attached a moment ago", mac)
+		failed.hint = fmt.Sprintf("IMDS knows no ENI with the MAC %s (yet): it belongs to no ENI of this instance, or to one that was attached a moment ago", mac)
 	case failed.HTTP == http.StatusNotFound:
 		failed.hint = hintWait
 	case failed.HTTP == http.StatusForbidden:
 		failed.hint = "IMDS may be switched off: aws ec2 modify-instance-metadata-options --instance-id ID --http-endpoint enabled"
 	case failed.HTTP == http.StatusUnauthorized:
-		failed.hint = "the service did not accept the token that it gave; something else may be answering in its place"
+		failed.hint = "the service refused its own token; something else may be answering in its place"
 	case failed.HTTP == 0 && failed.unreachable:
 		failed.hint = "is this an EC2 instance? Elsewhere, ec2net render --facts FILE renders from a file"
 	}

@@ -21,8 +21,8 @@ func (a answers) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // Whatever IMDS answers: no panic, one clear line or safe values, and no more
-// requests than are allowed. It says value of the key that odd numbers, and the
-// truth of the others. Waiting takes the bubble's time, so none.
+// requests than are allowed. IMDS answers value for the key number odd, and the truth
+// for the others. Waits take the bubble's time, so none.
 func FuzzIMDS(f *testing.F) {
 	const whole = "device-number\ninterface-id\nlocal-ipv4s\nsubnet-ipv4-cidr-block"
 	truth := map[string]string{
@@ -78,7 +78,7 @@ func FuzzIMDS(f *testing.F) {
 	})
 }
 
-// mustBeClear holds an error of IMDS's to what a line of the log may have.
+// mustBeClear fails unless the log can have an error of IMDS's as one line.
 func mustBeClear(t *testing.T, err error) {
 	t.Helper()
 	var of *IMDSError

@@ -16,20 +16,20 @@ import (
 )
 
 const (
-	// maxAnswer bounds an answer of IMDS. The longest real one, 50 addresses,
-	// has less than a kibibyte.
+	// maxAnswer bounds an answer of IMDS, in bytes. The longest real one, 50
+	// addresses, has less than a KiB.
 	maxAnswer = 64 << 10
-	// maxConns is how many connections carry the concurrent requests. They are
-	// kept alive, so that this is also the number of connections in all.
+	// maxConns bounds the connections, which are kept alive and carry the
+	// concurrent requests.
 	maxConns = 4
-	// maxRequests bounds what one question for an ENI may send, tries again
-	// and tokens included: 13 requests are the most that go well.
+	// maxRequests bounds the requests of one question for an ENI, retries and
+	// tokens included. A question that goes well takes at most 13.
 	maxRequests = 20
 )
 
 // transport is the HTTP client below the SDK's. It goes to IMDS and nowhere
-// else (no proxy, no redirect), reads an answer whole and bounded, and notes
-// what came of the request, which the SDK's own errors do not always tell.
+// else (no proxy, no redirect), reads a whole, bounded answer, and records the
+// outcome of the request, which the SDK's own errors do not always tell.
 type transport struct{ client http.Client }
 
 func newTransport() *transport {
@@ -45,23 +45,23 @@ func newTransport() *transport {
 	}}
 }
 
-// outcome is what came of the last attempt of one request, or of the request
-// for the token before it.
+// outcome is that of the last attempt of one request, or of the request for the
+// token before it.
 type outcome struct {
 	status int
 	err    error
-	// answered says that err came with the answer's body.
+	// answered: err came from reading the answer's body.
 	answered bool
 }
 
 type outcomeKey struct{}
 
-// budget is how many requests are left to one question.
+// budget counts the requests that one question may still send.
 type budget struct{ left atomic.Int32 }
 
 type budgetKey struct{}
 
-// withBudget bounds what is sent under a context.
+// withBudget bounds the requests that are sent under a context.
 func withBudget(ctx context.Context) context.Context {
 	b := new(budget)
 	b.left.Store(maxRequests)
@@ -79,7 +79,7 @@ func (t *transport) Do(req *http.Request) (*http.Response, error) {
 		if seen.err == nil && seen.status == 0 {
 			seen.err = fmt.Errorf("no answer to %d requests", maxRequests)
 		}
-		return nil, errors.New("enough was asked") // what was last seen tells more
+		return nil, errors.New("the requests are used up") // get reports the outcome instead
 	}
 	*seen = outcome{}
 	resp, err := t.client.Do(req)
@@ -120,11 +120,11 @@ func (m *IMDS) get(ctx context.Context, path string) (string, error) {
 		failed.Err, failed.unreachable = seen.err, !seen.answered
 		var of *url.Error
 		if errors.As(seen.err, &of) {
-			failed.Err = of.Err // the endpoint is named already
+			failed.Err = of.Err // IMDSError names the endpoint
 		}
 	}
 	if 200 <= seen.status && seen.status < 300 {
-		// The token came, but could not be used.
+		// The SDK could not use the token.
 		failed.HTTP = 0
 	}
 	var timeout net.Error

@@ -29,12 +29,12 @@ var used = []string{
 	keyIPv6, keyIPv6Subnets, keyIPv6Prefixes, keyVPCCIDRs,
 }
 
-// parse makes an ENI of the answers. A key without an answer is one that a
-// complete listing lacks.
+// parse makes an ENI of the answers. A key without an answer means "there is none",
+// if the listing is complete.
 func parse(name string, mac MAC, primaryMAC string, answers map[string]string) (ENI, error) {
 	e := ENI{Name: name, MAC: mac}
 	if answers[keyID] == "" {
-		return e, fmt.Errorf("the listing of %s is not complete: it has no %s", mac, keyID)
+		return e, fmt.Errorf("the listing of %s is incomplete: it has no %s", mac, keyID)
 	}
 	primary, err := ParseMAC(strings.TrimSpace(primaryMAC))
 	if err != nil {
@@ -62,15 +62,15 @@ func parse(name string, mac MAC, primaryMAC string, answers map[string]string) (
 	if subnets := each(&p, keySubnet, netip.ParsePrefix); len(subnets) == 1 {
 		e.Subnet = subnets[0]
 	} else if len(subnets) > 1 {
-		p.err = fieldErrorf(keySubnet, "%d blocks, where one is expected", len(subnets))
+		p.err = fieldErrorf(keySubnet, "%d blocks, expected one", len(subnets))
 	}
 	if len(e.IPv4) == 0 && len(e.IPv6) == 0 && p.err == nil {
-		p.err = fieldErrorf(keyIPv4, "not there, and no %s: an ENI has an address", keyIPv6)
+		p.err = fieldErrorf(keyIPv4, "missing, and so is %s: an ENI has an address", keyIPv6)
 	}
 	return e, p.err
 }
 
-// parser keeps the first error, so that parse reads as a table.
+// parser keeps the first error, so that parse reads like a table.
 type parser struct {
 	answers map[string]string
 	err     error
@@ -100,7 +100,7 @@ func each[T any](p *parser, key string, read func(string) (T, error)) []T {
 	return list
 }
 
-// lines are those of a value, however they end. An empty one says nothing.
+// lines splits a value, whatever ends its lines, and drops empty ones.
 func lines(value string) []string {
 	var found []string
 	for line := range strings.SplitSeq(value, "\n") {
@@ -111,8 +111,8 @@ func lines(value string) []string {
 	return found
 }
 
-// imdsTerms gives the field of a FieldError the name that it has in IMDS,
-// where the reader will look it up.
+// imdsTerms replaces the JSON name in a FieldError by the key of IMDS, which the
+// reader will look up.
 func imdsTerms(err error) error {
 	var field *FieldError
 	if !errors.As(err, &field) {

@@ -101,7 +101,7 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// Neither a proxy of the environment nor anything else stands between.
+// ec2net asks IMDS directly, whatever proxy the environment names.
 func TestNoProxy(t *testing.T) {
 	if p := newTransport().client.Transport.(*http.Transport).Proxy; p != nil {
 		t.Error("a proxy would be used")
@@ -135,8 +135,8 @@ func TestNetworkCard(t *testing.T) {
 	}
 }
 
-// An IPv6-only subnet: local-ipv4s and the IPv4 block are not listed, which
-// means that there are none.
+// In an IPv6-only subnet the listing lacks local-ipv4s and the IPv4 block: there are
+// none.
 func TestIPv6Only(t *testing.T) {
 	fake := rich()
 	fake.Raw = map[string]string{keyIPv4: imds.Removed, keySubnet: imds.Removed, keyIPv4Prefixes: imds.Removed}
@@ -176,9 +176,9 @@ func TestCouldNotAsk(t *testing.T) {
 		{name: "empty", fault: imds.Fault{Path: "device-number", Body: body("")}, want: "empty answer for network/interfaces/macs/02:00:00:00:01:20/device-number"},
 		{name: "empty listing", fault: imds.Fault{Path: ":20/$", Body: body("")}, want: "empty answer"},
 		{name: "an empty line for prefixes", fault: imds.Fault{Path: "ipv4-prefix$", Body: body("\n")}, want: "empty answer"},
-		{name: "listing cut", fault: imds.Fault{Path: ":20/$", Body: body("device-number\ninterface-id\n")}, want: "local-ipv4s: not there"},
-		{name: "listing not complete", raw: map[string]string{keyID: imds.Removed}, want: "it has no interface-id"},
-		{name: "page as listing", fault: imds.Fault{Path: ":20/$", Body: body("<html>\n<body>hello</body>\n</html>")}, want: "is not complete"},
+		{name: "listing cut", fault: imds.Fault{Path: ":20/$", Body: body("device-number\ninterface-id\n")}, want: "local-ipv4s: missing"},
+		{name: "incomplete listing", raw: map[string]string{keyID: imds.Removed}, want: "it has no interface-id"},
+		{name: "page as listing", fault: imds.Fault{Path: ":20/$", Body: body("<html>\n<body>hello</body>\n</html>")}, want: "is incomplete"},
 		{name: "truncated", fault: imds.Fault{Path: "local-ipv4s$", Body: body("10.0.1.20\n10.0.1.21"), Truncate: 12}, want: "ended in the middle of the answer"},
 		{name: "reset", fault: imds.Fault{Path: "local-ipv4s$", Reset: true}, want: "local-ipv4s: "},
 		{name: "redirect", fault: imds.Fault{Path: "local-ipv4s$", Redirect: "http://127.0.0.1:1/"}, want: "answered 30"},
@@ -269,7 +269,7 @@ func TestShortOutage(t *testing.T) {
 	}
 }
 
-// A service that fails at everything it can is not asked without end.
+// However often the service fails, the requests have an end.
 func TestBudget(t *testing.T) {
 	for name, path := range map[string]string{"everything": "", "the token": "api/token", "every key": "/macs/02", "a key": "local-ipv4s"} {
 		for _, status := range []int{401, 403, 404, 429, 500, 503} {
@@ -327,7 +327,7 @@ func FuzzAnswers(f *testing.F) {
 	})
 }
 
-// mustBeSafe holds an ENI to what a template may rely on.
+// mustBeSafe fails unless an ENI has all that a template relies on.
 func mustBeSafe(t *testing.T, e ENI) {
 	t.Helper()
 	texts := []string{e.Name, e.ID}

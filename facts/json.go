@@ -12,15 +12,15 @@ import (
 	"sync"
 )
 
-// maxJSON bounds what is read as facts; 50 addresses make about 2 KiB.
+// maxJSON bounds facts in JSON, in bytes; 50 addresses make about 2 KiB.
 const maxJSON = 1 << 20
 
-// required are the fields that no ENI is without. Lists may be left out (they
-// are empty then), and so may what follows from the rest: index, gateway,
-// table, metric, priority, mark, mark_mask.
+// required are the fields that every ENI has. A document may leave out empty lists,
+// and what follows from the rest: index, gateway, table, metric, priority, mark,
+// mark_mask.
 var required = []string{"name", "mac", "id", "device_number"}
 
-// document is an ENI as it stands in JSON, where its number has four names.
+// document is an ENI in JSON, where its number has four names.
 type document struct {
 	ENI
 	Table    int  `json:"table"`
@@ -35,12 +35,11 @@ func documentOf(e ENI) document {
 }
 
 // Decode reads facts in the format of Encode: JSON objects, one after the
-// other, each an ENI. An unknown field, a field that is there twice, a value of
-// the wrong type and facts that contradict each other are errors that name the
-// field.
+// other, each an ENI. Its errors name the field that is unknown, appears twice, has
+// a value of the wrong type, or contradicts another one.
 func Decode(r io.Reader, n Numbers) ([]ENI, error) { return decode(r, n, nil) }
 
-// decode puts unknown fields into more, if there is one to take them.
+// decode puts unknown fields into more; if that is nil, they are errors.
 func decode(r io.Reader, n Numbers, more map[string]json.RawMessage) ([]ENI, error) {
 	data, err := io.ReadAll(io.LimitReader(r, maxJSON+1))
 	if err != nil {
@@ -57,13 +56,13 @@ func decode(r io.Reader, n Numbers, more map[string]json.RawMessage) ([]ENI, err
 			return nil, fmt.Errorf("line %d: %w", 1+bytes.Count(data[:dec.InputOffset()], []byte("\n")), plain(err))
 		}
 		if slices.ContainsFunc(enis, func(o ENI) bool { return o.Name == e.Name }) {
-			return nil, fmt.Errorf("the facts of %s are there twice", e.Name)
+			return nil, fmt.Errorf("%s has facts twice", e.Name)
 		}
 		enis = append(enis, e)
 	}
 	// More is false at the end, and before a bracket that closes nothing.
 	if _, err := dec.Token(); err != io.EOF {
-		return nil, errors.New("something that is no JSON object follows the facts")
+		return nil, errors.New("something other than a JSON object follows the facts")
 	}
 	if len(enis) == 0 {
 		return nil, errors.New("no facts: expected a JSON object for each ENI")
@@ -71,7 +70,6 @@ func decode(r io.Reader, n Numbers, more map[string]json.RawMessage) ([]ENI, err
 	return enis, nil
 }
 
-// decodeOne reads one object.
 func decodeOne(dec *json.Decoder, n Numbers, more map[string]json.RawMessage) (ENI, error) {
 	var given document
 	seen, err := decodeFields(dec, &given, more)
@@ -90,9 +88,9 @@ func decodeOne(dec *json.Decoder, n Numbers, more map[string]json.RawMessage) (E
 	return whole, checkGiven(given, whole, seen)
 }
 
-// decodeFields reads an object, and says which fields it has. It goes field by field,
-// since json.Unmarshal keeps the last of two values and names no field that has its
-// own type.
+// decodeFields reads an object, and returns the names of its fields. It goes field by
+// field, since json.Unmarshal keeps the last of two values, and does not name a field
+// whose type unmarshals itself.
 func decodeFields(dec *json.Decoder, given *document, more map[string]json.RawMessage) (seen []string, err error) {
 	if t, err := dec.Token(); err != nil {
 		return nil, err
@@ -111,7 +109,7 @@ func decodeFields(dec *json.Decoder, given *document, more map[string]json.RawMe
 		}
 		switch {
 		case slices.Contains(seen, name):
-			return nil, fieldErrorf(label, "there twice")
+			return nil, fieldErrorf(label, "appears twice")
 		case !field.IsValid() && more == nil:
 			return nil, fieldErrorf(label, "unknown field")
 		}
@@ -130,15 +128,15 @@ func decodeFields(dec *json.Decoder, given *document, more map[string]json.RawMe
 	return seen, err
 }
 
-// checkGiven holds the fields that follow from others to those, where they are
-// given. Table, metric, priority and mark are of the settings' making: facts
-// that were printed under another BASE are as good, as long as they agree.
+// checkGiven compares the given fields that follow from others with what does
+// follow. Table, metric, priority and mark follow from the settings: facts that were
+// printed under another BASE are as good, as long as the four agree.
 func checkGiven(given document, whole ENI, seen []string) error {
 	if slices.Contains(seen, "index") && given.Index != whole.Index {
-		return fieldErrorf("index", "%d, where %s has %d", given.Index, whole.Name, whole.Index)
+		return fieldErrorf("index", "%d, but %s has %d", given.Index, whole.Name, whole.Index)
 	}
 	if slices.Contains(seen, "gateway") && given.Gateway != whole.Gateway {
-		return fieldErrorf("gateway", "%s, where the subnet %s has %s", given.Gateway, whole.Subnet, whole.Gateway)
+		return fieldErrorf("gateway", "%s, but the subnet %s has %s", given.Gateway, whole.Subnet, whole.Gateway)
 	}
 	if slices.Contains(seen, "mark_mask") && given.MarkMask == 0 {
 		return fieldErrorf("mark_mask", "0x0 has no bit for a mark")
@@ -153,19 +151,19 @@ func checkGiven(given document, whole ENI, seen []string) error {
 		case first == "":
 			first, number = f.name, f.value
 		case f.value != number:
-			return fieldErrorf(f.name, "%d, where %s is %d; they are one number", f.value, first, number)
+			return fieldErrorf(f.name, "%d, but %s is %d; they are one number", f.value, first, number)
 		}
 	}
 	return nil
 }
 
-// isNull finds a null in a field that is no list: encoding/json would take it
-// for "leave as it is".
+// isNull reports whether a field other than a list is null, which encoding/json
+// would ignore.
 func isNull(raw json.RawMessage, field reflect.Value) bool {
 	return string(raw) == "null" && field.Kind() != reflect.Slice
 }
 
-// fieldOf is the field of a document that has this JSON name, to the letter.
+// fieldOf returns the field of a document with exactly this JSON name.
 func fieldOf(d *document, name string) reflect.Value {
 	index, ok := fields()[name]
 	if !ok {
@@ -197,13 +195,13 @@ func wanted(field reflect.Value) string {
 	return words[field.Type().String()]
 }
 
-// clipped is a piece of JSON for one line of a message.
+// clipped fits a piece of JSON into one line of a message.
 func clipped(raw json.RawMessage) string {
 	var line bytes.Buffer
 	if json.Compact(&line, raw) != nil || line.Len() > 80 {
 		return fmt.Sprintf("a value of %d bytes", len(raw))
 	}
-	// What is not plain ASCII is no harm in JSON, but may be on a terminal.
+	// Other characters are harmless in JSON, but perhaps not on a terminal.
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' {
 			return '?'
@@ -217,7 +215,7 @@ func plain(err error) error {
 	var syntax *json.SyntaxError
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return errors.New("not whole: the JSON ends too early")
+		return errors.New("the JSON ends too early")
 	case errors.As(err, &syntax):
 		return fmt.Errorf("not JSON: %w", err)
 	}

@@ -9,20 +9,19 @@ import (
 	"slices"
 )
 
-// Kept is an ENI as ec2net itself keeps it. A newer version may have kept it, with
-// fields that this one does not know: nothing goes by them, and they stay.
+// Kept is remembered facts. A newer version may have written them, with fields that
+// this one does not know: it ignores and keeps those.
 type Kept struct {
 	ENI
 	more map[string]json.RawMessage
 }
 
-// DecodeKept reads the facts of one ENI that ec2net has kept. Unlike Decode it takes
-// fields that it does not know.
+// DecodeKept reads remembered facts. Unlike Decode it takes unknown fields.
 func DecodeKept(r io.Reader, n Numbers) (Kept, error) {
 	more := make(map[string]json.RawMessage)
 	enis, err := decode(r, n, more)
 	if err == nil && len(enis) != 1 {
-		err = fmt.Errorf("the facts of %d ENIs, where one is kept", len(enis))
+		err = fmt.Errorf("the facts of %d ENIs, expected one", len(enis))
 	}
 	if err != nil {
 		return Kept{}, err
@@ -30,8 +29,8 @@ func DecodeKept(r io.Reader, n Numbers) (Kept, error) {
 	return Kept{enis[0], more}, nil
 }
 
-// With is what is kept once there are newer facts of an interface. What this version
-// does not know goes with the ENI that it was said of.
+// With returns newer facts of the interface, to be remembered in the place of k. The
+// unknown fields stay as long as it is the same ENI.
 func (k Kept) With(e ENI) Kept {
 	if k.MAC != e.MAC || k.ID != e.ID {
 		return Kept{ENI: e}
@@ -39,11 +38,11 @@ func (k Kept) With(e ENI) Kept {
 	return Kept{e, k.more}
 }
 
-// Unknown are the names of the fields that this version does not know.
+// Unknown lists the names of the unknown fields.
 func (k Kept) Unknown() []string { return slices.Sorted(maps.Keys(k.more)) }
 
-// Encode writes the facts as the function Encode does, and each unknown field on a line
-// behind the others.
+// Encode writes the facts like the function Encode, then the unknown fields, one a
+// line.
 func (k Kept) Encode(w io.Writer) error {
 	var text bytes.Buffer
 	if err := Encode(&text, []ENI{k.ENI}); err != nil {

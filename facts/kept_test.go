@@ -8,13 +8,13 @@ import (
 	"testing"
 )
 
-// newerJSON is what a newer version may keep: fields that this one does not know.
+// newerJSON is what a newer version may remember: it has unknown fields.
 const newerJSON = `{"name": "eth1", "zeal": 1.50, "mac": "02:00:00:00:01:20", "id": "eni-0123456789abcdef1",
 	"device_number": 1, "ipv4": ["10.0.1.20", "10.0.1.21"], "subnet": "10.0.1.0/24",
 	"flags": {"x<y": [null, "\u00e4"]}}`
 
-// Fields of a newer version count for nothing where ec2net has kept them, and go on
-// being kept; elsewhere they are mistakes.
+// Remembered facts keep the fields of a newer version, which nothing uses; in other
+// facts they are mistakes.
 func TestKept(t *testing.T) {
 	k, err := DecodeKept(strings.NewReader(newerJSON), DefaultNumbers)
 	if err != nil {
@@ -84,7 +84,7 @@ func TestKeptRefuses(t *testing.T) {
 	}
 }
 
-// Whatever comes in: no panic, and what is kept is kept as it is.
+// Whatever comes in: no panic, and what is remembered stays the same.
 func FuzzKept(f *testing.F) {
 	f.Add([]byte(eth1JSON))
 	f.Add([]byte(newerJSON))

@@ -8,16 +8,16 @@ import (
 	"ec2net/fault"
 )
 
-// Numbers is what the numbers of every ENI are made from. Whatever has to be
-// unique per ENI (table, metric, priority, mark) is one number, Base + Index,
-// so that an operator who reads 1001 anywhere knows that it is eth1.
+// Numbers are the settings from which the number of every ENI is made. Table, metric,
+// priority and mark of an ENI are one number, Base + Index, so that an operator who
+// reads 1001 anywhere knows that it is eth1.
 type Numbers struct {
 	// Base is 1000 by default; 10000 gives the numbers of Amazon's own tools.
 	Base int
-	// MarkMask has the bits of a packet's mark that are ec2net's; the others
-	// belong to kube-proxy, Calico, Tailscale and whoever else marks packets.
+	// MarkMask has the bits of a packet's mark that are ec2net's; kube-proxy, Calico,
+	// Tailscale and others use other bits.
 	MarkMask Mark
-	// Primary says that the primary ENI has a table and rules of its own too.
+	// Primary gives the primary ENI a table and rules of its own too.
 	Primary bool
 }
 
@@ -27,16 +27,16 @@ var DefaultNumbers = Numbers{Base: 1000, MarkMask: 0x3fff}
 const (
 	// Tables 253, 254 and 255 are default, main and local (rtnetlink(7)).
 	minBase = 256
-	// The kernel's rule for the main table has this priority (ip-rule(8)): a
-	// rule behind it would never be asked.
+	// mainPriority is that of the kernel's rule for the main table (ip-rule(8)),
+	// which answers before any rule behind it.
 	mainPriority = 32766
 )
 
-// Check says whether ENIs can have numbers at all.
+// Check reports settings under which no ENI can have a number.
 func (n Numbers) Check() error {
 	switch {
 	case n.Base < minBase || n.Base >= mainPriority:
-		return fmt.Errorf("base %d is not within %d and %d: route tables below are the kernel's own, ip rules above come after the main table",
+		return fmt.Errorf("base %d is not within %d and %d: route tables below are the kernel's own, ip rules above come after main's",
 			n.Base, minBase, mainPriority-1)
 	case !n.fits(n.Base + 1):
 		return fmt.Errorf("base %d does not fit under the mark mask %v: the mark of eth1 would be %v", n.Base, n.MarkMask, Mark(n.Base+1))
@@ -72,14 +72,14 @@ func (n Numbers) of(e ENI) (ENI, error) {
 	return e, nil
 }
 
-// NumberedByName says whether a name alone gives the numbers of its ENI.
+// NumberedByName reports whether a name alone gives the number of its ENI.
 func NumberedByName(name string) bool {
 	_, ok := indexOfName(name)
 	return ok
 }
 
-// indexOfName reads the N of ethN. eth01 is no such name: it would share its
-// index with eth1.
+// indexOfName reads the N of ethN. It refuses eth01, which would share its index
+// with eth1.
 func indexOfName(name string) (int, bool) {
 	digits, ok := strings.CutPrefix(name, "eth")
 	if !ok || digits == "" || (len(digits) > 1 && digits[0] == '0') {
@@ -88,22 +88,21 @@ func indexOfName(name string) (int, bool) {
 	if strings.Trim(digits, "0123456789") != "" {
 		return 0, false
 	}
-	// Out of range gives the largest number: too large for an index anyway.
+	// Out of range, ParseUint returns the largest number, which no ENI fits.
 	n, _ := strconv.ParseUint(digits, 10, 31)
 	return int(n), true
 }
 
-// ClashError says which two ENIs cannot live on one machine, and why.
+// ClashError says which two ENIs cannot be on one machine, and why.
 type ClashError struct{ text string }
 
 func (e *ClashError) Error() string { return e.text }
 
-// Status is that of what does not mend itself.
+// Status is that of what only a person can mend.
 func (*ClashError) Status() fault.Status { return fault.Usage }
 
-// Distinct says whether ENIs can live on one machine: no two may have one
-// index, since they would share a table, a mark and a priority; nor one MAC, id
-// or address, since they would be one ENI under two names.
+// Distinct fails if ENIs cannot be on one machine: two with one index would share a
+// number, two with one MAC, id or address would be one ENI under two names.
 func Distinct(enis []ENI) error {
 	owners := make(map[any]string)
 	for _, e := range enis {

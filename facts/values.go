@@ -24,7 +24,7 @@ func ParseMAC(s string) (MAC, error) {
 
 func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
 
-// MarshalText and UnmarshalText are how a MAC stands in JSON.
+// MarshalText writes a MAC for JSON.
 func (m MAC) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
 
 // UnmarshalText reads what ParseMAC reads.
@@ -39,8 +39,8 @@ type Mark uint32
 
 // ParseMark reads a mark in decimal, or in hex with 0x before it.
 func ParseMark(s string) (Mark, error) {
-	// Neither the underscores nor the octal numbers of base 0: ip(8) and
-	// iptables(8) would read them in another way, or not at all.
+	// Base 0 would take underscores and octal numbers, which ip(8) and iptables(8)
+	// read differently or not at all.
 	digits, isHex := strings.CutPrefix(s, "0x")
 	base := 10
 	if isHex {
@@ -55,7 +55,7 @@ func ParseMark(s string) (Mark, error) {
 
 func (m Mark) String() string { return fmt.Sprintf("%#x", uint32(m)) }
 
-// MarshalText and UnmarshalText are how a mark stands in JSON.
+// MarshalText writes a mark for JSON.
 func (m Mark) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
 
 // UnmarshalText reads what ParseMark reads.
@@ -68,17 +68,15 @@ func (m *Mark) UnmarshalText(text []byte) (err error) {
 // the final NUL.
 const maxName = 15
 
-// notENIs are names that mean something else: lo is the loopback, all and
-// default stand for every interface in /proc/sys/net/ipv4/conf, and ethN for
-// every ENI in the names of templates, as docker does for none; kernel is the
-// name of the lock for what all ENIs share.
+// notENIs are names that mean something else: lo is the loopback; all and default
+// are folders of /proc/sys/net/ipv4/conf; ethN and docker are in the names of
+// templates; kernel names the lock of what all ENIs share.
 var notENIs = []string{"lo", "all", "default", "ethN", "docker", "kernel"}
 
-// CheckName says whether name can be that of an interface which ec2net
-// configures. The kernel allows more characters than these; but the name
-// becomes part of file names, of lines that a shell runs and of iptables'
-// chains, so only those pass that mean nothing in any of them. A dot is a
-// VLAN's to ifupdown.
+// CheckName fails if ec2net cannot configure an interface of this name. The name
+// becomes part of file names, shell commands and iptables' chains, so only
+// characters pass that mean nothing there; the kernel allows more. To ifupdown a dot
+// means a VLAN.
 func CheckName(name string) error {
 	switch {
 	case name == "":
@@ -103,8 +101,8 @@ func safe(s string) bool {
 	})
 }
 
-// quoted makes a value from outside fit for one line of a message: quoted, so
-// that it holds no newline or control character, and cut if long.
+// quoted fits a value from outside into one line of a message: without a newline
+// or control character, and cut if it is long.
 func quoted(s string) string {
 	const most = 60
 	if len(s) > most {
