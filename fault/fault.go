@@ -1,31 +1,31 @@
-// Package fault holds what an error says about itself besides its text: the exit
-// status that it leads to, and what the reader can do about it.
+// Package fault gives an error an exit status, and a hint: what the reader can do
+// about it.
 package fault
 
 import "errors"
 
-// Status is an exit status of ec2net. The numbers are part of what ec2net
-// promises: "ec2net help statuses" prints them.
+// Status is an exit status of ec2net. The numbers are part of the interface:
+// "ec2net help statuses" prints them.
 type Status int
 
 // The exit statuses.
 const (
 	Done     Status = 0 // done, or nothing to do
 	Differs  Status = 1 // something differs
-	Usage    Status = 2 // wrong usage or settings: it will be wrong again
-	Facts    Status = 3 // IMDS could not be asked, or its answer cannot be used
-	Template Status = 4 // a template does not render, or is not to be trusted
+	Usage    Status = 2 // wrong usage or settings, which do not mend themselves
+	Facts    Status = 3 // IMDS did not answer, or its answer is unusable
+	Template Status = 4 // a template does not render, or is not trusted
 	System   Status = 5 // the system refused: a file, netlink, a program
-	NoRetry  Status = 6 // do not try again: gone, unmanaged, the primary
+	NoRetry  Status = 6 // do not retry: gone, left alone, the primary
 )
 
-// stater is an error that knows its status. Every error type of the product is
-// one, which TestErrors holds: only what the system says is not.
+// stater is an error that knows its status. TestErrors holds that every error type
+// of the product is one; the system's own errors are not.
 type stater interface{ Status() Status }
 
-// Of gives the status of an error: Done for nil, the outermost status that an
-// error of the chain knows, and System for what the system says (an errno, a
-// deadline). Of joined errors the first in the order of deciding counts.
+// Of returns the status of an error: Done for nil, else the outermost status in the
+// chain, else System (an errno, a deadline). Among joined errors the first in the
+// order of deciding counts.
 func Of(err error) Status {
 	if err == nil {
 		return Done
@@ -43,9 +43,9 @@ func Of(err error) Status {
 	return System
 }
 
-// deciding is which status counts when several things went wrong: that the ENI is
-// gone, or not ec2net's, settles the rest; then what another try may mend, since
-// that try meets the others again.
+// deciding orders the statuses by which counts when several things went wrong. If the
+// ENI is gone or left alone, nothing else matters. What a retry may mend comes next,
+// since the retry meets the rest again.
 var deciding = []Status{NoRetry, Facts, System, Usage, Template, Differs}
 
 func ofAll(all []error) Status {
@@ -65,8 +65,7 @@ func ofAll(all []error) Status {
 	return System
 }
 
-// Hint gives what the reader can do about an error; empty if no error of the chain
-// knows.
+// Hint returns the outermost hint in the chain of an error, or "".
 func Hint(err error) string {
 	var hinted interface{ Hint() string }
 	if errors.As(err, &hinted) {
@@ -75,11 +74,11 @@ func Hint(err error) string {
 	return ""
 }
 
-// Error is an error with a status, where no type of its own is needed.
+// Error gives an error a status and perhaps a hint.
 type Error struct {
 	Kind Status
 	Err  error
-	Try  string // the hint; empty for that of the cause
+	Try  string // the hint; empty for the hint of the cause
 }
 
 func (e *Error) Error() string { return e.Err.Error() }
@@ -88,7 +87,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // Status is the exit status.
 func (e *Error) Status() Status { return e.Kind }
 
-// Hint is e's own, or that of its cause.
+// Hint is e's own hint, or the hint of its cause.
 func (e *Error) Hint() string {
 	if e.Try == "" {
 		return Hint(e.Err)

@@ -58,8 +58,8 @@ func TestHint(t *testing.T) {
 	}
 }
 
-// Every error type of the product says which exit status it leads to: without it a
-// new one would be "try again" because nobody thought of it.
+// Every error type of the product has an exit status: a new one that was forgotten
+// would mean "try again".
 func TestErrors(t *testing.T) {
 	types := 0
 	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {

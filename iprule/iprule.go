@@ -15,12 +15,10 @@ import (
 	"ec2net/lines"
 )
 
-// Rule is one ip rule of an ENI. It is comparable. String gives it in
-// the spelling of ip-rule(8).
+// Rule is one ip rule. It is comparable. String spells it as ip-rule(8) does.
 type Rule struct {
 	Priority int
-	// IPv6 is the family of a rule that names no address; one that does is of the
-	// family of the address.
+	// IPv6 gives the family of a rule that names no address.
 	IPv6     bool
 	From, To netip.Prefix // not valid: all
 	Mark     facts.Mark
@@ -28,22 +26,21 @@ type Rule struct {
 	IIF, OIF string     // empty: any
 	Table    int
 	Protocol int
-	// SuppressPrefixLength is -1 if the rule suppresses no route by its length.
+	// SuppressPrefixLength drops a route of at most this length; -1 for none.
 	SuppressPrefixLength int
-	// SuppressGroup is -1 if the rule suppresses no route by the interface
-	// group it leads to. No script has this: it is for the group rule alone.
+	// SuppressGroup drops a route to an interface of this group; -1 for none. Only
+	// the group rule has it, no script.
 	SuppressGroup int
 }
 
-// Protocol is written on every ip rule, so that "ip rule" shows whose it is. The
-// number is ec2net's own and does not change; 0xEC is free in
-// /etc/iproute2/rt_protos.
+// Protocol is on every ip rule of ec2net, so that "ip rule" shows whose it is. The
+// number does not change; 0xEC is free in /etc/iproute2/rt_protos.
 const Protocol = 236
 
 // MainTable is RT_TABLE_MAIN of linux/rtnetlink.h.
 const MainTable = 254
 
-// Is6 reports whether the rule is one of IPv6.
+// Is6 reports whether this is a rule of IPv6.
 func (r Rule) Is6() bool { return r.IPv6 || r.From.Addr().Is6() || r.To.Addr().Is6() }
 
 func (r Rule) String() string {
@@ -77,7 +74,7 @@ func (r Rule) String() string {
 	return b.String()
 }
 
-// network is a block as ip prints it: a whole address has no length.
+// network spells a block as ip does: a single address has no length.
 func network(p netip.Prefix) string {
 	switch {
 	case !p.IsValid():
@@ -89,9 +86,9 @@ func network(p netip.Prefix) string {
 }
 
 // Parse reads the ip-rule script of an ENI: lines "rule add ..." for
-// "ip -batch", comments and empty lines. It is the one source of which rules
-// an ENI has, so it takes only what can be compared with the kernel's rules,
-// and only the priority and the table of this ENI.
+// "ip -batch", comments and empty lines. The script alone says which rules the ENI
+// has, so Parse takes only what ec2net can compare with the kernel's rules, and only
+// the priority and the table of this ENI.
 func Parse(script []byte, e facts.ENI) ([]Rule, error) {
 	text := strings.Split(string(script), "\n")
 	rules := make([]Rule, 0, len(text))
@@ -104,7 +101,7 @@ func Parse(script []byte, e facts.ENI) ([]Rule, error) {
 		}
 		rule, err := parseRule(words, e)
 		if err == nil && seen[rule] {
-			err = errors.New("the same rule is there twice")
+			err = errors.New("the rule appears twice")
 		}
 		if err != nil {
 			return nil, &lines.Error{Number: i + 1, Text: line, Why: err.Error(),
@@ -130,7 +127,7 @@ func parseRule(words []string, e facts.ENI) (Rule, error) {
 		case !ok:
 			return r, fmt.Errorf("%q is not a keyword that ec2net can compare with the kernel's rules", lines.Clip(keyword))
 		case slices.Contains(given, keyword):
-			return r, fmt.Errorf("%s is there twice", keyword)
+			return r, fmt.Errorf("%s appears twice", keyword)
 		case len(words) == 1:
 			return r, fmt.Errorf("nothing follows %s", keyword)
 		}
@@ -143,9 +140,9 @@ func parseRule(words []string, e facts.ENI) (Rule, error) {
 	case !slices.Contains(given, "pref"):
 		return r, errors.New("no pref: the kernel would choose the priority")
 	case r.Priority != e.Number:
-		return r, fmt.Errorf("pref %d is not the priority of %s, %d", r.Priority, e.Name, e.Number)
+		return r, fmt.Errorf("pref %d, but the priority of %s is %d", r.Priority, e.Name, e.Number)
 	case r.Table != e.Number:
-		return r, fmt.Errorf("lookup %d is not the table of %s, %d", r.Table, e.Name, e.Number)
+		return r, fmt.Errorf("lookup %d, but the table of %s is %d", r.Table, e.Name, e.Number)
 	}
 	return r, nil
 }
@@ -177,7 +174,7 @@ func readProtocol(r *Rule, s string) error {
 	if err := readInt(&r.Protocol, s, 255); err != nil || r.Protocol == Protocol {
 		return err
 	}
-	return fmt.Errorf("%d is not ec2net's number, %d", r.Protocol, Protocol)
+	return fmt.Errorf("%d, but ec2net's number is %d", r.Protocol, Protocol)
 }
 
 func readNetwork(to *netip.Prefix, s string) error {
@@ -197,7 +194,7 @@ func readNetwork(to *netip.Prefix, s string) error {
 	case !p.Addr().Is4():
 		return fmt.Errorf("%s is IPv6, which ec2net does not route", p)
 	}
-	// The kernel does not tell 0.0.0.0/0 from "all".
+	// To the kernel 0.0.0.0/0 is "all".
 	if p.Bits() > 0 {
 		*to = p
 	}
@@ -211,7 +208,7 @@ func readFwmark(r *Rule, s string) (err error) {
 		return err
 	}
 	if r.MarkMask, err = facts.ParseMark(mask); err == nil && (r.MarkMask == 0 || r.Mark&^r.MarkMask != 0) {
-		err = fmt.Errorf("%v has bits that the mask %v does not", r.Mark, r.MarkMask)
+		err = fmt.Errorf("%v has bits outside the mask %v", r.Mark, r.MarkMask)
 	}
 	return err
 }
@@ -224,5 +221,5 @@ func readDevice(to *string, s string) error {
 	return nil
 }
 
-// deviceName is any interface's name, a bridge's or a VLAN's too.
+// deviceName matches the name of any interface, bridges and VLANs included.
 var deviceName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.:-]{0,14}$`)

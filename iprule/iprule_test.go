@@ -29,25 +29,25 @@ func TestParse(t *testing.T) {
 		"":                                                                                         "",
 		"rule add pref 1001 from 2001:db8::1 lookup 1001":                                          "! IPv6",
 		"rule add from all lookup 1001":                                                            "! no pref",
-		"rule add pref 1000 lookup 1001":                                                           "! pref 1000 is not the priority of eth1, 1001",
+		"rule add pref 1000 lookup 1001":                                                           "! pref 1000, but the priority of eth1 is 1001",
 		"rule add pref 1001 lookup main":                                                           "! lookup: \"main\" is not a number",
-		"rule add pref 1001 lookup 254":                                                            "! lookup 254 is not the table of eth1, 1001",
-		"rule add pref 1001":                                                                       "! lookup 0 is not the table",
+		"rule add pref 1001 lookup 254":                                                            "! lookup 254, but the table of eth1 is 1001",
+		"rule add pref 1001":                                                                       "! lookup 0, but the table",
 		"rule add pref 01001 lookup 1001":                                                          "! pref: \"01001\" is not a number",
 		"rule add pref 1001 from 10.0.1.20/24 lookup 1001":                                         "! is not an address, a block or all",
 		"rule add pref 1001 from eth0 lookup 1001":                                                 "! is not an address, a block or all",
-		"rule add pref 1001 lookup 1001 protocol 4":                                                "! 4 is not ec2net's number, 236",
+		"rule add pref 1001 lookup 1001 protocol 4":                                                "! 4, but ec2net's number is 236",
 		"rule add pref 1001 lookup 1001 goto 5":                                                    "! \"goto\" is not a keyword",
 		"rule add not pref 1001 lookup 1001":                                                       "! \"not\" is not a keyword",
-		"rule add pref 1001 pref 1001 lookup 1001":                                                 "! pref is there twice",
+		"rule add pref 1001 pref 1001 lookup 1001":                                                 "! pref appears twice",
 		"rule add pref 1001 lookup":                                                                "! nothing follows lookup",
 		"rule del pref 1001 lookup 1001":                                                           "! not a line of \"rule add\"",
 		"link set eth1 down":                                                                       "! not a line of \"rule add\"",
 		"rule add pref 1001 iif eth1;id lookup 1001":                                               "! iif: ",
-		"rule add pref 1001 fwmark 0x4001/0x3fff lookup 1001":                                      "! has bits that the mask",
-		"rule add pref 1001 fwmark 1/0 lookup 1001":                                                "! has bits that the mask",
+		"rule add pref 1001 fwmark 0x4001/0x3fff lookup 1001":                                      "! has bits outside the mask",
+		"rule add pref 1001 fwmark 1/0 lookup 1001":                                                "! has bits outside the mask",
 		"rule add pref 1001 lookup 1001 suppress_prefixlength 33":                                  "! is not a number for this",
-		"rule add pref 1001 lookup 1001\nrule add pref 1001 from all lookup 1001 protocol 236":     "! line 2 of the output, \"rule add pref 1001 from all lookup 1001 protocol 236\": the same rule is there twice",
+		"rule add pref 1001 lookup 1001\nrule add pref 1001 from all lookup 1001 protocol 236":     "! line 2 of the output, \"rule add pref 1001 from all lookup 1001 protocol 236\": the rule appears twice",
 		"rule add pref 1001 lookup 1001\\\nrule add pref 1001 from all lookup 1001 protocol 236\n": "! lookup",
 	} {
 		rules, err := Parse([]byte(line), eth1(t))
@@ -64,7 +64,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// What is taken reads back as the same rules.
+// Rules that Parse takes read back the same.
 func FuzzParse(f *testing.F) {
 	f.Add("rule add pref 1001 from 10.0.1.20 lookup 1001 protocol 236\nrule add pref 1001 fwmark 0x3e9/0x3fff iif a oif b to 10.0.0.0/8 lookup 1001 suppress_prefixlength 3")
 	f.Fuzz(func(t *testing.T, script string) {

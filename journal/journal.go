@@ -1,5 +1,5 @@
-// Package journal writes lines to the system log, and never waits for it: who
-// writes may hold a lock, and who is to read may have stopped.
+// Package journal writes lines to the system log, and never waits for it: the caller
+// may hold a lock, and the log may have stopped reading.
 package journal
 
 import (
@@ -26,9 +26,9 @@ const (
 	info    severity = 3*8 + 6
 )
 
-// A Log is the system log, or another place while nobody keeps one. Methods may be
-// called at the same time, and return at once. A line that is not taken at once is
-// lost; the next one says how many were.
+// A Log is the system log, or another place where the system has none. Its methods
+// are safe for concurrent use, and return at once. A line that the log does not take
+// at once is lost; the next line says how many were.
 type Log struct {
 	tag       string
 	socket    int // -1 if there is none
@@ -36,8 +36,8 @@ type Log struct {
 	elsewhere io.Writer
 
 	mu    sync.Mutex
-	lost  int      // lines, since one was taken
-	worst severity // of those
+	lost  int      // lines since the log took one
+	worst severity // of the lost lines
 }
 
 // Open opens the system log. Each line has the tag, such as the program's name.
@@ -60,13 +60,13 @@ func open(path, tag string, elsewhere io.Writer) *Log {
 	return &Log{tag: tag, socket: socket, to: &unix.SockaddrUnix{Name: path}, elsewhere: elsewhere, worst: info}
 }
 
-// Info says what was done for an interface, or with "" for the machine.
+// Info logs what was done for an interface, or with "" for the machine.
 func (l *Log) Info(iface, format string, args ...any) { l.write(info, iface, format, args) }
 
-// Warn says what needs a person; "journalctl -p warning" shows such lines.
+// Warn logs what needs a person; "journalctl -p warning" shows such lines.
 func (l *Log) Warn(iface, format string, args ...any) { l.write(warning, iface, format, args) }
 
-// Close says how many lines were lost last, if any, and closes the log.
+// Close logs how many lines were lost since the last one, if any, and closes the log.
 func (l *Log) Close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -104,7 +104,7 @@ func wereLost(lines int) string {
 	return fmt.Sprintf("%d lines were lost", lines)
 }
 
-// put reports whether the line was taken.
+// put reports whether the log took the line.
 func (l *Log) put(s severity, text string) bool {
 	// The form of syslog(3), which has the local time.
 	line := fmt.Sprintf("<%d>%s %s[%d]: %s", s, time.Now().Format(time.Stamp), l.tag, os.Getpid(), text)
@@ -129,7 +129,7 @@ func (l *Log) putElsewhere(text string) bool {
 }
 
 // takes reports whether a file, which may be a pipe or a terminal, takes a line
-// without waiting. Of a pipe that holds for up to PIPE_BUF bytes: pipe(7).
+// without waiting. A pipe that is ready takes up to PIPE_BUF bytes: pipe(7).
 func takes(f *os.File) (ready bool) {
 	conn, err := f.SyscallConn()
 	if err != nil {
@@ -143,11 +143,11 @@ func takes(f *os.File) (ready bool) {
 	return err == nil && ready
 }
 
-// longest is how many bytes a text may have: with a tag, and with what is said of
-// lost lines, it is within PIPE_BUF, 4096.
+// longest bounds a text, in bytes: with the tag, and with the count of lost lines,
+// it fits into PIPE_BUF, 4096.
 const longest = 3900
 
-// clip shortens a text that is too long.
+// clip shortens a text to longest.
 func clip(text string) string {
 	if len(text) <= longest {
 		return text
@@ -155,8 +155,8 @@ func clip(text string) string {
 	return strings.ToValidUTF8(text[:longest], "") + "..."
 }
 
-// OneLine replaces control characters, so that nothing that comes from outside
-// makes a line of its own.
+// OneLine replaces control characters, so that no text from outside begins a line of
+// its own.
 func OneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || (0x80 <= r && r < 0xa0) {

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// A line is that of syslog(3), with the severity, and it is one line.
+// A message has the form of syslog(3), with the severity, and is one line.
 func TestLine(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	keeper := keep(t, path)
@@ -49,8 +49,8 @@ func (f failing) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Nobody reads: whoever writes is not kept waiting, under a lock neither, and
-// the first line that is taken says how many were not.
+// While nobody reads, no writer waits, and the first line that is taken says how
+// many were lost.
 func TestNobodyReads(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	keeper := keep(t, path)
@@ -85,7 +85,7 @@ func TestNobodyReads(t *testing.T) {
 	}
 	l.Info("eth1", "last")
 	want := fmt.Sprintf("ec2net[%d]: eth1: last (%d lines were lost before this)", os.Getpid(), lost)
-	// As severe as the worst that was lost.
+	// As severe as the worst lost line.
 	if got := keeper.next(t); !strings.HasSuffix(got, want) || !strings.HasPrefix(got, "<28>") {
 		t.Errorf("%q, want <28> and %q", got, want)
 	}
@@ -95,7 +95,7 @@ func TestNobodyReads(t *testing.T) {
 	}
 }
 
-// What was lost last is said when the log is closed, elsewhere if need be.
+// Closing the log tells of the last lost lines, elsewhere if need be.
 func TestLostLast(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	keep(t, path)
@@ -111,7 +111,7 @@ func TestLostLast(t *testing.T) {
 	}
 }
 
-// Where nobody keeps a log, lines go elsewhere, until somebody does.
+// Without a system log, lines go elsewhere until there is one.
 func TestElsewhere(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	var elsewhere bytes.Buffer
@@ -138,7 +138,7 @@ func TestElsewhere(t *testing.T) {
 	}
 }
 
-// Nor does a pipe that nobody reads keep anyone waiting.
+// A pipe that nobody reads blocks no writer either.
 func TestFullPipe(t *testing.T) {
 	read, write, err := os.Pipe()
 	if err != nil {
@@ -174,7 +174,7 @@ func TestFullPipe(t *testing.T) {
 	}
 }
 
-// A keeper is who listens.
+// A keeper listens as the system log does.
 type keeper struct{ *net.UnixConn }
 
 func keep(t *testing.T, path string) keeper {

@@ -8,7 +8,7 @@ import (
 	"ec2net/fault"
 )
 
-// Error is a line of rendered text that cannot be.
+// Error is a wrong line of a rendered text.
 type Error struct {
 	Number int // 1 is the first line
 	Text   string
@@ -23,10 +23,10 @@ func (e *Error) Error() string {
 // Hint says what the reader can do about it.
 func (e *Error) Hint() string { return e.Try }
 
-// Status is that of a template which does not render.
+// Status is that of a template that does not render.
 func (e *Error) Status() fault.Status { return fault.Template }
 
-// Clip cuts a line that is too long for a message.
+// Clip shortens a line to what a message can quote.
 func Clip(s string) string {
 	const most = 80
 	if len(s) > most {
@@ -35,8 +35,8 @@ func Clip(s string) string {
 	return s
 }
 
-// Words splits a line at blanks and tabs, as ip(8) and ifupdown do: Unicode has
-// more kinds of space, which neither of them knows.
+// Words splits a line at blanks and tabs, as ip(8) and ifupdown do: neither knows
+// the other spaces of Unicode.
 func Words(line string) []string {
 	return strings.FieldsFunc(line, func(r rune) bool { return r == ' ' || r == '\t' })
 }

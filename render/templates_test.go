@@ -175,7 +175,7 @@ func TestTemplateErrors(t *testing.T) {
 		{"half a fragment", memory{"ethN.iptables.tmpl": "*mangle\n-A x"}, "iptables", "there is no COMMIT after *mangle", ""},
 		{"garbage in a fragment", memory{"blocks.tmpl": "{{define \"iptables-rules\"}}\nrm -rf\n{{end}}"}, "iptables", "neither a chain", ""},
 		{"no-break space in a rule", memory{"ethN.rules.tmpl": "rule add pref 1001\u00a0from 10.0.0.1 lookup 1001\n"}, "rules", "pref: ", ""},
-		{"rule of another table", memory{"blocks.tmpl": "{{define \"rules\"}}\nrule add pref 1001 from 10.9.9.9 lookup 254\n{{end}}"}, "rules", "lookup 254 is not the table of eth1, 1001", "pref 1001"},
+		{"rule of another table", memory{"blocks.tmpl": "{{define \"rules\"}}\nrule add pref 1001 from 10.9.9.9 lookup 254\n{{end}}"}, "rules", "lookup 254, but the table of eth1 is 1001", "pref 1001"},
 		{"command as rule", memory{"ethN.rules.tmpl": "link set eth1 down\n"}, "rules", `not a line of "rule add"`, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
