@@ -133,7 +133,7 @@ func TestReadTrusted(t *testing.T) {
 	}
 }
 
-// Files are not left open, whatever comes of the reading.
+// ReadTrusted leaves no file open, whether it succeeds or fails.
 func TestReadTrustedCloses(t *testing.T) {
 	dir := t.TempDir()
 	open := func() int {
@@ -240,7 +240,7 @@ func TestWriteAll(t *testing.T) {
 	if err != nil || !slices.Equal(wrote, []string{"/a", "/d"}) {
 		t.Errorf("%q, %v", wrote, err)
 	}
-	// Another mode, or a link, is not the file that is meant.
+	// A file with another mode, or a link, is replaced.
 	check(t, os.Chmod(dir+"/a", 0o600))
 	check(t, os.Remove(dir+"/d"))
 	check(t, os.Symlink("a", dir+"/d"))
@@ -250,8 +250,8 @@ func TestWriteAll(t *testing.T) {
 	}
 }
 
-// What somebody has put at the temporary name, or in the place of a file, is
-// neither followed nor waited for.
+// A link or a pipe in the place of the temporary file, or of the file, is neither
+// followed nor waited for.
 func TestPlanted(t *testing.T) {
 	dir := t.TempDir()
 	tree := tree(t, dir)
@@ -325,8 +325,8 @@ func TestOverrides(t *testing.T) {
 	}
 }
 
-// On the machine itself absolute links lead where they lead; in a folder of
-// ec2net's own, nobody else may have had a hand.
+// On the machine itself absolute links are followed; in ec2net's own folders, nobody
+// else may own or write to anything.
 func TestMachine(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give files away")
@@ -388,8 +388,8 @@ func TestMachine(t *testing.T) {
 	}
 }
 
-// What a writer that was killed has left goes with the next write of that
-// file; nothing else does.
+// The next write of a file removes the temporary files that killed writers left, and
+// no other.
 func TestSweep(t *testing.T) {
 	dir := t.TempDir()
 	tree, err := OpenTree(dir, false)

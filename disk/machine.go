@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OpenMachine opens the machine's own root folder. Unlike in other trees, an
-// absolute link on the way to a file is followed: /var may be elsewhere. Of what
-// is in the folders own, and on the way to them, nobody but root and the caller
-// may have had a hand in it: there root obeys what stands in the files.
+// OpenMachine opens the machine's own root folder. Unlike another tree, it follows
+// an absolute link on the way to a file: /var may be elsewhere. Root obeys the files
+// in the folders own, so these, and all on the way to them, have to belong to root or
+// the caller and be writable by nobody else.
 func OpenMachine(own ...string) (*Tree, error) {
 	t, err := OpenTree("/", false)
 	if err != nil {
@@ -22,13 +22,13 @@ func OpenMachine(own ...string) (*Tree, error) {
 	return t, nil
 }
 
-// isOwn says whether a path is in one of the folders that are judged.
+// isOwn reports whether a path is in one of the folders own.
 func (t *Tree) isOwn(name string) bool {
 	return slices.ContainsFunc(t.own, func(dir string) bool { return strings.HasPrefix("/"+name+"/", dir+"/") })
 }
 
 // locate follows the links in a path on the machine, since os.Root follows no
-// absolute one. What is not there yet is no error: it is about to be made.
+// absolute one. A part that does not exist yet is no error: the caller may make it.
 func (t *Tree) locate(name string) (string, error) {
 	if !t.machine {
 		return name, nil
@@ -68,8 +68,8 @@ func (t *Tree) locate(name string) (string, error) {
 	return at, nil
 }
 
-// folderOf is where a file is to be written: links on the way are followed, one
-// in the place of the file is not.
+// folderOf locates the folder of a file, and leaves the file's own name: a link there
+// is not followed.
 func (t *Tree) folderOf(name string) (string, error) {
 	dir, err := t.locate(path.Dir(name))
 	return path.Join(dir, path.Base(name)), err

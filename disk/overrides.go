@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 )
 
-// maxTemplate bounds the text of a template.
+// maxTemplate bounds the text of a template, in bytes.
 const maxTemplate = 256 << 10
 
 // Overrides is a folder of an administrator's templates. It need not exist.
@@ -29,10 +29,10 @@ func (o Overrides) Names() ([]string, error) {
 	return names, nil
 }
 
-// Read reads a template, if nobody else could have written it.
+// Read reads a template that only root or the caller can have written.
 func (o Overrides) Read(name string) ([]byte, error) {
 	return ReadTrusted(o.Path(name), maxTemplate)
 }
 
-// Path is where the file of a name is.
+// Path is the path of the file with this name.
 func (o Overrides) Path(name string) string { return filepath.Join(o.Dir, name) }

@@ -9,7 +9,7 @@ import (
 )
 
 // Same reports whether two absolute paths lead to one file or folder, by whatever
-// links. A path that leads nowhere is the same as itself only.
+// links. A path that leads nowhere is the same only as itself.
 func (t *Tree) Same(a, b string) (bool, error) {
 	if below(a) == below(b) {
 		return true, nil
@@ -44,7 +44,7 @@ func (t *Tree) stat(file string) (os.FileInfo, error) {
 	return info, nil
 }
 
-// nowhere is no error if one says that a path leads nowhere.
+// nowhere drops an error that means that a path leads nowhere.
 func nowhere(err error) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		return nil

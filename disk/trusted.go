@@ -1,5 +1,4 @@
-// Package disk is where files are read that root is going to obey, and
-// written that others are going to read.
+// Package disk reads files that root obeys, and writes a file whole or not at all.
 package disk
 
 import (
@@ -16,34 +15,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// UntrustedError says that somebody else could have written a file.
+// UntrustedError says that users other than root and the caller could have written a
+// file.
 type UntrustedError struct {
-	// Path is the file, or the folder above it, that is open to others.
+	// Path is the file, or the folder above it, that others could have written.
 	Path string
 	Why  string
 	fix  string
 }
 
 func (e *UntrustedError) Error() string {
-	return fmt.Sprintf("not to be trusted: %s %s", e.Path, e.Why)
+	return fmt.Sprintf("not trusted: %s %s", e.Path, e.Why)
 }
 
-// Status is that of the system: a unit tries again, since a mended mode tells nobody.
+// Status is that of the system, so that a unit tries again: nothing tells it when the
+// mode is mended.
 func (*UntrustedError) Status() fault.Status { return fault.System }
 
-// Hint says how to mend it.
+// Hint is the command that mends it.
 func (e *UntrustedError) Hint() string { return e.fix }
 
-// ReadTrusted reads a regular file of at most this many bytes, if nobody but root
-// and the caller could have put it there: the file and every folder above it
-// belong to one of the two and are not writable by group or others. (A sticky
-// folder such as /tmp may be: what is in it and belongs to root stays root's.)
+// ReadTrusted reads a regular file of at most this many bytes that only root or the
+// caller can have put there: the file and every folder above it belong to one of the
+// two, and neither group nor others may write to them. (They may write to a sticky
+// folder such as /tmp, where root's files stay root's.)
 //
-// The path is walked from the root folder, each part opened below the last one
-// and judged by its descriptor, as in safe_path of OpenSSH: what was judged is
-// what is read, whatever happens to the names meanwhile. A symbolic link is
-// followed only out of a folder that was judged good, and if it belongs to one
-// of the two itself.
+// ReadTrusted walks the path from the root folder, opens each part below the last
+// one and judges it by its descriptor, as safe_path of OpenSSH does: it reads what it
+// has judged, whatever happens to the names meanwhile. It follows a symbolic link
+// only if the link belongs to root or the caller, out of a trusted folder.
 func ReadTrusted(path string, most int64) ([]byte, error) {
 	f, err := openTrusted(path)
 	if err != nil {
@@ -57,7 +57,7 @@ func ReadTrusted(path string, most int64) ([]byte, error) {
 	return data, err
 }
 
-// maxLinks is the kernel's own limit of symbolic links in one path (path_resolution(7)).
+// maxLinks is the kernel's limit of symbolic links in one path (path_resolution(7)).
 const maxLinks = 40
 
 func openTrusted(path string) (*os.File, error) {
@@ -88,12 +88,11 @@ func openTrusted(path string) (*os.File, error) {
 	return last, nil
 }
 
-// walk is a path of which each part is opened below the last one.
+// walk opens a path part by part, each below the last one.
 type walk struct {
 	path string
-	// stack has the root folder, the folders below it that lead to where the walk is,
-	// and that: ".." in a link leads back to one that was judged, not to wherever the
-	// kernel thinks it is now.
+	// stack has the root folder and each part down to where the walk is: ".." in a
+	// link leads back to a folder that was judged, wherever its name leads now.
 	stack []*os.File
 	rest  []string
 	links int
@@ -103,7 +102,7 @@ func (w *walk) last() *os.File { return w.stack[len(w.stack)-1] }
 
 func (w *walk) close() { w.cut(0) }
 
-// cut closes all of the stack but the first n.
+// cut closes all but the first n of the stack.
 func (w *walk) cut(n int) {
 	for _, f := range w.stack[n:] {
 		f.Close()
@@ -111,7 +110,7 @@ func (w *walk) cut(n int) {
 	w.stack = w.stack[:n]
 }
 
-// step goes one part further.
+// step goes on by one part.
 func (w *walk) step() error {
 	part := w.rest[0]
 	w.rest = w.rest[1:]
@@ -125,7 +124,8 @@ func (w *walk) step() error {
 	if target, err := readlinkat(w.last(), part); err == nil {
 		return w.follow(part, target)
 	}
-	// A folder need not be readable. Opening a FIFO must not wait for a writer.
+	// A folder need not be readable: O_PATH. Opening a FIFO must not wait for a
+	// writer: O_NONBLOCK.
 	flags := unix.O_PATH
 	if len(w.rest) == 0 {
 		flags = unix.O_RDONLY | unix.O_NONBLOCK
@@ -178,7 +178,7 @@ func readlinkat(dir *os.File, name string) (string, error) {
 	return string(buf[:n]), nil
 }
 
-// judgeLink looks at a link itself: in a sticky folder anybody can make one.
+// judgeLink judges a link itself: in a sticky folder anybody can make one.
 func judgeLink(dir *os.File, name string) error {
 	path := filepath.Join(dir.Name(), name)
 	var st unix.Stat_t
@@ -188,7 +188,7 @@ func judgeLink(dir *os.File, name string) error {
 	return judgeStat(path, st.Uid, st.Mode)
 }
 
-// judge looks at an open file or folder.
+// judge judges an open file or folder.
 func judge(f *os.File) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
