@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How long a program that is given up has from SIGTERM to SIGKILL, and from then
-// on until Run goes on without it: a process that waits for a disk does not end.
+// A program that is given up has grace from SIGTERM to SIGKILL, and then patience
+// until Run goes on without it: a process that waits for a disk does not end.
 const (
 	grace    = 3 * time.Second
 	patience = 3 * time.Second
@@ -20,23 +20,23 @@ const (
 
 // A family is a program that runs, and all that descends from it.
 //
-// Neither the process group nor the session tells who that is: DHCP clients
-// leave those of ifup, and their parent ends. So this process is a subreaper
-// while a program runs: a process that loses its parent becomes a child of this
-// one, and a descendant stays a descendant (prctl(2), PR_SET_CHILD_SUBREAPER).
+// Neither the process group nor the session tells its members: a DHCP client leaves
+// those of ifup, and its parent ends. So this process is a subreaper while a program
+// runs: a process that loses its parent becomes a child of this one, and a descendant
+// stays a descendant (prctl(2), PR_SET_CHILD_SUBREAPER).
 type family struct {
-	// earlier are the descendants that this process had when the family began:
-	// what programs have left that ran before.
+	// earlier are the descendants that this process had when the family began, left
+	// by earlier programs.
 	earlier []process
 }
 
-// turn is held by the family that runs. With two at once, nothing would tell
-// whose an orphan is.
+// turn holds a token while a family runs. With two at once, nothing would tell which
+// of them an orphan belongs to.
 var turn = make(chan struct{}, 1)
 
 // begin waits for its turn, no longer than ctx.
 func begin(ctx context.Context) (*family, error) {
-	if ctx.Err() == nil { // of two that are ready select takes either
+	if ctx.Err() == nil { // select may take either of two that are ready
 		select {
 		case turn <- struct{}{}:
 			return newFamily()
@@ -60,23 +60,22 @@ func newFamily() (*family, error) {
 	return f, nil
 }
 
-// end gives the turn away. What the program has left stays a child of this
-// process, and is process 1's when this process ends.
+// end gives the turn away. Processes that the program left stay children of this
+// process, and become children of process 1 when it ends.
 func (f *family) end() {
 	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 	<-turn
 }
 
-// first is the process that the family began with, which os/exec waits for; 0
-// when that has ended.
+// first is the program of the family, which os/exec waits for; 0 once it has ended.
 var first struct {
 	sync.Mutex
 	pid int
 }
 
 func (f *family) start(cmd *exec.Cmd) error {
-	// A session of its own, so that no signal of a terminal comes through, and no
-	// child that other code of this process starts looks like one of the family.
+	// A session of its own keeps a terminal's signals out, and tells the family from
+	// children that other code of this process starts.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	first.Lock()
 	defer first.Unlock()
@@ -95,8 +94,8 @@ func (f *family) wait(cmd *exec.Cmd) error {
 	return err
 }
 
-// at returns the name of what the program waits for: the youngest process of its
-// session that has no child there; empty if that is the program itself.
+// at names the process that the program waits for: the youngest of its session that
+// has no child there; empty if that is the program itself.
 func (f *family) at(cmd *exec.Cmd) string {
 	all, _ := descendants(f.isStranger)
 	all = slices.DeleteFunc(all, func(p process) bool { return p.session != cmd.Process.Pid })
@@ -115,8 +114,8 @@ func (f *family) kill() (left []process, err error) {
 	signal, until := unix.SIGTERM, time.Now().Add(grace)
 	var told []process
 	// A process that starts another and ends can hide it from one look through
-	// /proc, so two have to find nobody. Where this process has no child at all,
-	// nobody descends from it.
+	// /proc, so two looks have to find nothing. Without a child this process has no
+	// descendants.
 	for unseen := 0; unseen < 2 && hasChildren(); {
 		left, err = descendants(f.isStranger)
 		switch {
@@ -144,10 +143,9 @@ func (f *family) kill() (left []process, err error) {
 }
 
 // isStranger reports whether a child of this process is not of the family: other
-// code of this process has started it, an earlier program has left it, or it is
-// an orphan of what an earlier program has left. The session tells the last. An
-// orphan that has made itself a session since the family began is taken for one
-// of the family.
+// code of this process started it, an earlier program left it, or it is an orphan of
+// a process that an earlier program left. The session tells such an orphan; one that
+// has made a session of its own since the family began counts as family.
 func (f *family) isStranger(child process) bool {
 	return child.session == ownSession() || slices.ContainsFunc(f.earlier, func(e process) bool {
 		return e.is(child) || e.session == child.session

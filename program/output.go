@@ -7,15 +7,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// newOutput returns a file for what a program writes. It is in memory: no disk
-// has to be writable for ifdown. It is no pipe: a DHCP client holds it for as long
-// as it lives, and may write to it when nobody reads any more.
+// newOutput returns a file for the output of a program. It is in memory, so that
+// ifdown needs no writable disk. It is no pipe, since a DHCP client keeps it open as
+// long as it lives, and may write when nobody reads any more.
 func newOutput(name string) (*os.File, error) {
 	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, err
 	}
-	// A shell's >/dev/stderr empties the file; what others write then goes to its
+	// A shell's >/dev/stderr empties the file; with O_APPEND others go on at its
 	// new end.
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, unix.O_APPEND); err != nil {
 		_ = unix.Close(fd)
@@ -24,9 +24,8 @@ func newOutput(name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// tail returns what a program wrote last, for one line of a message: at most 400
-// bytes, whole lines, joined by semicolons. Of a last line that is longer it is
-// the beginning.
+// tail returns the last lines that a program wrote, for one line of a message: whole
+// lines, joined by semicolons, at most 400 bytes. It cuts a last line that is longer.
 func tail(output *os.File) string {
 	const most, ample = 400, 64 << 10
 	info, err := output.Stat()
@@ -37,7 +36,7 @@ func tail(output *os.File) string {
 	n, _ := output.ReadAt(text, info.Size()-int64(len(text)))
 	lines := strings.Split(string(text[:n]), "\n")
 	if info.Size() > ample && len(lines) > 1 {
-		lines = lines[1:] // it has no beginning
+		lines = lines[1:] // cut at its beginning
 	}
 	var said string
 	for i := len(lines) - 1; i >= 0; i-- {

@@ -20,16 +20,16 @@ var proc = "/proc"
 type process struct {
 	pid, parent, session int
 	name                 string
-	since                uint64 // when it began; with pid, what tells it from all others
-	ended                bool   // and its parent has not collected it
+	since                uint64 // when it began; with pid it is unique
+	ended                bool   // a zombie
 }
 
 func (p process) is(other process) bool { return p.pid == other.pid && p.since == other.since }
 
 func (p process) String() string { return fmt.Sprintf("%s (process %d)", p.name, p.pid) }
 
-// readProcess reports whether there is such a process. proc_pid_stat(5) has the
-// fields; the name, in parentheses, may have any characters.
+// readProcess reads proc_pid_stat(5), and reports whether there is such a process.
+// The name, in parentheses, may have any characters.
 func readProcess(pid int) (process, bool) {
 	p := process{pid: pid}
 	text, err := os.ReadFile(fmt.Sprintf("%s/%d/stat", proc, pid))
@@ -49,8 +49,8 @@ func readProcess(pid int) (process, bool) {
 	return p, err == nil
 }
 
-// signal sends a signal to this process, and to no other that has got its number
-// meanwhile.
+// signal sends a signal to this process, and never to another that has got its pid
+// since.
 func (p process) signal(s unix.Signal) {
 	held, err := os.FindProcess(p.pid) // by a pidfd where there are any
 	if err != nil {
@@ -62,9 +62,8 @@ func (p process) signal(s unix.Signal) {
 	}
 }
 
-// descendants returns the processes that descend from this one and have not
-// ended, without those children for which the function is true and what descends
-// from them.
+// descendants returns the descendants of this process that have not ended. It leaves
+// out the children for which without is true, and their descendants.
 func descendants(without func(child process) bool) ([]process, error) {
 	self := os.Getpid()
 	if _, ok := readProcess(self); !ok {
@@ -96,7 +95,7 @@ func descendants(without func(child process) bool) ([]process, error) {
 			}
 			parents = append(parents, p.pid)
 		}
-		delete(children, of) // numbers that are given anew make no circle
+		delete(children, of) // pids that are reused make no circle
 	}
 	return found, nil
 }
@@ -111,9 +110,8 @@ func hasChildren() bool {
 	return unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil) != unix.ECHILD
 }
 
-// collecting collects the children that ended and that this process has not
-// started, as long as it runs. An ifdown, for one, waits until the DHCP client is
-// gone that an earlier ifup has left.
+// collecting starts to collect the ended children that this process did not start.
+// ifdown, for one, waits until the DHCP client of an earlier ifup is gone.
 var collecting = sync.OnceFunc(func() {
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, unix.SIGCHLD)

@@ -1,4 +1,4 @@
-// Package program runs programs of the system: ifup, ifdown, iptables. One that
+// Package program runs programs of the system: ifup, ifdown, iptables. A program that
 // is given up ends with all that it has started.
 package program
 
@@ -17,17 +17,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Path is where programs are looked for, and the PATH that they get. Under udev
-// there is none.
+// Path is where Find looks for programs, and the PATH that they get: udev sets none.
 const Path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // Run runs a program with an environment and a session of its own, and waits for
-// its end, one program at a time. What the program leaves in the background goes
-// on. But when ctx ends first, the program is given up: it ends, and so do all
-// processes that descend from it, in the background or not. Run waits for that
-// no longer than 6 seconds.
+// its end, one program at a time. What the program leaves in the background goes on.
+// But when ctx ends first, Run gives the program up: it ends the program and all its
+// descendants, in the background or not. That takes Run at most 6 seconds.
 //
-// The error of a program that was started is an [Error].
+// If the program was started, an error is an [Error].
 func Run(ctx context.Context, name string, args ...string) error {
 	path, err := Find(name)
 	if err != nil {
@@ -44,14 +42,14 @@ func Run(ctx context.Context, name string, args ...string) error {
 	return run(ctx, cmd, func() string { return tail(output) })
 }
 
-// Error says how a program ended that did not do what it was to do.
+// Error says how a program failed.
 type Error struct {
 	status int
 	cause  error
 	output string
 }
 
-// Status is that of the system: another try may go better.
+// Status is that of the system: a retry may go better.
 func (*Error) Status() fault.Status { return fault.System }
 
 func (e *Error) Error() string {
@@ -61,15 +59,15 @@ func (e *Error) Error() string {
 	return e.cause.Error() + ": " + e.output
 }
 
-// Unwrap returns the cause: an [exec.ExitError], or an error that is that of the
+// Unwrap returns the cause: an [exec.ExitError], or one that wraps the error of the
 // context.
 func (e *Error) Unwrap() error { return e.cause }
 
 // ExitCode is the exit status, or -1 if the program did not end by itself.
 func (e *Error) ExitCode() int { return e.status }
 
-// run starts the program and waits until it ends or is given up. Said tells what
-// it has said until now.
+// run starts the program and waits until it ends or is given up. said returns its
+// output so far.
 func run(ctx context.Context, cmd *exec.Cmd, said func() string) error {
 	f, err := begin(ctx)
 	if err != nil {
@@ -89,13 +87,13 @@ func run(ctx context.Context, cmd *exec.Cmd, said func() string) error {
 		return &Error{status: cmd.ProcessState.ExitCode(), cause: err, output: said()}
 	case <-ctx.Done():
 	}
-	// Not what it says of the signal.
+	// Take the output before the program tells of the signal.
 	failed := &Error{status: -1, cause: why(ctx, f.at(cmd)), output: said()}
 	left, err := f.kill()
 	switch {
 	case err != nil:
 		_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL) // the session's first group
-		failed.cause = fmt.Errorf("%w; cannot find what it started: %w", failed.cause, err)
+		failed.cause = fmt.Errorf("%w; cannot find the processes that it started: %w", failed.cause, err)
 	case len(left) > 0:
 		failed.cause = fmt.Errorf("%w; %v does not end", failed.cause, left[0])
 		return failed
@@ -126,7 +124,7 @@ type givenUp struct {
 
 func (g *givenUp) Error() string { return g.text }
 
-// Status is that of the system: another try may go better.
+// Status is that of the system: a retry may go better.
 func (*givenUp) Status() fault.Status { return fault.System }
 
 func (g *givenUp) Unwrap() error { return g.cause }

@@ -15,12 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sleeper is shell for a process that says that it runs, and then does nothing.
-// By its environment, which its children share, the test knows it.
+// sleeper is shell for a process that says that it runs, and then does nothing. The
+// test knows it, and its children, by the environment.
 const sleeper = `sh -c 'export said="$0"; echo $$ >"$0"; exec sleep 1000' "$0"`
 
-// A program that is given up ends with all that it has started, whatever that
-// did to get away.
+// A program that is given up ends with all that it has started, however that tried
+// to get away.
 func TestGivenUp(t *testing.T) {
 	for name, c := range map[string]struct {
 		script string
@@ -61,7 +61,7 @@ func TestGivenUp(t *testing.T) {
 	}
 }
 
-// Without /proc at least the program's own group ends, and so does Run.
+// Without /proc, at least the program's own group and Run end.
 func TestNoProc(t *testing.T) {
 	said := newFIFO(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -70,7 +70,7 @@ func TestNoProc(t *testing.T) {
 	said.next(t)
 	said.next(t)
 	at := func(dir string) {
-		first.Lock() // which those who collect children hold
+		first.Lock() // held while children are collected
 		defer first.Unlock()
 		proc = dir
 	}
@@ -80,7 +80,7 @@ func TestNoProc(t *testing.T) {
 	if err := <-ended; err == nil || !strings.Contains(err.Error(), "does not show processes") {
 		t.Errorf("error %v", err)
 	}
-	// Nobody waits for what is not the program itself.
+	// Run waits for the program alone.
 	for deadline := time.Now().Add(20 * time.Second); len(said.left(t)) > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("processes are left: %v", said.left(t))
@@ -91,8 +91,8 @@ func TestNoProc(t *testing.T) {
 // quoted is shell within single quotes of other shell.
 func quoted(script string) string { return strings.ReplaceAll(script, `'`, `'\''`) }
 
-// What a program leaves in the background and ends with success goes on, also
-// when a later one is given up.
+// After a program that succeeds, its background processes go on, also when a later
+// program is given up.
 func TestLeft(t *testing.T) {
 	said := newFIFO(t)
 	for _, script := range []string{
@@ -118,8 +118,8 @@ func TestLeft(t *testing.T) {
 	}
 }
 
-// What a daemon of an earlier program orphans while a later one is given up is
-// the daemon's.
+// While a program is given up, a daemon of an earlier one may leave an orphan: it is
+// not taken for one of the program's.
 func TestOrphanOfAnother(t *testing.T) {
 	said := newFIFO(t)
 	orphan := filepath.Join(t.TempDir(), "orphan")
@@ -147,8 +147,8 @@ func TestOrphanOfAnother(t *testing.T) {
 	}
 }
 
-// A daemon that ends is gone, for whoever waits for that: ifdown waits for the
-// DHCP client that an earlier ifup has left.
+// A daemon that ends is collected: ifdown waits until the DHCP client of an earlier
+// ifup is gone.
 func TestGone(t *testing.T) {
 	said := newFIFO(t)
 	if err := Run(t.Context(), "sh", "-c", `setsid sh -c '`+quoted(sleeper)+` &' "$0"`, said.path); err != nil {
@@ -162,7 +162,7 @@ func TestGone(t *testing.T) {
 	}
 }
 
-// A FIFO that the processes of a test write their numbers to.
+// A FIFO to which the processes of a test write their pids.
 type fifo struct {
 	path  string
 	lines chan int
@@ -174,7 +174,7 @@ func newFIFO(t *testing.T) *fifo {
 	if err := unix.Mkfifo(f.path, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// Open for writing too, so that it does not end with the first writer.
+	// Open for writing too, so that reading does not end with the first writer.
 	file, err := os.OpenFile(f.path, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
