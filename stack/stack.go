@@ -1,5 +1,5 @@
-// Package stack knows who else configures an interface. The packages below it each
-// bring interfaces up by one of the system's own stacks.
+// Package stack finds the owner of an interface other than ec2net. Each package below
+// it brings interfaces up by one network stack of the system.
 package stack
 
 import (
@@ -16,18 +16,18 @@ import (
 )
 
 // Owner says who else configures an interface: two masters of one interface are
-// worse than either. The zero value is nobody.
+// worse than either. The zero value means nobody.
 type Owner struct {
-	Who  string // what there is of the owner's: a clause, for a person
+	Who  string // a clause, for a person
 	Hint string // how to give the interface to ec2net
 }
 
 // Nobody reports whether no one else configures the interface.
 func (o Owner) Nobody() bool { return o == Owner{} }
 
-// Elsewhere looks for another program that manages a link: systemd-networkd, for
-// netplan too, and NetworkManager, by what they say under /run. It waits, for two
-// seconds at most, for a networkd that has not decided yet.
+// Elsewhere looks under /run for another program that manages a link: systemd-networkd,
+// for netplan too, and NetworkManager. It waits up to two seconds for a networkd that
+// has not decided yet.
 func Elsewhere(ctx context.Context, tree *disk.Tree, link plan.Link) (Owner, error) {
 	if o, err := networkd(ctx, tree, link); err != nil || !o.Nobody() {
 		return o, err
@@ -35,10 +35,10 @@ func Elsewhere(ctx context.Context, tree *disk.Tree, link plan.Link) (Owner, err
 	return networkManager(tree, link)
 }
 
-// undecided is how long systemd-networkd may take to see a device.
+// undecided bounds how long systemd-networkd takes to decide about a new device.
 const undecided = 2 * time.Second
 
-// networkd reads what systemd-networkd says of a link: the file that
+// networkd reads systemd-networkd's state of a link, from the file that
 // sd_network_link_get_setup_state(3) reads.
 func networkd(ctx context.Context, tree *disk.Tree, link plan.Link) (Owner, error) {
 	file := fmt.Sprintf("/run/systemd/netif/links/%d", link.Index)
@@ -60,9 +60,9 @@ func networkd(ctx context.Context, tree *disk.Tree, link plan.Link) (Owner, erro
 		case by == "" && state != "configuring" && state != "configured":
 			return Owner{}, nil
 		case strings.Contains(path.Base(by), "netplan"):
-			return Owner{"netplan configures it, by systemd-networkd", "once it is out of /etc/netplan, ec2net configures it"}, nil
+			return Owner{"netplan configures it, by systemd-networkd", "remove it from /etc/netplan, and ec2net configures it"}, nil
 		}
-		return Owner{"systemd-networkd configures it, by " + by, "with Unmanaged=yes in its .network file networkd leaves it alone"}, nil
+		return Owner{"systemd-networkd configures it, by " + by, "put Unmanaged=yes into its .network file, and ec2net configures it"}, nil
 	}
 }
 
@@ -72,10 +72,10 @@ func networkManager(tree *disk.Tree, link plan.Link) (Owner, error) {
 	if err != nil || value(text, "managed") != "true" {
 		return Owner{}, err
 	}
-	return Owner{"NetworkManager manages it", "with unmanaged-devices= in NetworkManager.conf(5) it leaves the interface alone"}, nil
+	return Owner{"NetworkManager manages it", "name it in unmanaged-devices= in NetworkManager.conf(5), and ec2net configures it"}, nil
 }
 
-// value is that of a line NAME=value.
+// value returns the value of a line NAME=value.
 func value(text []byte, name string) string {
 	for line := range strings.Lines(string(text)) {
 		if v, ok := strings.CutPrefix(strings.TrimSpace(line), name+"="); ok {
@@ -85,7 +85,7 @@ func value(text []byte, name string) string {
 	return ""
 }
 
-// rtnetlink(7) names three tables, which the kernel and everybody use.
+// The tables that everybody uses: rtnetlink(7).
 const (
 	tableDefault = 253
 	tableMain    = 254
@@ -95,28 +95,27 @@ const (
 // VPCCNI is the rule of AWS's VPC CNI plugin, which gives secondary ENIs to pods.
 var VPCCNI = iprule.Rule{Priority: 1024, Mark: 0x80, MarkMask: 0x80, Table: tableMain}
 
-// ByRules looks for who routes by policy already: the VPC CNI plugin, and a tool
-// that has sent an address of the link to a table of its own. own reports whether
-// the link may have a table by the numbers of ec2net: older tools have the same
-// ones, and ec2net takes over from them.
+// ByRules looks for another owner in the ip rules: the VPC CNI plugin, or a tool
+// that sends an address of the link to a table of its own. own reports whether a
+// table can be the link's by ec2net's numbers: older tools use the same numbers, and
+// ec2net takes over from them.
 func ByRules(state plan.State, link plan.Link, own func(table int) bool) Owner {
 	for _, r := range state.Rules {
 		if r.Priority == VPCCNI.Priority && r.Mark == VPCCNI.Mark && r.MarkMask == VPCCNI.MarkMask && r.Table == VPCCNI.Table {
 			return Owner{"the VPC CNI plugin of this Kubernetes node gives ENIs to pods",
-				`with EC2NET_UNMANAGED="*" in /etc/default/ec2net, ec2net keeps from all of them without a word`}
+				`set EC2NET_UNMANAGED="*" in /etc/default/ec2net, and ec2net leaves all of them alone without a word`}
 		}
 		everybodys := r.Table == tableMain || r.Table == tableLocal || r.Table == tableDefault
 		if everybodys || r.Protocol == iprule.Protocol || own(r.Table) || !fromOne(state, link, r.From) {
 			continue
 		}
-		return Owner{fmt.Sprintf("another tool has sent its address to a route table, %q", r.Rule.String()),
-			"once that tool is gone, or its rule, ec2net configures the interface"}
+		return Owner{fmt.Sprintf("another tool sends its address to a route table, %q", r.Rule.String()),
+			"remove that tool or its rule, and ec2net configures the interface"}
 	}
 	return Owner{}
 }
 
-// fromOne reports whether a rule is for what comes from one address, which the link
-// has.
+// fromOne reports whether a rule is for packets from a single address of the link.
 func fromOne(state plan.State, link plan.Link, from netip.Prefix) bool {
 	return from.IsValid() && from.IsSingleIP() && state.Has(link.Index, from.Addr())
 }

@@ -30,8 +30,8 @@ func put(tb testing.TB, tree *disk.Tree, path, text string) {
 	}
 }
 
-// is wants an owner whose text has who in it, and who says how to change that; or
-// nobody.
+// is fails unless the owner's text contains who, and has a hint; or, with "", unless
+// it is nobody.
 func is(t *testing.T, what string, got Owner, who string) {
 	t.Helper()
 	if got.Nobody() != (who == "") || !strings.Contains(got.Who, who) || (who != "" && got.Hint == "") {
@@ -44,7 +44,7 @@ const (
 	managerFile  = "/run/NetworkManager/devices/7"
 )
 
-// Whoever configures an interface already has it to himself.
+// Elsewhere names the program that configures an interface.
 func TestElsewhere(t *testing.T) {
 	for _, c := range []struct{ name, path, text, who string }{
 		{name: "nobody"},
@@ -73,8 +73,8 @@ func TestElsewhere(t *testing.T) {
 	}
 }
 
-// networkd is waited for while it has not decided, no longer than it may take, and
-// no longer than the caller has.
+// Elsewhere waits for an undecided networkd, no longer than two seconds and no longer
+// than the caller has.
 func TestUndecided(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tree, start := openTree(t), time.Now()
@@ -105,7 +105,7 @@ func TestUndecided(t *testing.T) {
 	})
 }
 
-// What cannot be read is no "nobody".
+// A file that cannot be read is an error, and does not mean nobody.
 func TestElsewhereUnread(t *testing.T) {
 	for _, path := range []string{networkdFile, managerFile} {
 		tree := openTree(t)
@@ -154,7 +154,7 @@ func TestByRules(t *testing.T) {
 	}
 }
 
-// Whatever another program has written: only the one line is taken of it.
+// Whatever another program has written, value takes one line of it.
 func FuzzValue(f *testing.F) {
 	f.Add("managed=true\n")
 	f.Add("NETWORK_FILE=/run/systemd/network/10-netplan-eth1.network\rmanaged=")

@@ -12,15 +12,14 @@ import (
 	"ec2net/stack/ifupdown/interfaces"
 )
 
-// client is a DHCP client by the name of its program, and where it says which
-// process it is.
+// client is a DHCP client: the name of its program, and its pid file.
 type client struct {
 	program, pidFile string
-	// every says that the process is for all interfaces, and does not name them.
+	// every: the process serves all interfaces, and does not name them.
 	every bool
 }
 
-// clients are those that ifupdown starts, for an interface.
+// clients lists the DHCP clients that ifupdown may start for an interface.
 func clients(name string) []client {
 	return []client{
 		{program: "dhclient", pidFile: "/run/dhclient." + name + ".pid"},
@@ -28,15 +27,15 @@ func clients(name string) []client {
 		{program: "dhcpcd", pidFile: "/run/dhcpcd/" + name + "-4.pid"},
 		{program: "dhcpcd", pidFile: "/run/dhcpcd-" + name + ".pid"}, // Debian 11
 		{program: "udhcpc", pidFile: "/run/udhcpc." + name + ".pid"},
-		// One that is started as a service serves what ifupdown asks it for.
+		// Started as a service, dhcpcd also serves what ifupdown asks for.
 		{program: "dhcpcd", pidFile: "/run/dhcpcd/pid", every: true},
 		{program: "dhcpcd", pidFile: "/run/dhcpcd.pid", every: true},
 	}
 }
 
 // ClientAlive reports whether the DHCP client runs that the interface was brought up
-// with. It is true if the stanza asks for none. A client that has just gone to the
-// background may not have said yet which process it is.
+// with; true if its stanza asks for none. A client that has just gone to the
+// background may not have written its pid file yet.
 func (s *Stack) ClientAlive(name string) (bool, error) {
 	text, err := s.upBy(name)
 	if err == nil && text == nil {
@@ -53,8 +52,8 @@ func (s *Stack) ClientAlive(name string) (bool, error) {
 	return false, nil
 }
 
-// alive reports whether the process that a pid file names is the client's: the
-// number may be another's by now.
+// alive reports whether the process that a pid file names is the client: another
+// process may have the pid by now.
 func (s *Stack) alive(c client, name string) (bool, error) {
 	text, err := s.Tree.Read(c.pidFile)
 	if err != nil {
@@ -62,7 +61,7 @@ func (s *Stack) alive(c client, name string) (bool, error) {
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
 	if err != nil || pid <= 0 {
-		return false, nil // there is no such file, or nothing in it yet
+		return false, nil // no file, or nothing in it yet
 	}
 	program, err := s.process(pid, "comm")
 	if err != nil || strings.TrimSpace(program) != c.program {
@@ -70,12 +69,12 @@ func (s *Stack) alive(c client, name string) (bool, error) {
 	}
 	args, err := s.process(pid, "cmdline")
 	if err != nil || c.every {
-		return args != "", err // that of a zombie is empty
+		return args != "", err // empty: a zombie
 	}
 	return slices.Contains(strings.FieldsFunc(args, func(r rune) bool { return r == 0 || r == ' ' }), name), nil
 }
 
-// process reads a file of a process, proc(5); it is empty if there is none.
+// process reads a file of a process, proc(5); "" if there is no such process.
 func (s *Stack) process(pid int, file string) (string, error) {
 	text, err := s.Tree.Read(fmt.Sprintf("/proc/%d/%s", pid, file))
 	if errors.Is(err, unix.ESRCH) {

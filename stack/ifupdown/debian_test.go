@@ -11,11 +11,11 @@ import (
 	"ec2net/stack/ifupdown/interfaces"
 )
 
-// In these tests Debian's own ifupdown says what it reads.
+// These tests ask Debian's own ifupdown what it reads.
 
 var releases = []string{"bookworm", "trixie"}
 
-// answer is what ifquery makes of a case.
+// answer is that of ifquery to a case.
 type answer string
 
 const (
@@ -31,8 +31,8 @@ func answerOf(reads bool) answer {
 	return no
 }
 
-// ifquery asks the real one about each case: whether it knows the stanza of eth1's
-// cfg file, where it is started by the system.
+// ifquery asks the real ifquery about each case whether it finds the stanza of eth1's
+// cfg file, when the system starts it.
 func ifquery(t *testing.T, release string, cases []readsCase) []answer {
 	t.Helper()
 	files := make(map[string]string)
@@ -83,11 +83,11 @@ func TestReadsAsDebian(t *testing.T) {
 	}
 }
 
-// pieces are what gets into a random source line.
+// pieces go into a random source line.
 var pieces = []string{"/", "*", "?", "[0-9]", "[!0-9]", "[[:alpha:]]", "[", "]", ".", "..", "../", "./", " ", "\t", "\\\n", `\`, `\*`,
 	"'", `"`, `""`, "#", "$", "~", "`", ";", "{", "(", "x", " x", " /etc/network/interfaces.d/*", "link.d", "more"}
 
-// randomCase is a line that is right but for what chance has put into it.
+// randomCase is a correct line with random pieces in it.
 func randomCase(r *rand.Rand) readsCase {
 	right := []string{"source /etc/network/interfaces.d/eth1.cfg", "source interfaces.d/*", "source\t/etc/network/*/*.cfg",
 		"source link.d/eth*", "source more /x", "source-directory interfaces.d", "source /x /etc/network/link.d/e*.cfg"}
@@ -102,7 +102,7 @@ func randomCase(r *rand.Rand) readsCase {
 		files: map[string]string{"more": "source interfaces.d/eth1*\n"}, links: map[string]string{"link.d": "interfaces.d"}}
 }
 
-// Whatever a source line is made of, ec2net and ifupdown say the same of it.
+// Whatever a source line is made of, ec2net and ifupdown read the same files.
 func TestRandomSourcesAsDebian(t *testing.T) {
 	for _, release := range releases {
 		t.Run(release, func(t *testing.T) {

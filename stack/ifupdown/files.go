@@ -14,23 +14,22 @@ import (
 	"ec2net/stack/ifupdown/interfaces"
 )
 
-// file is one that ifupdown reads.
+// file is a file that ifupdown reads.
 type file struct {
 	path string
 	text []byte
 }
 
-// reading is what ifupdown reads: /etc/network/interfaces, and what that sources.
+// reading is what ifupdown reads: /etc/network/interfaces and the files it sources.
 type reading struct {
 	files []file
-	// patterns are those of the files that are sourced, also of files that are not
-	// there yet.
+	// patterns are of sourced files, which need not exist yet.
 	patterns []interfaces.Pattern
-	// unclear is the first line of which it cannot be told what it sources.
+	// unclear is the first line that sources unknown files.
 	unclear *UnclearError
 }
 
-// UnclearError says that a line reads files that hang on the environment of ifup.
+// UnclearError says that a line sources files that depend on the environment of ifup.
 type UnclearError struct {
 	Path string
 	Line interfaces.Line
@@ -40,18 +39,18 @@ func (e *UnclearError) Error() string {
 	return fmt.Sprintf("cannot tell which files ifupdown reads by line %d of %s, %q", e.Line.Number, e.Path, e.Line.Text)
 }
 
-// Status is that of what does not mend itself.
+// Status is that of what only a person can mend.
 func (*UnclearError) Status() fault.Status { return fault.Usage }
 
 // Hint says what to write instead.
 func (*UnclearError) Hint() string { return "write the path out, without a variable and without ~" }
 
-// maxFiles bounds how many files are looked at: they may source each other under
-// ever new names.
+// maxFiles bounds the files to read: they may source each other under ever new
+// names.
 const maxFiles = 1000
 
-// read reads what ifupdown reads. What is not there, or is no file, ifupdown passes
-// over; any other failure to read is an error, since a stanza may be behind it.
+// read reads what ifupdown reads. Like ifupdown it skips what does not exist or is no
+// file; any other failure to read is an error, since a stanza may be behind it.
 func (s *Stack) read() (reading, error) {
 	var r reading
 	all := []string{interfaces.Main}
@@ -80,7 +79,7 @@ func (s *Stack) read() (reading, error) {
 	return r, nil
 }
 
-// sourced gives the files that a file sources, as far as they are there.
+// sourced returns the existing files that a file sources.
 func (s *Stack) sourced(r *reading, at string, text []byte) ([]string, error) {
 	var all []string
 	for _, source := range interfaces.Sources(at, text) {
@@ -113,13 +112,13 @@ func (s *Stack) sourced(r *reading, at string, text []byte) ([]string, error) {
 	return all, nil
 }
 
-// passedOver reports whether ifupdown goes on after a file or folder for a reason
-// that stays: there is something else in its place, or a link leads nowhere.
+// passedOver reports whether ifupdown skips a file or folder for a lasting reason:
+// something else is in its place, or a link leads nowhere.
 func passedOver(err error) bool {
 	return errors.Is(err, disk.ErrNotRegular) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
 }
 
-// list names what is in a folder; nothing if it is none.
+// list names the files in a folder; none if it is not a folder.
 func (s *Stack) list(folder string) ([]string, error) {
 	names, err := s.Tree.List(folder)
 	if err != nil && passedOver(err) {
@@ -128,8 +127,8 @@ func (s *Stack) list(folder string) ([]string, error) {
 	return names, err
 }
 
-// glob gives the paths that a pattern stands for. Where it has no wildcard, nothing
-// need be there.
+// glob returns the paths that a pattern matches. A path without a wildcard need not
+// exist.
 func (s *Stack) glob(p interfaces.Pattern) ([]string, error) {
 	found := []string{"/"}
 	for part := range strings.SplitSeq(strings.TrimPrefix(p.Path, "/"), "/") {
@@ -142,18 +141,18 @@ func (s *Stack) glob(p interfaces.Pattern) ([]string, error) {
 			below = append(below, more...)
 		}
 		if found = below; len(found) > maxFiles {
-			return nil, fmt.Errorf("%s stands for more than %d files", p.Path, maxFiles)
+			return nil, fmt.Errorf("%s matches more than %d files", p.Path, maxFiles)
 		}
 	}
 	return found, nil
 }
 
-// step goes from a folder to what a part of a path or a pattern stands for.
+// step goes from a folder to what a part of a path or a pattern matches in it.
 func (s *Stack) step(at, part string, glob bool) ([]string, error) {
 	switch {
 	case part == "" || part == "." || part == "..":
-		// There is nothing behind the slash of a file. The folder of the cfg files is
-		// made with the first of them.
+		// Nothing is behind the slash of a file. The folder of the cfg files is made
+		// with the first of them.
 		if folder, err := s.Tree.IsFolder(at); err != nil || (!folder && at != interfaces.Folder) {
 			return nil, err
 		}
@@ -171,15 +170,15 @@ func (s *Stack) step(at, part string, glob bool) ([]string, error) {
 	return found, err
 }
 
-// leads reports whether a pattern stands for the cfg file of an interface, whether
-// that is there or not.
+// leads reports whether a pattern matches the cfg file of an interface, which need
+// not exist.
 func (s *Stack) leads(p interfaces.Pattern, name string) (bool, error) {
 	folder, last := path.Split(p.Path)
-	if !stands(p, last, name+".cfg") {
+	if !matches(p, last, name+".cfg") {
 		return false, nil
 	}
 	if p.Glob && interfaces.MatchPath(folder, interfaces.Folder) {
-		return true, nil // though the folder is perhaps still to be made
+		return true, nil // the folder need not exist yet
 	}
 	folders, err := s.glob(interfaces.Pattern{Path: folder, Glob: p.Glob})
 	if err != nil {
@@ -193,7 +192,7 @@ func (s *Stack) leads(p interfaces.Pattern, name string) (bool, error) {
 	return false, nil
 }
 
-// stands reports whether a part of a pattern stands for a name.
-func stands(p interfaces.Pattern, part, name string) bool {
+// matches reports whether the last part of a pattern matches a name.
+func matches(p interfaces.Pattern, part, name string) bool {
 	return part == name || p.Glob && interfaces.Match(part, name)
 }

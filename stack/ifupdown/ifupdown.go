@@ -1,5 +1,5 @@
-// Package ifupdown brings interfaces up and down by Debian's ifupdown, and knows
-// what its files say: interfaces(5) is read here, and nowhere else.
+// Package ifupdown brings interfaces up and takes them down by Debian's ifupdown. It
+// alone reads interfaces(5).
 package ifupdown
 
 import (
@@ -21,22 +21,22 @@ type Stack struct {
 	Run func(ctx context.Context, program string, args ...string) error
 }
 
-// RunDir is where the copies are of the stanzas that interfaces are up by.
+// RunDir has a copy of the stanza that each interface was brought up by.
 const RunDir = "/run/ec2net"
 
 func copyPath(name string) string { return path.Join(RunDir, name+".cfg") }
 
-// Cfg is the stanza of an interface as ec2net's file has it; nil if there is no
-// file. What is there and is no file, such as a folder, is an error.
+// Cfg reads the cfg file of an interface; nil if there is none. It fails if something
+// else is in its place, such as a folder.
 func (s *Stack) Cfg(name string) ([]byte, error) { return s.Tree.Read(interfaces.Path(name)) }
 
-// upBy is the stanza that an interface was last brought up by, nil if Up has not
-// done that since boot, or Down has taken it down.
+// upBy reads the stanza that Up last brought an interface up by; nil if Up has not
+// since boot, or Down has taken it down.
 func (s *Stack) upBy(name string) ([]byte, error) { return s.Tree.Read(copyPath(name)) }
 
-// Up brings an interface up by the stanza that is there now. If ifupdown counts it
-// as up already, ifup does nothing. A copy of the stanza stays for Down: whatever
-// becomes of the file, and if ifup fails or is killed half way.
+// Up brings an interface up by its stanza of now. ifup does nothing if ifupdown
+// counts the interface as up already. Up keeps a copy of the stanza for Down, in case
+// the file changes, or ifup fails or is killed half-way.
 func (s *Stack) Up(ctx context.Context, name string) error {
 	counted, err := s.CountedUp(name)
 	if err != nil {
@@ -56,17 +56,16 @@ func (s *Stack) keepCopy(name string) error {
 		return err
 	}
 	if cfg == nil {
-		return s.Tree.Remove(copyPath(name)) // ifup is about to say so
+		return s.Tree.Remove(copyPath(name)) // ifup will report it
 	}
 	_, err = s.Tree.Write(copyPath(name), cfg)
 	return err
 }
 
-// Down takes an interface down by the stanza that Up has brought it up by, or by
-// the one that is there now if that is not known. Without either there is nothing
-// that ifdown could do; ran reports whether it ran. ifdown is forced: after an ifup
-// that failed, ifupdown does not count the interface as up, and the DHCP client is
-// left.
+// Down takes an interface down by the stanza that Up brought it up by; if that is
+// unknown, by the stanza of now. Without either, ifdown does not run; ran reports
+// whether it did. It runs with --force, since after a failed ifup the DHCP client is
+// left, and ifupdown does not count the interface as up.
 func (s *Stack) Down(ctx context.Context, name string) (ran bool, err error) {
 	kept, err := s.upBy(name)
 	if err != nil {
@@ -84,9 +83,9 @@ func (s *Stack) Down(ctx context.Context, name string) (ran bool, err error) {
 	return true, s.run(ctx, "ifdown", "--force", name)
 }
 
-// Changed reports whether the stanza that is there now is another than the one that
-// the interface was brought up by: Down and Up apply it. It is no change if the
-// file is gone, or if it is not known what the interface was brought up by.
+// Changed reports whether the stanza differs from the one that the interface was
+// brought up by; Down and then Up apply it. A missing cfg file, or an unknown earlier
+// stanza, is no change.
 func (s *Stack) Changed(name string) (bool, error) {
 	kept, err := s.upBy(name)
 	if err != nil || kept == nil {
@@ -96,8 +95,8 @@ func (s *Stack) Changed(name string) (bool, error) {
 	return cfg != nil && !bytes.Equal(kept, cfg), err
 }
 
-// CountedUp reports whether ifupdown counts an interface as up, whoever has taken it
-// down: /run/network/ifstate has its name, and the stanza's.
+// CountedUp reports whether ifupdown counts an interface as up, even if others have
+// taken it down: /run/network/ifstate has its name, and the stanza's.
 func (s *Stack) CountedUp(name string) (bool, error) {
 	state, err := s.Tree.Read("/run/network/ifstate")
 	if err != nil {
@@ -111,7 +110,7 @@ func (s *Stack) CountedUp(name string) (bool, error) {
 	return false, nil
 }
 
-// run is Run with an error that names the command.
+// run is Run with the command in the error.
 func (s *Stack) run(ctx context.Context, program string, args ...string) error {
 	if err := s.Run(ctx, program, args...); err != nil {
 		return fmt.Errorf("%s %s: %w", program, strings.Join(args, " "), err)

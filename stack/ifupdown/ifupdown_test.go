@@ -17,7 +17,7 @@ const (
 )
 
 // withPrograms gives a machine an ifup and an ifdown that keep ifupdown's state.
-// Each says in ran that it ran; fails has errors by program.
+// Both record their runs in ran; fails has errors by program.
 func withPrograms(t *testing.T, m *machine) (ran *[]string, fails map[string]error) {
 	ran, fails = new([]string), make(map[string]error)
 	m.Run = func(_ context.Context, program string, args ...string) error {
@@ -32,7 +32,7 @@ func withPrograms(t *testing.T, m *machine) (ran *[]string, fails map[string]err
 	return ran, fails
 }
 
-// same wants these programs to have run since it was asked last.
+// same fails unless these programs have run since its last call.
 func same(t *testing.T, what string, ran *[]string, want ...string) {
 	t.Helper()
 	if !slices.Equal(*ran, want) {
@@ -99,7 +99,7 @@ func TestUpAndDown(t *testing.T) {
 	}
 }
 
-// What is up stays so with the stanza that it was brought up by.
+// An interface that is up keeps the stanza that it was brought up by.
 func TestUpAgain(t *testing.T) {
 	m := newMachine(t)
 	ran, _ := withPrograms(t, m)
@@ -117,8 +117,8 @@ func TestUpAgain(t *testing.T) {
 	}
 }
 
-// ifup that fails leaves a DHCP client, which only ifdown --force ends: by the
-// stanza that ifup had.
+// A failed ifup leaves a DHCP client, which only ifdown --force ends: by the stanza
+// that ifup had.
 func TestUpFails(t *testing.T) {
 	m := newMachine(t)
 	ran, fails := withPrograms(t, m)
@@ -138,8 +138,8 @@ func TestUpFails(t *testing.T) {
 	m.down(t, false)
 }
 
-// Without a copy, as of what an older ec2net or a person has brought up, ifdown
-// goes by the file.
+// An interface that an older ec2net or a person brought up has no copy: ifdown uses
+// the file.
 func TestDownWithoutCopy(t *testing.T) {
 	m := newMachine(t)
 	ran, fails := withPrograms(t, m)
@@ -157,7 +157,7 @@ func TestDownWithoutCopy(t *testing.T) {
 	same(t, "down", ran, "ifdown --force eth1", "ifdown --force eth1")
 }
 
-// Without a stanza ifup fails; a copy of an earlier one is not taken for it.
+// Without a stanza ifup fails; the copy of an earlier one does not replace it.
 func TestUpWithoutCfg(t *testing.T) {
 	m := newMachine(t)
 	ran, fails := withPrograms(t, m)
@@ -169,7 +169,7 @@ func TestUpWithoutCfg(t *testing.T) {
 	same(t, "up", ran, "ifup eth1")
 }
 
-// Nothing runs where it cannot be told what it would do.
+// If the stanza cannot be read, no program runs.
 func TestUnreadable(t *testing.T) {
 	for _, file := range []string{cfg1, copy1, ifstate} {
 		m := newMachine(t)

@@ -16,18 +16,17 @@ func (e *NotSourcedError) Error() string {
 	return fmt.Sprintf("%s does not read %s", interfaces.Main, e.Path)
 }
 
-// Status is that of what does not mend itself.
+// Status is that of what only a person can mend.
 func (*NotSourcedError) Status() fault.Status { return fault.Usage }
 
-// Hint says what to write where.
+// Hint is the line to add.
 func (e *NotSourcedError) Hint() string {
 	return fmt.Sprintf("add to %s the line: source %s/*.cfg", interfaces.Main, path.Dir(e.Path))
 }
 
-// Reads makes sure that ifupdown reads the cfg file of an interface, which need not
-// be there yet: it fails with a NotSourcedError if not, and with another error if
-// that cannot be told. A source-directory takes no file with a dot in its name, and
-// so none of ec2net's.
+// Reads fails with a NotSourcedError if ifupdown does not read the cfg file of an
+// interface, and with another error if it cannot tell. The file need not exist yet.
+// A source-directory takes no file with a dot in its name, so none of ec2net's.
 func (s *Stack) Reads(name string) error {
 	r, err := s.read()
 	if err != nil {
@@ -44,13 +43,12 @@ func (s *Stack) Reads(name string) error {
 	return &NotSourcedError{interfaces.Path(name)}
 }
 
-// helperFolder is where cloud-ifupdown-helper writes its stanzas, one file an
-// interface.
+// helperFolder has the stanzas of cloud-ifupdown-helper, one file an interface.
 const helperFolder = "/run/network/interfaces.d"
 
-// Owner finds a stanza for an interface that is not ec2net's: cloud-ifupdown-helper's,
-// or an administrator's. ours says that ec2net has configured an interface of that
-// name; then the cfg file under its name is ec2net's, and else only if it says so.
+// Owner finds the owner of a stanza that is not ec2net's: cloud-ifupdown-helper, or an
+// administrator. If ec2net has configured an interface of that name before, ours is
+// true and the cfg file is ec2net's; else only if the file says so.
 func (s *Stack) Owner(name string, ours bool) (stack.Owner, error) {
 	r, err := s.read()
 	if err != nil {
@@ -74,7 +72,7 @@ func (s *Stack) Owner(name string, ours bool) (stack.Owner, error) {
 					name, f.path),
 			}, nil
 		}
-		return stack.Owner{Who: "there is a stanza for it in " + f.path, Hint: "once the stanza is gone, ec2net writes one"}, nil
+		return stack.Owner{Who: "there is a stanza for it in " + f.path, Hint: "remove the stanza, and ec2net writes one"}, nil
 	}
 	if r.unclear != nil {
 		return stack.Owner{}, r.unclear

@@ -53,7 +53,7 @@ func (m *machine) link(tb testing.TB, file, target string) {
 
 const cfg1 = "/etc/network/interfaces.d/eth1.cfg"
 
-// readsCase is what may stand in /etc/network. The real ifupdown is asked about the
+// readsCase is a possible /etc/network. Another test asks the real ifupdown about the
 // same cases.
 type readsCase struct {
 	name       string
@@ -179,8 +179,8 @@ func TestReadsNothing(t *testing.T) {
 	}
 }
 
-// What hangs on the environment of ifup cannot be told, unless another line tells
-// it.
+// Reads cannot tell if a line depends on the environment of ifup, unless another line
+// settles it.
 func TestReadsUnclear(t *testing.T) {
 	for text, line := range map[string]string{
 		"auto lo\nsource $X/*\n":                     `line 2 of /etc/network/interfaces, "source $X/*"`,
@@ -202,14 +202,14 @@ func TestReadsUnclear(t *testing.T) {
 			fault.Of(err) != fault.Usage || fault.Hint(err) == "")) {
 			t.Errorf("%q: %v", text, err)
 		}
-		// Nor can it be told whether there is a stanza.
+		// Nor can Owner tell whether there is a stanza.
 		if o, err := m.Owner("eth1", false); !errors.As(err, &unclear) || !o.Nobody() {
 			t.Errorf("%q: %+v, %v", text, o, err)
 		}
 	}
 }
 
-// What cannot be read is an error, and neither yes nor no.
+// A file that cannot be read is an error, neither yes nor no.
 func TestReadsFails(t *testing.T) {
 	long := strings.Repeat("#", 1<<20) + "#"
 	for name, prepare := range map[string]func(m *machine){
@@ -242,8 +242,8 @@ func (m *machine) pipe(t *testing.T, file string) {
 	check(t, unix.Mkfifo(path.Join(m.dir, file), 0o600))
 }
 
-// Whatever an administrator has in the files of ifupdown, which may source each
-// other and themselves: looking ends, and no file is looked at twice.
+// Whatever is in the files of ifupdown, which may source each other and themselves:
+// reading ends, and reads no file twice.
 func FuzzInterfaces(f *testing.F) {
 	f.Add("source /etc/network/interfaces.d/*\n", "source ../interfaces\nsource-directory interfaces.d\n")
 	f.Add("source interfaces.d/*.cfg\\\n", "iface eth1 inet dhcp")

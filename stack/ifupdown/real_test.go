@@ -11,8 +11,8 @@ import (
 	"ec2net/lab"
 )
 
-// instance is a Debian system with the real ifupdown and a real DHCP client, and an
-// ENI that ec2net is not there to look after.
+// instance is a Debian system with the real ifupdown, a real DHCP client and an ENI,
+// and without ec2net.
 type instance struct {
 	*lab.Instance
 	t    *testing.T
@@ -23,14 +23,14 @@ func newInstance(t *testing.T, release string, dhcpcd bool) *instance {
 	t.Helper()
 	v := lab.NewVPC(t, lab.Plan{})
 	eth1 := v.AddENI(t, "10.0.0.20")
-	// dhcpcd would probe an address for five seconds before it takes it.
+	// dhcpcd would probe an address for five seconds before using it.
 	i := v.Boot(t, lab.Setup{Release: release, Dhcpcd: dhcpcd, Prepare: "mkdir -p /etc/network/interfaces.d; echo noarp >>/etc/dhcpcd.conf"})
 	eth1.Attach(t, "eth1")
 	i.WaitSh(t, "ip link show eth1")
 	return &instance{i, t, eth1}
 }
 
-// cfg is eth1's stanza, whose commands leave word in /tmp/log.
+// cfg is eth1's stanza, whose commands write to /tmp/log.
 func (i *instance) cfg(word string, more ...string) {
 	i.t.Helper()
 	text := "# " + word + "\niface eth1 inet dhcp\n  metric 1001\n"
@@ -74,7 +74,7 @@ func (i *instance) down() {
 	})
 }
 
-// is wants ifupdown to count eth1 as up, and its client to be alive, or not.
+// is fails unless ifupdown counts eth1 as up, and its client is alive, as given.
 func (i *instance) is(when string, counted, alive bool) {
 	i.t.Helper()
 	if alive {
@@ -100,7 +100,7 @@ func (i *instance) clientAlive() (alive bool) {
 	return alive
 }
 
-// said wants the stanza's commands to have left these lines since it was asked last.
+// said fails unless the stanza's commands wrote these lines since its last call.
 func (i *instance) said(when string, want ...string) {
 	i.t.Helper()
 	got := strings.Fields(strings.ReplaceAll(i.Sh(i.t, "cat /tmp/log; rm /tmp/log"), " ", "-"))
@@ -109,7 +109,7 @@ func (i *instance) said(when string, want ...string) {
 	}
 }
 
-// clean wants nothing of eth1's to be left: no client, no address, no state.
+// clean fails if anything of eth1's is left: a client, an address, state.
 func (i *instance) clean(when string) {
 	i.t.Helper()
 	i.WaitSh(i.t, clientless)
@@ -118,12 +118,12 @@ func (i *instance) clean(when string) {
 	}
 }
 
-// clientless is a condition of shells: no DHCP client of eth1 runs.
+// clientless is a condition for a shell: no DHCP client of eth1 runs.
 const clientless = `! ps -eo args= | grep -E '^(dhclient|dhcpcd)\b.* eth1( |$)'`
 
-// ifdown takes an interface down by the copy of the stanza that it was brought up
-// by, whatever has become of the stanza, and ends the DHCP client; without it, it
-// would leave all as it is, with status 0.
+// ifdown takes an interface down by the copy of its stanza, whatever has become of
+// the stanza, and ends the DHCP client. Without the copy it would do nothing, with
+// status 0.
 func TestRealIfdown(t *testing.T) {
 	for _, release := range releases {
 		for _, dhcpcd := range []bool{false, true} {
@@ -184,7 +184,7 @@ func TestRealIfdown(t *testing.T) {
 				i.is("client killed", true, false)
 				i.down()
 				i.said("client killed", "up-sixth", "down-sixth", "post-down-sixth")
-				i.Sh(t, "ip addr flush dev eth1") // which dhcpcd leaves, and ifdown after it
+				i.Sh(t, "ip addr flush dev eth1") // dhcpcd and ifdown leave the address
 				i.clean("client killed")
 
 				i.WriteFile(t, cfg1, "iface eth1 inet static\n  address 10.0.0.20/24\n")

@@ -10,21 +10,20 @@ import (
 	"ec2net/lines"
 )
 
-// What interfaces(5) has, as ifupdown of Debian 12 and 13 reads it.
+// The words of interfaces(5), as ifupdown of Debian 12 and 13 reads it.
 var (
 	outside  = []string{"auto", "no-auto-down", "no-scripts", "source", "source-directory", "rename"}
 	families = map[string][]string{
 		"inet":  {"loopback", "static", "manual", "dhcp", "bootp", "tunnel", "ppp", "wvdial", "ipv4ll"},
 		"inet6": {"auto", "loopback", "static", "manual", "dhcp", "v4tunnel", "6to4"},
 	}
-	// A stanza may have several of these, and one of every other option.
+	// A stanza may repeat these options, and no other.
 	commands = []string{"pre-up", "up", "post-up", "pre-down", "down", "post-down"}
 )
 
-// Check holds the cfg file of an interface to interfaces(5), more strictly than
-// ifupdown does. At a line that it cannot read ifupdown drops the rest of the file,
-// and says "unknown interface" at the next ifup: so a template that renders such a
-// line must not get as far as the disk.
+// Check checks the cfg file of an interface by interfaces(5), more strictly than
+// ifupdown. At a line that it cannot read, ifupdown drops the rest of the file, and
+// says "unknown interface" at the next ifup: so such a line must not reach the disk.
 func Check(cfg []byte, name string) error {
 	if bytes.IndexByte(cfg, 0) >= 0 {
 		return errors.New("there is a NUL byte in the output")
@@ -33,7 +32,7 @@ func Check(cfg []byte, name string) error {
 	for line := range Lines(cfg) {
 		if why := s.read(line.words()); why != "" {
 			return &lines.Error{Number: line.Number, Text: line.Text, Why: why,
-				Try: "interfaces(5) describes the lines; at one that it cannot read ifupdown drops the rest of the file"}
+				Try: "interfaces(5) describes the lines; ifupdown drops the rest of a file at a line that it cannot read"}
 		}
 	}
 	if !s.found {
@@ -44,8 +43,8 @@ func Check(cfg []byte, name string) error {
 
 // stanza reads the lines of a file, one after the other.
 type stanza struct {
-	name    string   // the interface that has to have one
-	found   bool     // and has
+	name    string   // the interface that needs a stanza
+	found   bool     // it has one
 	in      string   // iface or mapping; empty before the first
 	options []string // seen in this stanza
 }
@@ -85,13 +84,13 @@ func (s *stanza) option(words []string) string {
 	word := words[0]
 	switch {
 	case s.in == "":
-		return "not a line that can stand before a stanza"
+		return "not allowed outside a stanza"
 	case s.in == "mapping" && word != "script" && word != "map":
-		return "a mapping has script and map"
+		return "a mapping has only script and map"
 	case len(words) == 1:
 		return "an option without a value"
 	case s.in == "iface" && !slices.Contains(commands, word) && slices.Contains(s.options, word):
-		return "an option that is there already"
+		return "this option appears twice"
 	}
 	s.options = append(s.options, word)
 	return ""

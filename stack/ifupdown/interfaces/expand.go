@@ -2,10 +2,10 @@ package interfaces
 
 import "strings"
 
-// expand splits text into words as wordexp(3) of the GNU C library does with
-// WRDE_NOCMD, which is what ifupdown calls. There are none where wordexp fails:
-// a quote that does not end, a command, a character that is no shell's word.
-// What hangs on the environment is unclear: variables, arithmetic, and ~.
+// expand splits text into words as ifupdown does: wordexp(3) of the GNU C library,
+// with WRDE_NOCMD. It returns none where wordexp fails: at an open quote, a command,
+// or a character that a shell treats specially. Variables, arithmetic and ~ are
+// unclear, since they depend on the environment.
 func expand(text string) (words []Pattern, unclear bool) {
 	e := expansion{text: text}
 	for e.at < len(text) {
@@ -17,14 +17,14 @@ func expand(text string) (words []Pattern, unclear bool) {
 	return e.words, false
 }
 
-// expansion is how far expand has got.
+// expansion is the state of expand.
 type expansion struct {
 	text    string
 	at      int
 	words   []Pattern
 	word    strings.Builder
-	begun   bool // there is a word, which may be empty
-	glob    bool // and it is a pattern
+	begun   bool // a word has begun; it may be empty
+	glob    bool // the word is a pattern
 	unclear bool
 }
 
@@ -37,7 +37,7 @@ func (e *expansion) end() {
 	e.begun, e.glob = false, false
 }
 
-// next reads on. It reports whether the text can be expanded so far.
+// next reads the next piece. It reports whether wordexp would go on.
 func (e *expansion) next() bool {
 	c := e.text[e.at]
 	switch {
@@ -115,8 +115,8 @@ func (e *expansion) doubleQuoted() bool {
 	return false
 }
 
-// escapedInQuotes reads a backslash within quotes, which stays before all but
-// three characters.
+// escapedInQuotes reads a backslash within double quotes, which escapes only $, `, "
+// and itself.
 func (e *expansion) escapedInQuotes() bool {
 	if e.at+1 < len(e.text) && strings.IndexByte("$`\"\\", e.text[e.at+1]) < 0 {
 		e.add('\\')
@@ -125,7 +125,7 @@ func (e *expansion) escapedInQuotes() bool {
 	return e.escaped()
 }
 
-// dollar reads a $, which is one where nothing follows that it could be about.
+// dollar reads a $, which is a plain character before a quote and at the end.
 func (e *expansion) dollar() bool {
 	switch rest := e.text[e.at+1:]; {
 	case rest == "" || rest[0] == '"' || rest[0] == '\'':
@@ -139,8 +139,8 @@ func (e *expansion) dollar() bool {
 }
 
 // pattern reads the rest of a word from its first *, ? or [ on. There the GNU C
-// library has rules of its own: any blank ends the word, any other character is
-// taken, quotes need no end and do not keep a * from being one.
+// library has rules of its own: any blank ends the word, every other character is
+// allowed, a quote need not be closed, and a quoted * is still a wildcard.
 func (e *expansion) pattern() bool {
 	e.begun, e.glob = true, true
 	var quote byte

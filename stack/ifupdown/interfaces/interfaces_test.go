@@ -101,13 +101,13 @@ func TestCheck(t *testing.T) {
 		"iface eth1 inherits base\n":                                       "ifupdown has no method",
 		"iface eth1 inet4 dhcp\n":                                          "ifupdown has no method dhcp of the family inet4",
 		"iface eth1 inet slip\n":                                           "ifupdown has no method slip",
-		"\n\n  metric 1\n":                                                 `line 3 of the output, "metric 1": not a line that can stand before a stanza`,
+		"\n\n  metric 1\n":                                                 `line 3 of the output, "metric 1": not allowed outside a stanza`,
 		"iface eth1 inet dhcp\nauto lo\n  metric 1\n":                      "line 3 of the output",
 		"auto\n":                           "auto takes a name",
-		"allow- eth1\n":                    "not a line that can stand before a stanza",
+		"allow- eth1\n":                    "not allowed outside a stanza",
 		"iface eth1 inet dhcp\n  metric\n": "an option without a value",
-		"iface eth1 inet dhcp\n  metric 1\n  metric 2\n": "an option that is there already",
-		"mapping eth*\n  metric 1\n":                     "a mapping has script and map",
+		"iface eth1 inet dhcp\n  metric 1\n  metric 2\n": "this option appears twice",
+		"mapping eth*\n  metric 1\n":                     "a mapping has only script and map",
 	} {
 		err := Check([]byte(text), "eth1")
 		if (err == nil) != (want == "") || (err != nil && !strings.Contains(err.Error(), want)) {
@@ -116,8 +116,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// What a line sources, by the rules of wordexp(3). That this is so is tested against
-// the real ifupdown in the package above.
+// The files that a line sources, by the rules of wordexp(3). The package above tests
+// the same against the real ifupdown.
 func TestSources(t *testing.T) {
 	for line, want := range map[string]string{
 		"source /a/* /b":           "pattern /a/*, /b",
@@ -248,8 +248,8 @@ func TestPlainName(t *testing.T) {
 	}
 }
 
-// What is taken has the stanza that ifup will look for, and no line that
-// interfaces(5) does not have.
+// A text that Check takes has the stanza that ifup looks for, and only lines of
+// interfaces(5).
 func FuzzCheck(f *testing.F) {
 	f.Add("auto eth1\niface eth1 inet dhcp\n  post-up a \\\n b\n")
 	f.Add("iface eth1 inet dhcp\n\tmetric 1001\n# iface eth2\nmapping eth*\n script /x\n")
@@ -268,8 +268,8 @@ func FuzzCheck(f *testing.F) {
 	})
 }
 
-// Whatever stands in a file: reading it ends, a line has a word, a pattern begins
-// at the root.
+// Whatever is in a file: reading it ends, a line has a word, a pattern begins at the
+// root.
 func FuzzSources(f *testing.F) {
 	f.Add("source a/* \\\n 'b c'\"$X\"\nsource-dir \\")
 	f.Add("source /*['\" ~`$(\n")
@@ -289,7 +289,7 @@ func FuzzSources(f *testing.F) {
 	})
 }
 
-// A pattern that is its own name, in quotes of its own, is that name's.
+// A name with all its characters escaped is a pattern that matches it.
 func FuzzMatch(f *testing.F) {
 	f.Add("eth1.cfg", "*")
 	f.Add("[]", "[!]a-z[:digit:]]")

@@ -2,17 +2,16 @@ package interfaces
 
 import "strings"
 
-// HasMeta reports whether a part of a pattern is more than a name.
+// HasMeta reports whether a part of a pattern has a wildcard or an escape.
 func HasMeta(part string) bool { return strings.ContainsAny(part, `*?[\`) }
 
-// Match reports whether a pattern of glob(7) without slashes is that of a name. It
-// goes by bytes, as glob(3) does in the C locale. Only a dot matches the dot that a
-// name begins with.
+// Match reports whether a pattern of glob(7) without slashes matches a name, byte by
+// byte, as glob(3) does in the C locale. No wildcard matches a leading dot.
 func Match(pattern, name string) bool {
 	if strings.HasPrefix(name, ".") && !strings.HasPrefix(pattern, ".") && !strings.HasPrefix(pattern, `\.`) {
 		return false
 	}
-	// Where the last * was, and what it has been tried with.
+	// Where the last * is, and up to where in the name it matches so far.
 	star, tried := -1, 0
 	p, n := 0, 0
 	for n < len(name) {
@@ -35,7 +34,7 @@ func Match(pattern, name string) bool {
 	return strings.Trim(pattern[p:], "*") == ""
 }
 
-// MatchPath reports whether the parts of a pattern are those of a file's path, one by one.
+// MatchPath reports whether a pattern matches a path, part by part.
 func MatchPath(pattern, file string) bool {
 	slashes := func(r rune) bool { return r == '/' }
 	parts, names := strings.FieldsFunc(pattern, slashes), strings.FieldsFunc(file, slashes)
@@ -50,8 +49,8 @@ func MatchPath(pattern, file string) bool {
 	return true
 }
 
-// matchOne reports whether what a pattern begins with is that of a character, and
-// how long it is.
+// matchOne reports whether the first element of a pattern matches a character, and
+// returns the element's length.
 func matchOne(pattern string, c byte) (length int, ok bool) {
 	switch {
 	case pattern == "":
@@ -68,7 +67,7 @@ func matchOne(pattern string, c byte) (length int, ok bool) {
 	return 1, pattern[0] == c
 }
 
-// set is what a bracket expression has.
+// set has the characters of a bracket expression.
 type set struct {
 	length  int // of the expression, with its brackets
 	chars   [256]bool
@@ -84,8 +83,8 @@ func (s *set) has(c byte) bool {
 	return s.chars[c]
 }
 
-// bracket reads a bracket expression. It is none, but a bracket, if it does not
-// end.
+// bracket reads a bracket expression. Without its end it is a plain [, and ok is
+// false.
 func bracket(pattern string) (s *set, negated, ok bool) {
 	s = new(set)
 	at := 1
@@ -119,8 +118,7 @@ func bracket(pattern string) (s *set, negated, ok bool) {
 	return nil, false, false
 }
 
-// bracketChar reads a character of a bracket expression, which a backslash may
-// stand before.
+// bracketChar reads a character of a bracket expression, perhaps after a backslash.
 func bracketChar(rest string) (c byte, width int) {
 	if rest[0] == '\\' && len(rest) > 1 {
 		return rest[1], 2

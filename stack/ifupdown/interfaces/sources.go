@@ -8,31 +8,30 @@ import (
 // Source is a line that sources other files.
 type Source struct {
 	Line Line
-	// Folders says that the patterns are of folders, of which each file is read
-	// whose name has letters, digits, _ and - alone: "source-directory".
+	// Folders: the patterns match folders ("source-directory"). ifupdown reads those
+	// of their files whose names have only letters, digits, _ and -.
 	Folders bool
-	// Patterns are the words of the line. There are none if ifupdown passes over
-	// the line, since it cannot expand the words.
+	// Patterns are the words of the line; none if ifupdown cannot expand them, and
+	// skips the line.
 	Patterns []Pattern
-	// Unclear says that the words cannot be told: they hang on the environment
-	// of ifup.
+	// Unclear: the words depend on the environment of ifup.
 	Unclear bool
 }
 
 // Pattern is a word of a source line.
 type Pattern struct {
 	Path string // absolute
-	Glob bool   // it is a pattern, as in glob(7); else it is the path itself
+	Glob bool   // Path is a pattern of glob(7)
 }
 
-// Sources gives the lines of a file that source others. Of each line the first word
-// is relative to the folder of the file. The others are relative to the folder in
-// which ifup was started, which is / for whatever the system starts.
+// Sources returns the lines of a file that source others. The first word of a line
+// is relative to the folder of the file, the others to the folder in which ifup was
+// started: /, if the system started it.
 func Sources(file string, text []byte) []Source {
 	var found []Source
 	for line := range Lines(text) {
 		words := line.words()
-		// Whatever begins with source-dir is a source-directory.
+		// ifupdown compares only this prefix.
 		folders := strings.HasPrefix(words[0], "source-dir")
 		if words[0] != "source" && !folders {
 			continue
