@@ -2,7 +2,7 @@ package render_test
 
 import "testing"
 
-// With templates parsed: what rendering itself costs.
+// The cost of rendering alone, with templates parsed.
 func BenchmarkRender(b *testing.B) {
 	cases := testCases(b)
 	for _, c := range []struct{ name, facts string }{{"1-address", "one"}, {"50-addresses", "fifty"}} {
@@ -17,7 +17,7 @@ func BenchmarkRender(b *testing.B) {
 	}
 }
 
-// What a process does that renders once: find the templates, parse, render.
+// The cost in a process that renders once: find the templates, parse, render.
 func BenchmarkParseAndRender(b *testing.B) {
 	e := testCases(b)["one"][0]
 	b.ReportAllocs()

@@ -13,9 +13,9 @@ import (
 	"ec2net/render"
 )
 
-// In these tests Debian's own programs judge what is rendered.
+// In these tests Debian's own programs judge the rendered files.
 
-// machine is the files of some ENIs on a machine whose interfaces(5) reads them.
+// machine has the files of some ENIs, and an interfaces(5) that sources them.
 func machine(t *testing.T, enis []facts.ENI) map[string]string {
 	t.Helper()
 	files := map[string]string{
@@ -29,7 +29,7 @@ func machine(t *testing.T, enis []facts.ENI) map[string]string {
 	return files
 }
 
-// run runs a script in a copy of the Debian tree, and wants it to succeed.
+// run runs a script in a copy of the Debian tree, and fails if it fails.
 func run(t *testing.T, files map[string]string, script string, args ...any) string {
 	t.Helper()
 	script = fmt.Sprintf(script, args...)
@@ -55,7 +55,7 @@ func eachENI(t *testing.T, test func(t *testing.T, e facts.ENI)) {
 	}
 }
 
-// ifquery reads the stanza, and finds in it what is meant.
+// ifquery reads from the stanza what the template means.
 func TestIfquery(t *testing.T) {
 	eachENI(t, func(t *testing.T, e facts.ENI) {
 		files := machine(t, []facts.ENI{e})
@@ -84,9 +84,9 @@ func TestIfquery(t *testing.T) {
 	})
 }
 
-// stanzaLines is shell that prints the commands of a stanza as ifupdown has
-// understood them: lines up NAME, or lines down NAME. It calls post-up "up", and
-// pre-down "down".
+// stanzaLines is shell that prints the commands of a stanza as ifupdown understands
+// them: lines up NAME, or lines down NAME. ifupdown calls post-up "up", and pre-down
+// "down".
 const stanzaLines = `lines() { ifquery "$2" | sed -n "s/^$1: //p"; }
 `
 
@@ -105,8 +105,8 @@ done`, e.Name)
 	})
 }
 
-// Both back ends of iptables take the fragments. (--test of the nft back end
-// looks at the syntax alone, so the fragment is applied as well.)
+// Both back ends of iptables take the fragments. (--test of the nft back end checks
+// only the syntax, so the test applies the fragment as well.)
 func TestIptablesRestore(t *testing.T) {
 	eachENI(t, func(t *testing.T, e facts.ENI) {
 		run(t, machine(t, []facts.ENI{e}), `
@@ -119,7 +119,7 @@ done`, e.Name)
 	})
 }
 
-// So they take the fragment for the answers of containers, once and again.
+// They also take the fragment for the answers of containers, once and again.
 func TestDockerRestore(t *testing.T) {
 	f, err := builtIn(t).Docker(t.Context(), testCases(t)["same-subnet"], facts.DefaultNumbers.Base)
 	if err != nil {
@@ -180,9 +180,9 @@ func TestIPBatch(t *testing.T) {
 	})
 }
 
-// The commands of the stanza run twice leave what they leave when run once;
-// those of going down, also run twice, leave nothing. docker0 is there without
-// a container, so its route is "linkdown".
+// The commands for going up leave the same when they run twice; those for going
+// down, run twice, leave nothing. docker0 has no container, so its route is
+// "linkdown".
 func TestUpTwiceDownTwice(t *testing.T) {
 	cases := testCases(t)
 	for _, backend := range []string{"nft", "legacy"} {

@@ -8,9 +8,9 @@ import (
 	"ec2net/fault"
 )
 
-// Error says which file could not be rendered, from which template, and why.
+// Error says which file does not render, from which template, and why.
 type Error struct {
-	// File is what was to be rendered: eth1.cfg; empty if it concerns all.
+	// File is the file to render: eth1.cfg; empty if the error concerns all.
 	File     string
 	Template Source
 	Err      error
@@ -34,7 +34,7 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// Status is that of a template that cannot be used.
+// Status is that of an unusable template.
 func (*Error) Status() fault.Status { return fault.Template }
 
 // Hint says what the reader can do about it.

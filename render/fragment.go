@@ -8,9 +8,9 @@ import (
 	"ec2net/lines"
 )
 
-// checkFragment holds a rendered fragment to the form of iptables-restore(8):
+// checkFragment checks a rendered fragment by the form of iptables-restore(8):
 // tables, each "*name", then chains and rules, then COMMIT. The cfg file goes on
-// when iptables refuses a fragment, so what can be seen before is seen here.
+// when iptables refuses a fragment, so it has to be right before.
 func checkFragment(content []byte, _ facts.ENI) error {
 	table := ""
 	for i, line := range strings.Split(string(content), "\n") {
@@ -24,7 +24,7 @@ func checkFragment(content []byte, _ facts.ENI) error {
 		case line == "COMMIT" && table != "":
 			table = ""
 		case table == "":
-			return refuse("not between a line such as *mangle and COMMIT")
+			return refuse("outside a table, which begins with a line such as *mangle")
 		case line[0] != ':' && line[0] != '-':
 			return refuse("neither a chain (:name) nor a rule (-A ...)")
 		}

@@ -12,10 +12,10 @@ import (
 	"github.com/Masterminds/sprig/v3"
 )
 
-// emptySet gives a new set of templates. Two templates never share a set: a name
-// that one defines is nothing to the other. The built-in templates alone need
-// no more than the functions of text/template itself; making text/template look
-// at the two hundred others costs more than all of the rendering.
+// emptySet returns a new set of templates. Two templates never share a set, so that
+// neither sees the names that the other defines. The built-in templates call only
+// text/template's own functions; to add the two hundred others costs more than to
+// render.
 func emptySet(withFunctions bool) (*template.Template, error) {
 	if !withFunctions {
 		return template.New("").Option("missingkey=error"), nil
@@ -31,8 +31,8 @@ var (
 	})
 )
 
-// notRepeatable are functions that sprig counts as hermetic although their
-// result hangs on the clock, the time zone or chance.
+// notRepeatable are functions that sprig counts as hermetic although they depend on
+// the clock, the time zone or randomness.
 var notRepeatable = []string{
 	"ago", "toDate", "mustToDate", "must_date_modify", "mustDateModify", "durationRound",
 	"shuffle", "randInt", "bcrypt", "htpasswd", "encryptAES",
@@ -40,14 +40,14 @@ var notRepeatable = []string{
 	"genSignedCert", "genSignedCertWithKey",
 }
 
-// functionMap is what a template can call: sprig's functions, less those that do
-// not give the same for the same, and the network helpers below.
+// functionMap has the functions that a template can call: sprig's, without those
+// whose result differs from run to run, and the network helpers below.
 func functionMap() template.FuncMap {
 	m := sprig.HermeticTxtFuncMap()
 	for _, name := range notRepeatable {
 		delete(m, name)
 	}
-	// sprig's own give the keys of a map in the order of chance.
+	// sprig's own return the keys of a map in random order.
 	m["keys"] = keys
 	m["values"] = values
 	for _, name := range []string{"set", "merge", "mustMerge", "mergeOverwrite", "mustMergeOverwrite"} {
@@ -58,7 +58,7 @@ func functionMap() template.FuncMap {
 	m["untilStep"] = untilStep(m["untilStep"].(func(int, int, int) []int))
 	m["seq"] = seq(m["seq"].(func(...int) string))
 	m["printf"] = printf
-	// text/template's own, so that they are bounded like the others.
+	// text/template's own, which have to be bounded like the others.
 	m["print"], m["println"] = fmt.Sprint, fmt.Sprintln
 	m["html"], m["js"], m["urlquery"] = template.HTMLEscaper, template.JSEscaper, template.URLQueryEscaper
 
@@ -69,8 +69,8 @@ func functionMap() template.FuncMap {
 	return m
 }
 
-// mentioned are the functions whose names stand anywhere in texts. What the texts
-// call is among them.
+// mentioned returns the functions whose names appear anywhere in the texts, so at
+// least those that the texts call.
 func mentioned(texts ...string) template.FuncMap {
 	found := make(template.FuncMap)
 	for name, f := range functions() {
@@ -84,7 +84,7 @@ func mentioned(texts ...string) template.FuncMap {
 // hex spells a number as ip rule and iptables do: hex 1001 is 0x3e9.
 func hex(n int) string { return fmt.Sprintf("%#x", n) }
 
-// netmask spells an IPv4 block's length as a mask: 255.255.255.0.
+// netmask spells the length of an IPv4 block as a mask: 255.255.255.0.
 func netmask(p netip.Prefix) (string, error) {
 	if !p.IsValid() || !p.Addr().Is4() {
 		return "", fmt.Errorf("%s is not an IPv4 block", p)
@@ -93,7 +93,7 @@ func netmask(p netip.Prefix) (string, error) {
 	return fmt.Sprintf("%d.%d.%d.%d", bits>>24, bits>>16&0xff, bits>>8&0xff, bits&0xff), nil
 }
 
-// nthAddr is the nth address of a block, 0 the network's, -1 the last:
+// nthAddr returns the nth address of a block, 0 the network's, -1 the last:
 // nthAddr .Subnet 2 is the VPC's DNS server for a subnet.
 func nthAddr(p netip.Prefix, n int) (netip.Addr, error) {
 	if !p.IsValid() {
@@ -112,5 +112,5 @@ func nthAddr(p netip.Prefix, n int) (netip.Addr, error) {
 	return addr, nil
 }
 
-// prefixHas says whether an address is in a block.
+// prefixHas reports whether an address is in a block.
 func prefixHas(p netip.Prefix, a netip.Addr) bool { return p.Contains(a) }

@@ -66,8 +66,8 @@ func TestFunctions(t *testing.T) {
 	}
 }
 
-// Whatever sprig gains has to be looked at: does it give the same for the
-// same? This list is what somebody has looked at.
+// A person has to look at each new function of sprig: does it give the same for the
+// same? This list has the functions that somebody has looked at.
 func TestEverySprigFunctionIsKnown(t *testing.T) {
 	looked := strings.Fields(`
 		abbrev abbrevboth add add1 add1f addf adler32sum all any append atoi b32dec b32enc b64dec b64enc base

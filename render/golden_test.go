@@ -94,8 +94,8 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// The same facts give the same bytes: whatever the environment, the time zone
-// and the number of times.
+// The same facts give the same bytes, again and again, whatever the environment and
+// the time zone.
 func TestSameBytes(t *testing.T) {
 	cases := testCases(t)
 	once := make(map[string][]byte)
@@ -120,8 +120,8 @@ func TestSameBytes(t *testing.T) {
 	}
 }
 
-// characters of the output that a shell, ifupdown or iptables could give a
-// meaning to: everything but those of which names, addresses and numbers are made.
+// special keeps the characters that a shell, ifupdown or iptables could give a
+// meaning: all but those of names, addresses and numbers.
 func special(content []byte) string {
 	return strings.Map(func(r rune) rune {
 		if ('a' <= r && r <= 'z') || ('A' <= r && r <= 'Z') || ('0' <= r && r <= '9') || strings.ContainsRune("._-:/", r) {
@@ -131,9 +131,9 @@ func special(content []byte) string {
 	}, string(content))
 }
 
-// FuzzFacts renders whatever facts are taken. The special characters of a
-// rendered file, in their order, all come from the template: they are those of
-// an ENI that is known to be harmless and has as many addresses.
+// FuzzFacts renders all facts that Decode takes. The special characters of a rendered
+// file all come from the template: they are the same, in the same order, as for a
+// harmless ENI with as many addresses.
 func FuzzFacts(f *testing.F) {
 	paths, err := filepath.Glob("testdata/facts/*.json")
 	if err != nil {

@@ -10,11 +10,10 @@ import (
 	"text/template"
 )
 
-// These stand in for functions of sprig and of text/template whose results
-// differ from run to run, or that can end the process: text/template has no
-// limits of its own.
+// These replace functions of sprig and of text/template whose results differ from
+// run to run, or that can end the process: text/template has no limits of its own.
 
-// keys and values of dicts come in order; sprig's come in the order of chance.
+// keys returns the keys of dicts in order; sprig's are in random order.
 func keys(dicts ...map[string]any) []string {
 	names := []string{}
 	for _, d := range dicts {
@@ -35,8 +34,8 @@ func values(d map[string]any) []any {
 	return list
 }
 
-// printf refuses the verbs that print where a value is in memory, and spells
-// addresses and blocks as text whatever the verb.
+// printf refuses the verbs that print pointers, and spells addresses and blocks as
+// text whatever the verb.
 func printf(format string, args ...any) (string, error) {
 	verbs := strings.ReplaceAll(format, "%%", "")
 	for _, part := range strings.Split(verbs, "%")[1:] {
@@ -48,15 +47,15 @@ func printf(format string, args ...any) (string, error) {
 	return fmt.Sprintf(format, inWords(args)...), nil
 }
 
-// inWords makes values that have a text into that text. %d of an address
-// would print its inner parts, a pointer among them.
+// inWords replaces values that have a String method by their text. %d of an address
+// would print its fields, a pointer among them.
 func inWords(args []any) []any {
 	words := make([]any, len(args))
 	for i, a := range args {
 		words[i] = a
 		v := reflect.ValueOf(a)
 		if s, ok := a.(fmt.Stringer); ok {
-			// A mark is a number all the same: %d is to work.
+			// But %d of a mark prints a number.
 			if !v.CanInt() && !v.CanUint() {
 				words[i] = s.String()
 			}
@@ -73,19 +72,19 @@ func inWords(args []any) []any {
 	return words
 }
 
-// maxMade bounds what the functions of one rendering may make in all, in bytes:
-// some sixteen files of the greatest length.
+// maxMade bounds all results of the functions in one rendering, in bytes: sixteen
+// files of the greatest length.
 const maxMade = 16 << 20
 
-// multiply are functions whose result may have the size of one argument times
-// that of another: they are looked at before.
+// multiply are functions whose result may be as large as the product of their
+// arguments: bounded checks it before the call.
 var multiply = []string{"indent", "nindent", "join", "replace", "regexReplaceAll", "regexReplaceAllLiteral",
 	"mustRegexReplaceAll", "mustRegexReplaceAllLiteral", "wrapWith"}
 
 // bounded wraps functions so that a template comes to its end: text/template
 // cannot be stopped from outside, but stops at a function that returns an
-// error. They do when ctx ends, and when they have made too much, which is
-// counted, not measured: the same template always stops at the same place.
+// error. They return one when ctx ends, and when they have made too much. That is
+// counted, not measured, so that a template always stops at the same place.
 func bounded(ctx context.Context, functions template.FuncMap) template.FuncMap {
 	left := maxMade
 	wrapped := make(template.FuncMap, len(functions))
@@ -113,8 +112,8 @@ func bounded(ctx context.Context, functions template.FuncMap) template.FuncMap {
 	return wrapped
 }
 
-// factor is how many times an argument may repeat another: a number that, a text
-// its length, a list the length of all its texts.
+// factor is how many times an argument may repeat another: for a number its value,
+// for a text its length, for a list the length of all its texts.
 func factor(v reflect.Value) int {
 	if v.Kind() == reflect.Interface {
 		v = v.Elem()
@@ -125,11 +124,11 @@ func factor(v reflect.Value) int {
 	return max(1, size(v, maxMade)-each)
 }
 
-// each is what a value takes besides its text.
+// each is the size of a value without its text.
 const each = 16
 
-// size is about how many bytes a value takes when it is spelled out: what a dict
-// holds twice counts twice. It stops counting at most.
+// size estimates the bytes of a value when it is printed: a value that a dict holds
+// twice counts twice. It stops counting at most.
 func size(v reflect.Value, most int) int {
 	if v.Kind() == reflect.Interface {
 		v = v.Elem()
@@ -151,8 +150,8 @@ func size(v reflect.Value, most int) int {
 	return n
 }
 
-// withoutCycles wraps a function that changes a dict: one that holds itself
-// could not be printed, and trying to would end the process.
+// withoutCycles wraps a function that changes a dict: to print a dict that holds
+// itself would end the process.
 func withoutCycles(f any) any {
 	return checked(f, func([]reflect.Value) error { return nil }, func(args, _ []reflect.Value) error {
 		if holdsItself(args[0], nil) {
@@ -162,8 +161,8 @@ func withoutCycles(f any) any {
 	})
 }
 
-// checked wraps a function of a template so that it fails if before finds
-// something wrong with what it is given, or after with what it gives.
+// checked wraps a function of a template. The function fails if before refuses its
+// arguments, or after its results.
 func checked(f any, before func(args []reflect.Value) error, after func(args, results []reflect.Value) error) any {
 	fn := reflect.ValueOf(f)
 	wrapped := func(args []reflect.Value) []reflect.Value {
@@ -216,7 +215,7 @@ func holdsItself(v reflect.Value, above []uintptr) bool {
 	return false
 }
 
-// maxList is how many numbers a function may make at once.
+// maxList bounds the numbers that a function makes at once.
 const maxList = 1 << 16
 
 func repeat(count int, s string) (string, error) {

@@ -8,14 +8,14 @@ import (
 	"ec2net/stack/ifupdown/interfaces"
 )
 
-// kind is one of the files that an ENI has. The table below is the only place
-// that says which there are, and where they go (ARCHITECTURE.md explains it).
+// kind is one of the files of an ENI. The table below alone says which there are, and
+// where they go (ARCHITECTURE.md explains it).
 type kind struct {
 	name   string                        // in --only, and in the template's name
-	host   string                        // what a file that the host has once is called, in the place of the interface
-	stanza bool                          // brings the interface up, which is not for the primary
+	host   string                        // file name prefix if the host has one such file; empty if each interface has
+	stanza bool                          // brings the interface up: the primary has none
 	dir    string                        // on the machine
-	check  func([]byte, facts.ENI) error // what the rendered text has to hold to, if anything
+	check  func([]byte, facts.ENI) error // checks the rendered text; nil for no check
 }
 
 const stateDir = "/var/lib/ec2net"
@@ -27,13 +27,12 @@ var kinds = []kind{
 	{name: "rules", dir: stateDir, check: checkRules},
 }
 
-// docker is how the answers of containers get their marks: one file a host.
+// docker is the file that marks the answers of containers: one a host.
 var docker = kind{name: "iptables", host: "docker", dir: stateDir, check: checkFragment}
 
 func allKinds() []kind { return append(slices.Clone(kinds), docker) }
 
-// every is the name that a template for all ENIs has in place of an
-// interface's.
+// every stands for all interfaces in the name of a template.
 const every = "ethN"
 
 // suffix ends the name of every template.
@@ -48,7 +47,7 @@ func (k kind) file(iface string) string {
 func (k kind) path(iface string) string     { return k.dir + "/" + k.file(iface) }
 func (k kind) template(iface string) string { return k.file(iface) + suffix }
 
-// Kinds are the names that --only takes, in the order of rendering.
+// Kinds returns the names that --only takes, in the order of rendering.
 func Kinds() []string {
 	names := make([]string, len(kinds))
 	for i, k := range kinds {

@@ -13,15 +13,15 @@ import (
 // Row is a template in a list of all.
 type Row struct {
 	Name string
-	// Interface is the one the template is for, if it is for one; For says it in
-	// words.
+	// Interface is the name of the one interface that the template is for, if any;
+	// For says it in words.
 	Interface, For string
-	// From says where it comes from, for people.
+	// From says where the template comes from, for people.
 	From string
 }
 
-// List gives the templates in use, the built-in ones that nothing overrides
-// among them, in the order of kinds; then blocks.tmpl.
+// List returns the templates in use, in the order of kinds: overrides, and the
+// built-in ones that nothing overrides; then blocks.tmpl.
 func (t *Templates) List() []Row {
 	var rows []Row
 	for _, k := range allKinds() {
@@ -47,8 +47,8 @@ func (t *Templates) List() []Row {
 	return rows
 }
 
-// Unused are the paths of templates (*.tmpl) in the overrides' folder that are
-// never read, most likely misspelt.
+// Unused returns the paths of templates (*.tmpl) in the folder of overrides that
+// nothing reads, most likely because of a misspelt name.
 func (t *Templates) Unused() []string {
 	var paths []string
 	for _, name := range t.names {
@@ -60,8 +60,8 @@ func (t *Templates) Unused() []string {
 	return paths
 }
 
-// Text is that of the template with this name: a file's (ethN.cfg.tmpl), or a
-// kind's (cfg), which means the template for all interfaces.
+// Text returns the text of a template by its file (ethN.cfg.tmpl), or by its kind
+// (cfg), which means the template for all interfaces.
 func (t *Templates) Text(name string) ([]byte, error) {
 	if k, ok := kindNamed(name); ok {
 		name = k.template(every)
@@ -80,7 +80,7 @@ func (t *Templates) Text(name string) ([]byte, error) {
 	return text, nil
 }
 
-// UnknownTemplateError says that there is no template of a name.
+// UnknownTemplateError says that no template has this name.
 type UnknownTemplateError struct{ Name string }
 
 func (e *UnknownTemplateError) Error() string {

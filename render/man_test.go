@@ -23,7 +23,7 @@ func TestManualFunctions(t *testing.T) {
 		if _, err := template.New("").Parse("{{" + name + "}}"); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		// Those that sprig or ec2net have in their place are told once.
+		// If sprig or ec2net replaces one, the page lists it once.
 		if functions[name] != nil {
 			found = append(found, name)
 		}

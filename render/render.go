@@ -1,6 +1,6 @@
 // Package render turns the facts of an ENI into the bytes of files, through
-// text/template: facts and templates in, bytes out. No clock, environment or
-// network has a say, so the same facts and templates give the same bytes.
+// text/template. The same facts and templates give the same bytes: it uses no clock,
+// environment or network.
 package render
 
 import (
@@ -17,11 +17,11 @@ import (
 
 // File is one rendered file.
 type File struct {
-	// Interface is whose file it is: eth1.
+	// Interface is the interface that the file is for: eth1.
 	Interface string
-	// Kind is what the file is, as in --only: cfg, iptables, ...
+	// Kind is as in --only: cfg, iptables, ...
 	Kind string
-	// Path is where it belongs on the machine; always absolute.
+	// Path is where the file belongs on the machine; always absolute.
 	Path    string
 	Content []byte
 }
@@ -29,8 +29,7 @@ type File struct {
 // maxOutput bounds a rendered file: fifty addresses make about 5 KiB.
 const maxOutput = 1 << 20
 
-// View is what a template sees as its dot: the facts of one ENI, and what
-// follows from them.
+// View is the dot of a template: the facts of one ENI, and what follows from them.
 type View struct {
 	facts.ENI
 	// Template says where this template comes from.
@@ -54,25 +53,23 @@ func Path(kind, iface string) (string, error) {
 	return k.path(iface), nil
 }
 
-// Nothing says why there is nothing to render for e, and is empty if there is
-// something.
+// Nothing says why there is nothing to render for e; "" if there is something.
 func Nothing(e facts.ENI) string {
 	switch {
 	case e.Primary && !e.Routed:
-		return fmt.Sprintf("%s is the primary ENI: ec2net writes no files for it and never takes it up or down", e.Name)
+		return fmt.Sprintf("%s is the primary ENI: ec2net writes no files for it, and never brings it up or takes it down", e.Name)
 	case !e.HasIPv4():
 		return fmt.Sprintf("%s has no IPv4 address, and ec2net does not render IPv6", e.Name)
 	}
 	return ""
 }
 
-// Render renders the files of one ENI, all kinds in their order, or only those
-// named. It gives all of them or, with an *Error, none. There are no files for
-// an ENI that Nothing has a reason for.
+// Render renders the files of one ENI: all kinds in their order, or only the named
+// ones. It returns all of them or, with an *Error, none. It returns no files if
+// Nothing gives a reason.
 //
-// When ctx ends, Render returns. A template ends by itself at the next function
-// that it calls; one that calls none (an empty loop) goes on as long as the
-// process does.
+// Render returns when ctx ends. The template then ends at the next function that it
+// calls; one that calls none (an empty loop) goes on as long as the process does.
 func (t *Templates) Render(ctx context.Context, e facts.ENI, only ...string) ([]File, error) {
 	if Nothing(e) != "" {
 		return nil, nil
@@ -95,13 +92,13 @@ func (t *Templates) Render(ctx context.Context, e facts.ENI, only ...string) ([]
 	})
 }
 
-// DockerChain is the chain in iptables' mangle table that gives the answers of
-// containers the mark of the ENI they belong to. It is the host's, not an ENI's.
+// DockerChain is the host's chain in iptables' mangle table that marks each answer of
+// a container for the ENI by which the question came in.
 const DockerChain = "ec2net-docker"
 
-// DockerView is what docker.iptables.tmpl sees as its dot.
+// DockerView is the dot of docker.iptables.tmpl.
 type DockerView struct {
-	// ENIs are those that are up.
+	// ENIs are the live ENIs.
 	ENIs []facts.ENI
 	// Group is the interface group of all ENIs.
 	Group int
@@ -125,8 +122,8 @@ func (t *Templates) Docker(ctx context.Context, enis []facts.ENI, group int) (Fi
 	return files[0], nil
 }
 
-// inTime runs render, which says in now which file it is at, until ctx ends.
-func inTime(ctx context.Context, render func(now *atomic.Pointer[Error]) ([]File, error)) ([]File, error) {
+// inTime runs do until ctx ends. do keeps in now the file that it is rendering.
+func inTime(ctx context.Context, do func(now *atomic.Pointer[Error]) ([]File, error)) ([]File, error) {
 	type result struct {
 		files []File
 		err   error
@@ -134,12 +131,12 @@ func inTime(ctx context.Context, render func(now *atomic.Pointer[Error]) ([]File
 	var now atomic.Pointer[Error]
 	done := make(chan result, 1)
 	go func() {
-		files, err := render(&now)
+		files, err := do(&now)
 		done <- result{files, err}
 	}()
 	select {
 	case r := <-done:
-		// What a template was refused for is said, also when it was late.
+		// An error of the template is reported, even if it comes late.
 		if late := ctx.Err(); late == nil || !errors.Is(r.err, late) {
 			return r.files, r.err
 		}
@@ -149,7 +146,7 @@ func inTime(ctx context.Context, render func(now *atomic.Pointer[Error]) ([]File
 	if at := now.Load(); at != nil {
 		late = *at
 	}
-	late.Err = errors.New("the template did not come to its end in time")
+	late.Err = errors.New("the template did not end in time")
 	return nil, &late
 }
 
@@ -175,7 +172,7 @@ func (t *Templates) file(ctx context.Context, k kind, e facts.ENI, now *atomic.P
 	return File{Interface: e.Name, Kind: k.name, Path: k.path(e.Name), Content: out.content}, nil
 }
 
-// capped takes what a template writes, up to maxOutput.
+// capped takes the output of a template, up to maxOutput.
 type capped struct{ content []byte }
 
 func (c *capped) Write(p []byte) (int, error) {

@@ -19,25 +19,24 @@ import (
 // BlocksFile is the override that redefines blocks of the other templates.
 const BlocksFile = "blocks" + suffix
 
-// Overrides gives the texts of an administrator's templates by the names of
-// their files. It is how render reaches a disk.
+// Overrides has the texts of an administrator's templates, by file name. render
+// touches no disk but through it.
 type Overrides interface {
-	// Names lists the files there are.
+	// Names lists the files.
 	Names() ([]string, error)
-	// Read gives the text of one, which may be refused if others could have
-	// written it.
+	// Read returns the text of a file, or fails if others could have written it.
 	Read(name string) ([]byte, error)
-	// Path is where a file of this name is, for messages.
+	// Path is the path of a file, for messages.
 	Path(name string) string
 }
 
 // Source says where the text of a template comes from.
 type Source struct {
-	// Name is that of the template's file: ethN.cfg.tmpl.
+	// Name is the name of the template's file: ethN.cfg.tmpl.
 	Name string
-	// Path is where the override is; empty for a built-in template.
+	// Path is the path of the override; empty for a built-in template.
 	Path string
-	// Blocks is the path of the blocks.tmpl that redefines blocks in it, if any.
+	// Blocks is the path of blocks.tmpl, if that redefines blocks of the template.
 	Blocks string
 }
 
@@ -52,8 +51,8 @@ func (s Source) shown() string {
 	return from
 }
 
-// Templates is the default templates under an administrator's overrides. Any
-// number of goroutines may render at a time.
+// Templates has the default templates and an administrator's overrides. It is safe
+// for concurrent use.
 type Templates struct {
 	overrides Overrides
 	names     []string
@@ -66,11 +65,11 @@ type Templates struct {
 type parsed struct {
 	tmpl *template.Template
 	from Source
-	// functions are those that it may call besides text/template's own.
+	// functions are the ones that tmpl may call besides text/template's own.
 	functions template.FuncMap
 }
 
-// ready gives the template as it is to be executed, once, until ctx ends.
+// ready returns the template to execute, once, until ctx ends.
 func (p parsed) ready(ctx context.Context) (*template.Template, error) {
 	if len(p.functions) == 0 {
 		return p.tmpl, nil
@@ -82,7 +81,7 @@ func (p parsed) ready(ctx context.Context) (*template.Template, error) {
 	return tmpl.Funcs(bounded(ctx, p.functions)), nil
 }
 
-// Load finds which templates there are. o may be nil: only the built-in ones.
+// Load finds the templates; if o is nil, only the built-in ones.
 func Load(o Overrides) (*Templates, error) {
 	t := &Templates{overrides: o, parsed: make(map[string]parsed)}
 	if o == nil {
@@ -107,8 +106,8 @@ func (t *Templates) overridden(name string) Source {
 	return Source{Name: name, Path: t.overrides.Path(name)}
 }
 
-// resolve says which template serves a kind for an interface: the one for this
-// interface, before the one for all, before the built-in one.
+// resolve chooses the template of a kind for an interface: the override for this
+// interface, else the override for all, else the built-in template.
 func (t *Templates) resolve(k kind, iface string) Source {
 	for _, name := range []string{k.template(iface), k.template(every)} {
 		if slices.Contains(t.names, name) {
@@ -118,7 +117,7 @@ func (t *Templates) resolve(k kind, iface string) Source {
 	return Source{Name: k.template(every)}
 }
 
-// text is what stands in the file of a template.
+// text returns the text of a template.
 func (t *Templates) text(from Source) ([]byte, error) {
 	if from.Path != "" {
 		return t.overrides.Read(from.Name)
@@ -126,7 +125,7 @@ func (t *Templates) text(from Source) ([]byte, error) {
 	return fs.ReadFile(templates.Ifupdown, "ifupdown/"+from.Name)
 }
 
-// lookup gives the parsed template of a kind for an interface.
+// lookup returns the parsed template of a kind for an interface.
 func (t *Templates) lookup(k kind, iface string) (parsed, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -141,7 +140,7 @@ func (t *Templates) lookup(k kind, iface string) (parsed, error) {
 	if err != nil {
 		return fail(err)
 	}
-	// The name stands in every message of text/template, with line and column.
+	// Every message of text/template has this name, with line and column.
 	name := from.Path
 	if name == "" {
 		name = from.Name
@@ -172,21 +171,21 @@ func (t *Templates) lookup(k kind, iface string) (parsed, error) {
 	return p, nil
 }
 
-// Blocks are the names that blocks.tmpl defines.
+// Blocks returns the names that blocks.tmpl defines.
 func (t *Templates) Blocks() []string {
 	if t.blocks == nil {
 		return nil
 	}
 	trees, err := parseTrees(BlocksFile, string(t.blocks))
 	if err != nil {
-		return nil // Load has said so already
+		return nil // Load has reported it
 	}
 	return sortedKeys(trees, BlocksFile)
 }
 
-// checkBlocks finds what in blocks.tmpl would have no effect: text outside of
-// definitions, and definitions that neither a default template nor another
-// definition uses, most likely misspelt.
+// checkBlocks fails if something in blocks.tmpl has no effect: text outside of
+// definitions, or a definition that no template and no other definition uses, most
+// likely because of a misspelt name.
 func (t *Templates) checkBlocks() error {
 	path := t.overrides.Path(BlocksFile)
 	trees, err := parseTrees(path, string(t.blocks))
@@ -220,7 +219,7 @@ func (t *Templates) checkBlocks() error {
 	return nil
 }
 
-// DefaultBlocks are the blocks of the built-in templates.
+// DefaultBlocks returns the blocks of the built-in templates.
 func DefaultBlocks() []string {
 	var names []string
 	for _, k := range allKinds() {
@@ -236,8 +235,8 @@ func DefaultBlocks() []string {
 	return names
 }
 
-// Owner says which kind of file an override of this name is for, and for which
-// interface, "ethN" meaning all. Both are empty for a name that is never used.
+// Owner returns the kind of file that an override of this name is for, and the
+// interface, "ethN" for all. Both are empty for a name that nothing uses.
 func (t *Templates) Owner(name string) (kindName, iface string) {
 	base, ok := strings.CutSuffix(name, suffix)
 	if !ok {
@@ -254,7 +253,7 @@ func (t *Templates) Owner(name string) (kindName, iface string) {
 	return "", ""
 }
 
-// parseTrees parses without regard to which functions exist.
+// parseTrees parses a text without checking that its functions exist.
 func parseTrees(name, text string) (map[string]*parse.Tree, error) {
 	trees := make(map[string]*parse.Tree)
 	tree := parse.New(name)
@@ -263,7 +262,7 @@ func parseTrees(name, text string) (map[string]*parse.Tree, error) {
 	return trees, err
 }
 
-// calls are the names that {{template}} and {{block}} call below a node.
+// calls returns the names that {{template}} and {{block}} call below a node.
 func calls(node parse.Node) []string {
 	var names []string
 	var walk func(n parse.Node)
@@ -312,7 +311,7 @@ func sortedKeys(trees map[string]*parse.Tree, but string) []string {
 	return names
 }
 
-// unknownBlockError is a definition in blocks.tmpl that nothing uses.
+// unknownBlockError says that nothing uses a definition in blocks.tmpl.
 type unknownBlockError struct {
 	name  string
 	known []string
@@ -322,5 +321,5 @@ func (e *unknownBlockError) Error() string {
 	return fmt.Sprintf("no template has a block %q", e.name)
 }
 
-// Status is that of a template that cannot be used.
+// Status is that of an unusable template.
 func (*unknownBlockError) Status() fault.Status { return fault.Template }

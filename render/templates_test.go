@@ -70,7 +70,7 @@ func TestOverrides(t *testing.T) {
 		{"eth1", memory{"ethN.iptables.tmpl": "# {{template \"x\" .}}{{define \"x\"}}{{.Index}}{{end}}"}, "# 1"},
 		// A block of an administrator's own template can be redefined too.
 		{"eth1", memory{"ethN.iptables.tmpl": "# {{block \"own\" .}}{{end}}", "blocks.tmpl": "{{define \"own\"}}mine{{end}}"}, "# mine"},
-		// Definitions of two templates have nothing to do with each other.
+		// One template does not see the definitions of another.
 		{"eth1", memory{"ethN.iptables.tmpl": "{{define \"x\"}}a{{end}}# {{template \"x\"}}", "ethN.iptables-down.tmpl": "{{define \"x\"}}b{{end}}"}, "# a"},
 	} {
 		got, err := renderWith(t.Context(), t, c.m, c.name, "iptables")
@@ -80,7 +80,7 @@ func TestOverrides(t *testing.T) {
 	}
 }
 
-// One more line is the default plus that line, and says where it comes from.
+// A block adds its line to the default, which says where the line comes from.
 func TestBlocks(t *testing.T) {
 	plain, err := renderWith(t.Context(), t, nil, "eth1", "cfg")
 	if err != nil {
@@ -147,7 +147,7 @@ func TestTemplateErrors(t *testing.T) {
 		{"chance", memory{"ethN.cfg.tmpl": `{{randInt 0 9}}`}, "cfg", "function \"randInt\" not defined", ""},
 		{"fail", memory{"ethN.cfg.tmpl": `{{fail "not here"}}`}, "cfg", "not here", ""},
 		{"recursion", memory{"ethN.cfg.tmpl": `{{define "x"}}{{template "x"}}{{end}}{{template "x"}}`}, "cfg", "exceeded maximum template depth", ""},
-		{"endless", memory{"ethN.cfg.tmpl": `{{range 9000000000000000000}}{{end}}`}, "cfg", "/dir/ethN.cfg.tmpl: the template did not come to its end in time", ""},
+		{"endless", memory{"ethN.cfg.tmpl": `{{range 9000000000000000000}}{{end}}`}, "cfg", "/dir/ethN.cfg.tmpl: the template did not end in time", ""},
 		{"100 MB", memory{"ethN.cfg.tmpl": `{{range 100}}{{repeat 1000000 "x"}}{{end}}`}, "cfg", "the output is longer than 1048576 bytes", ""},
 		{"100 MB in lines", memory{"ethN.cfg.tmpl": "{{range 100000000}}x\n{{end}}"}, "cfg", "the output is longer than", ""},
 		{"text that doubles", memory{"ethN.cfg.tmpl": `{{$x := repeat 1000 "x"}}{{range 100}}{{$x = print $x $x}}{{end}}`}, "cfg", "made more than 16 MiB", ""},
@@ -171,7 +171,7 @@ func TestTemplateErrors(t *testing.T) {
 		{"mapping", memory{"ethN.cfg.tmpl": "mapping eth0\n  foo bar\niface eth1 inet dhcp\n"}, "cfg", "line 2 of the output, \"foo bar\": a mapping has only script and map", ""},
 		{"option twice", memory{"blocks.tmpl": "{{define \"cfg-options\"}}\n    metric 5\n{{end}}"}, "cfg", `"metric 5": this option appears twice`, ""},
 		{"NUL", memory{"ethN.cfg.tmpl": "iface eth1 inet dhcp\n# \x00\n"}, "cfg", "NUL byte", ""},
-		{"no fragment", memory{"ethN.iptables.tmpl": "total garbage"}, "iptables", `line 1 of the output, "total garbage": not between`, "iptables-restore(8)"},
+		{"no fragment", memory{"ethN.iptables.tmpl": "total garbage"}, "iptables", `line 1 of the output, "total garbage": outside a table`, "iptables-restore(8)"},
 		{"half a fragment", memory{"ethN.iptables.tmpl": "*mangle\n-A x"}, "iptables", "there is no COMMIT after *mangle", ""},
 		{"garbage in a fragment", memory{"blocks.tmpl": "{{define \"iptables-rules\"}}\nrm -rf\n{{end}}"}, "iptables", "neither a chain", ""},
 		{"no-break space in a rule", memory{"ethN.rules.tmpl": "rule add pref 1001\u00a0from 10.0.0.1 lookup 1001\n"}, "rules", "pref: ", ""},
@@ -209,11 +209,11 @@ func TestGivenUp(t *testing.T) {
 		if _, err := renderWith(ctx, t, m, "eth1", "cfg"); err == nil || !strings.Contains(err.Error(), "in time") {
 			t.Error(err)
 		}
-		// The bubble waits for what is left in it, and for ever if that never ends.
+		// The bubble waits for its goroutines, for ever if one never ends.
 	})
 }
 
-// All of an ENI's files render, or none is given.
+// Render returns all files of an ENI, or none.
 func TestAllOrNone(t *testing.T) {
 	templates, err := render.Load(memory{"ethN.rules.tmpl": "{{.Nmae}}"})
 	if err != nil {

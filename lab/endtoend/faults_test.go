@@ -118,7 +118,7 @@ func faults() []fault {
 		{name: "clocks 11 days ahead (time namespace)", inflict: shell(":"), wrap: "unshare --time --monotonic 1000000 --boottime 1000000"},
 
 		ofTemplates("a template that does not parse", "blocks.tmpl", `{{define "rules"}}{{if}}{{end}}`),
-		ofTemplates("a template that does not end", "did not come to its end in time", `{{define "rules"}}{{range 9000000000000000000}}{{end}}{{end}}`),
+		ofTemplates("a template that does not end", "did not end in time", `{{define "rules"}}{{range 9000000000000000000}}{{end}}{{end}}`),
 		ofTemplates("a template that writes without end", "the output is longer than", "{{define \"rules\"}}{{range 9000000000000000000}}# x\n{{end}}{{end}}"),
 		ofTemplates("a template that takes all the memory", "have made more than 16 MiB", `{{define "rules"}}{{$x := repeat 1000 "x"}}{{range 100}}{{$x = print $x $x}}{{end}}{{end}}`),
 
