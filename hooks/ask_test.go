@@ -166,11 +166,18 @@ func TestWayToIMDS(t *testing.T) {
 		}
 		same(t, "rules", m.rulesNow(t), readyRules)
 
-		// A VPN's rule goes before main.
 		l, err := m.netns.LinkByName(bridge)
 		check(t, err)
 		check(t, m.netns.AddrDel(l, &netlink.Addr{IPNet: toIPNet(netip.MustParsePrefix("169.254.169.1/24"))}))
 		check(t, CheckWay(m.kernel, imds))
+
+		// What is sent to IMDS has no type of service.
+		other := &netlink.Route{LinkIndex: l.Attrs().Index, Dst: toIPNet(netip.MustParsePrefix("169.254.169.254/32")), Tos: 0x10, Scope: netlink.SCOPE_LINK}
+		check(t, m.netns.RouteAdd(other))
+		check(t, CheckWay(m.kernel, imds))
+		check(t, m.netns.RouteDel(other))
+
+		// A VPN's rule goes before main.
 		m.address(t, bridge, "192.0.2.1/24")
 		m.foreign(t, iprule.Rule{Priority: 500, Table: 77, SuppressPrefixLength: -1, SuppressGroup: -1})
 		check(t, m.netns.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: toIPNet(netip.MustParsePrefix("0.0.0.0/0")), Table: 77}))

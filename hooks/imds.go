@@ -147,7 +147,7 @@ func checkWay(k Kernel, to netip.Addr, m *plan.Machine) error {
 func routeTo(to netip.Addr, s plan.State) (plan.Link, bool) {
 	best := plan.Route{Dst: netip.PrefixFrom(to, -1)}
 	for _, r := range s.Routes {
-		if r.Table != iprule.MainTable || !r.Dst.Contains(to) {
+		if r.Table != iprule.MainTable || r.TOS != 0 || !r.Dst.Contains(to) {
 			continue
 		}
 		if r.Dst.Bits() > best.Dst.Bits() || (r.Dst.Bits() == best.Dst.Bits() && r.Metric < best.Metric) {

@@ -1,6 +1,7 @@
 package hooks
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -88,4 +89,69 @@ func (k refuses) Apply(c plan.Change) error {
 		return unix.ENOBUFS
 	}
 	return k.Kernel.Apply(c)
+}
+
+// tableIn are the routes of a table by an interface, with what a route may have
+// besides.
+func (m *machine) tableIn(t *testing.T, name string, table int) (routes []string) {
+	t.Helper()
+	l, err := m.netns.LinkByName(name)
+	check(t, err)
+	all, err := m.netns.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: table, LinkIndex: l.Attrs().Index}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_OIF)
+	check(t, err)
+	for _, r := range all {
+		routes = append(routes, fmt.Sprintf("%v via %v src %v metric %d tos %d mtu %d initcwnd %d %s", r.Dst, r.Gw, r.Src, r.Priority, r.Tos, r.MTU, r.InitCwnd, r.Congctl))
+	}
+	slices.Sort(routes)
+	return routes
+}
+
+// The primary's own table has the routes that main has by the primary, with all that
+// they have.
+func TestPrimaryTableIsAsMain(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		m.Numbers.Primary = true
+		l, err := m.netns.LinkByName("eth0")
+		check(t, err)
+		route := func(dst string, gateway net.IP, more netlink.Route) *netlink.Route {
+			more.LinkIndex, more.Dst, more.Gw = l.Attrs().Index, toIPNet(netip.MustParsePrefix(dst)), gateway
+			return &more
+		}
+		was := route("0.0.0.0/0", net.IPv4(10, 0, 0, 1), netlink.Route{Priority: 100, Protocol: unix.RTPROT_DHCP, MTU: 1400, InitCwnd: 20, Congctl: "reno"})
+		for _, r := range []*netlink.Route{
+			was,
+			route("10.7.0.0/16", net.IPv4(10, 0, 0, 7), netlink.Route{Protocol: unix.RTPROT_STATIC, MTU: 9001}),
+			route("10.7.0.0/16", net.IPv4(10, 0, 0, 8), netlink.Route{Protocol: unix.RTPROT_STATIC, Tos: 0x10}),
+		} {
+			check(t, m.netns.RouteAdd(r))
+		}
+		asMain := func(what string) {
+			t.Helper()
+			want := m.tableIn(t, "eth0", unix.RT_TABLE_MAIN)
+			same(t, what, m.tableIn(t, "eth0", 1000), want)
+			m.log = nil
+			m.lease(t, "eth0", "RENEW", "10.0.0.10")
+			same(t, what+", log", m.log, nil)
+		}
+		m.lease(t, "eth0", "BOUND", "10.0.0.10")
+		asMain("at first")
+
+		// One that is not main's goes, whoever made it.
+		for _, by := range []netlink.RouteProtocol{unix.RTPROT_STATIC, unix.RTPROT_DHCP, unix.RTPROT_KERNEL} {
+			check(t, m.netns.RouteAdd(route("10.8.0.0/16", net.IPv4(10, 0, 0, 7), netlink.Route{Table: 1000, Priority: int(by), Protocol: by})))
+		}
+		m.lease(t, "eth0", "RENEW", "10.0.0.10")
+		asMain("with stale routes")
+
+		// Another gateway, and another MTU: the new one is there before the old one goes.
+		check(t, m.netns.RouteDel(was))
+		was.Gw, was.MTU = net.IPv4(10, 0, 0, 2), 1300
+		check(t, m.netns.RouteAdd(was))
+		m.log = nil
+		m.lease(t, "eth0", "RENEW", "10.0.0.10")
+		same(t, "log", m.log, []string{
+			"eth0: ip route append default via 10.0.0.2 dev eth0 metric 100 table 1000 (RENEW)",
+			"eth0: ip route del default via 10.0.0.1 dev eth0 metric 100 table 1000 (RENEW)"})
+		asMain("by another gateway")
+	})
 }

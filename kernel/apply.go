@@ -26,7 +26,7 @@ func (k *Kernel) Apply(c plan.Change) error {
 	case plan.SetGroup:
 		return k.change(c, groupRequest(c.Link, c.Group))
 	case plan.AddRoute:
-		return k.change(c, routeRequest(c.Route))
+		return k.addRoute(c)
 	case plan.DelRoute:
 		return k.delRoute(c)
 	case plan.MoveRoute:

@@ -101,56 +101,58 @@ func hitsExtra(named, has []byte) bool {
 }
 
 // delRoute deletes this route and no other: RTM_DELROUTE deletes the first route to
-// a place that has what the request names, and a metric of 0, no gateway or no
-// preferred source name nothing.
+// a place that has what the request names, and a metric of 0, no gateway, no
+// preferred source or no MTU name nothing.
 func (k *Kernel) delRoute(c plan.DelRoute) error {
-	found, err := k.sameAs(c.Route)
-	if err != nil || found == nil {
+	there, err := k.canName(c.Route)
+	if err != nil || !there {
 		return err
 	}
-	return k.change(c, routeAgain(unix.RTM_DELROUTE, 0, found, c.Route.Metric))
+	return k.change(c, routeRequest(unix.RTM_DELROUTE, 0, c.Route))
 }
 
-// moveRoute gives a route another metric. What plan.Route has no field for (an MTU)
-// moves along. To the same place with the same metric there may be a route by another
-// interface; the moved one goes behind it.
+// moveRoute gives a route another metric. To the same place with the same metric there
+// may be a route by another interface; the moved one goes behind it.
 func (k *Kernel) moveRoute(c plan.MoveRoute) error {
-	found, err := k.sameAs(c.Route)
-	if err != nil || found == nil {
+	there, err := k.canName(c.Route)
+	if err != nil || !there {
 		return err // without the route there is nothing to move
 	}
-	err = k.change(c, routeAgain(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, found, c.Metric))
+	to := c.Route
+	to.Metric = c.Metric
+	err = k.change(c, routeRequest(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, to))
 	if err != nil {
 		return err
 	}
-	err = k.change(c, routeAgain(unix.RTM_DELROUTE, 0, found, c.Route.Metric))
+	err = k.change(c, routeRequest(unix.RTM_DELROUTE, 0, c.Route))
 	if errors.Is(err, unix.ESRCH) {
 		return nil // somebody else was quicker
 	}
 	return err
 }
 
-// sameAs finds the kernel's message of a route; nil without one.
-func (k *Kernel) sameAs(r plan.Route) ([]byte, error) {
+// canName reports whether a route is there. It is an error if a request to delete it
+// would hit another one.
+func (k *Kernel) canName(r plan.Route) (bool, error) {
 	if err := k.before("routes"); err != nil {
-		return nil, err
+		return false, err
 	}
-	var found []byte
+	found := false
 	var before *plan.Route
-	err := k.dumpRoutes(familyOf(r.Dst.Addr()), r.Table, r.Link, func(o plan.Route, message []byte) {
+	err := k.dumpRoutes(familyOf(r.Dst.Addr()), r.Table, r.Link, func(o plan.Route) {
 		switch {
-		case found != nil:
+		case found:
 		case o == r:
-			found = slices.Clone(message)
+			found = true
 		case hitsRoute(r, o):
 			before = &o
 		}
 	})
 	switch {
 	case err != nil && !errors.Is(err, ErrInterrupted):
-		return nil, err
-	case found != nil && before != nil:
-		return nil, fmt.Errorf("the kernel cannot tell this route from another one to the same place: %+v", *before)
+		return false, err
+	case found && before != nil:
+		return false, fmt.Errorf("the kernel cannot tell this route from another one to %v with metric %d", before.Dst, before.Metric)
 	}
 	return found, nil
 }
@@ -159,9 +161,25 @@ func (k *Kernel) sameAs(r plan.Route) ([]byte, error) {
 // the same interface for it, which the kernel lists before: fib_table_delete of
 // net/ipv4/fib_trie.c.
 func hitsRoute(named, has plan.Route) bool {
-	return has.Dst == named.Dst && has.Scope == named.Scope &&
+	return has.Dst == named.Dst && has.TOS == named.TOS && has.Scope == named.Scope &&
 		(named.Protocol == 0 || has.Protocol == named.Protocol) &&
 		(named.Metric == 0 || has.Metric == named.Metric) &&
 		(!named.Gateway.IsValid() || has.Gateway == named.Gateway) &&
-		(!named.Source.IsValid() || has.Source == named.Source)
+		(!named.Source.IsValid() || has.Source == named.Source) &&
+		hasAll([]byte(has.Extra), []byte(named.Extra))
+}
+
+// hasAll reports whether a route has the attributes that are named: fib_nh_match and
+// fib_metrics_match of net/ipv4/fib_semantics.c.
+func hasAll(has, named []byte) bool {
+	for attr, value := range attributes(named) {
+		same := false
+		for other, o := range attributes(has) {
+			same = same || attr == other && (string(value) == string(o) || attr == unix.RTA_METRICS && hasAll(o, value))
+		}
+		if !same {
+			return false
+		}
+	}
+	return true
 }

@@ -65,9 +65,10 @@ func (k *Kernel) Look(scope func([]plan.Link) plan.Scope) (plan.State, error) {
 	k.mu.Lock()
 	k.looked = slices.Clone(s.Rules)
 	k.mu.Unlock()
-	var wanted func(plan.Route) bool
+	var wanted *plan.Scope
 	if scope != nil {
-		wanted = within(scope(s.Links))
+		of := scope(s.Links)
+		wanted = &of
 	}
 	if s.Routes, err = k.routes(family, wanted); err != nil {
 		return plan.State{}, err

@@ -15,33 +15,60 @@ import (
 
 const nextHop = 30 // RTA_NH_ID of linux/rtnetlink.h
 
-// within reports which routes are in a scope.
-func within(s plan.Scope) func(plan.Route) bool {
-	return func(r plan.Route) bool {
-		if slices.Contains(s.Tables, r.Table) {
-			return true
-		}
-		return r.Table == iprule.MainTable &&
-			(slices.Contains(s.Main, r.Link) || s.To.IsValid() && r.Dst.Contains(s.To))
+// selection passes on the routes of a list that are in a scope. The kernel lists
+// those to one destination one behind the other.
+type selection struct {
+	scope plan.Scope
+	each  func(plan.Route)
+	// together are routes of main to one destination, and wanted says that one of
+	// them is by a link of the scope.
+	together []plan.Route
+	wanted   bool
+}
+
+func (s *selection) add(r plan.Route) {
+	if slices.Contains(s.scope.Tables, r.Table) {
+		s.each(r)
+		return
 	}
+	if r.Table != iprule.MainTable {
+		return
+	}
+	if len(s.together) > 0 && s.together[0].Dst != r.Dst {
+		s.end()
+	}
+	s.together = append(s.together, r)
+	s.wanted = s.wanted || slices.Contains(s.scope.Main, r.Link) || s.scope.To.IsValid() && r.Dst.Contains(s.scope.To)
+}
+
+// end passes on the routes to the last destination.
+func (s *selection) end() {
+	for _, r := range s.together {
+		if s.wanted {
+			s.each(r)
+		}
+	}
+	s.together, s.wanted = s.together[:0], false
 }
 
 // routes lists the unicast routes that lead to one interface, in the kernel's
-// order; those that are wanted, or all with nil.
-func (k *Kernel) routes(family int, wanted func(plan.Route) bool) ([]plan.Route, error) {
+// order; those of a scope, or all with nil.
+func (k *Kernel) routes(family int, scope *plan.Scope) ([]plan.Route, error) {
 	all, _, err := list(k, "routes", func(each func(plan.Route)) error {
-		return k.dumpRoutes(family, 0, 0, func(r plan.Route, _ []byte) {
-			if wanted == nil || wanted(r) {
-				each(r)
-			}
-		})
+		if scope == nil {
+			return k.dumpRoutes(family, 0, 0, each)
+		}
+		s := selection{scope: *scope, each: each}
+		err := k.dumpRoutes(family, 0, 0, s.add)
+		s.end()
+		return err
 	})
 	return all, err
 }
 
 // dumpRoutes lists the routes of a table that lead to an interface; of all tables,
-// to any, with 0. each gets the kernel's message as well.
-func (k *Kernel) dumpRoutes(family, table, link int, each func(plan.Route, []byte)) error {
+// to any, with 0.
+func (k *Kernel) dumpRoutes(family, table, link int, each func(plan.Route)) error {
 	header := make([]byte, unix.SizeofRtMsg)
 	header[0] = byte(family)
 	req := request(unix.RTM_GETROUTE, unix.NLM_F_DUMP, header)
@@ -57,7 +84,7 @@ func (k *Kernel) dumpRoutes(family, table, link int, each func(plan.Route, []byt
 	err := k.route.do(req, func(data []byte) {
 		r, ok := route(data)
 		if ok && (table == 0 || r.Table == table) && (link == 0 || r.Link == link) {
-			each(r, data)
+			each(r)
 		}
 	})
 	if table != 0 && errors.Is(err, unix.ENOENT) || link != 0 && errors.Is(err, unix.ENODEV) {
@@ -66,19 +93,21 @@ func (k *Kernel) dumpRoutes(family, table, link int, each func(plan.Route, []byt
 	return err
 }
 
-// route reads a message of RTM_NEWROUTE: struct rtmsg and RTA_ attributes. It is
+// route reads a message of RTM_NEWROUTE: struct rtmsg and RTA_ attributes. What
+// plan.Route has no field for is in Extra, attributes as the kernel has them. It is
 // false for what is no unicast route to one interface, and for one that depends on
-// the type of service.
+// the source.
 func route(data []byte) (plan.Route, bool) {
 	if len(data) < unix.SizeofRtMsg {
 		return plan.Route{}, false
 	}
-	family, length, tos, kind := data[0], int(data[1]), data[3], data[7]
+	family, length, sourceLength, kind := data[0], int(data[1]), data[2], data[7]
 	flags := binary.NativeEndian.Uint32(data[8:])
-	if kind != unix.RTN_UNICAST || tos != 0 || flags&unix.RTM_F_CLONED != 0 {
+	if kind != unix.RTN_UNICAST || sourceLength != 0 || flags&unix.RTM_F_CLONED != 0 {
 		return plan.Route{}, false
 	}
-	r := plan.Route{Table: int(data[4]), Protocol: int(data[5]), Scope: int(data[6]), OnLink: flags&unix.RTNH_F_ONLINK != 0}
+	r := plan.Route{Table: int(data[4]), Protocol: int(data[5]), Scope: int(data[6]), OnLink: flags&unix.RTNH_F_ONLINK != 0, TOS: int(data[3])}
+	var extra []byte
 	dst := netip.IPv4Unspecified()
 	if family == unix.AF_INET6 {
 		dst = netip.IPv6Unspecified()
@@ -101,26 +130,68 @@ func route(data []byte) (plan.Route, bool) {
 			r.Source, _ = netip.AddrFromSlice(value)
 		case unix.RTA_TABLE:
 			r.Table = number(value)
+		case unix.RTA_CACHEINFO: // counters
+		default:
+			if attr == unix.RTA_PREF && number(value) == 0 {
+				continue // medium, which every route of IPv6 has that says nothing of it
+			}
+			extra = append(extra, nl.NewRtAttr(int(attr), value).Serialize()...)
 		}
 	}
-	r.Dst = netip.PrefixFrom(dst, length)
+	r.Dst, r.Extra = netip.PrefixFrom(dst, length), string(extra)
 	return r, r.Link != 0 && r.Dst.IsValid()
 }
 
-// routeRequest is a request to add a route.
-func routeRequest(r plan.Route) *nl.NetlinkRequest {
-	flags := 0
-	if r.OnLink {
-		flags = unix.RTNH_F_ONLINK
+// addRoute adds a route where there is none to the same destination with the same
+// metric; with Append, behind those that there are.
+func (k *Kernel) addRoute(c plan.AddRoute) error {
+	flags := unix.NLM_F_CREATE | unix.NLM_F_EXCL
+	if c.Append {
+		flags = unix.NLM_F_CREATE | unix.NLM_F_APPEND
 	}
-	header := append([]byte{byte(familyOf(r.Dst.Addr())), byte(r.Dst.Bits()), 0, 0,
-		unix.RT_TABLE_UNSPEC, byte(r.Protocol), byte(r.Scope), unix.RTN_UNICAST}, uint32s(flags)...)
-	req := request(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, header)
+	return k.change(c, routeRequest(unix.RTM_NEWROUTE, flags, c.Route))
+}
+
+// routeRequest is a request to add or delete a route. It names everything that the
+// route has: RTM_DELROUTE deletes the first route that has what the request names.
+func routeRequest(command, flags int, r plan.Route) *nl.NetlinkRequest {
+	own := 0
+	if r.OnLink {
+		own = unix.RTNH_F_ONLINK
+	}
+	header := append([]byte{byte(familyOf(r.Dst.Addr())), byte(r.Dst.Bits()), 0, byte(r.TOS),
+		unix.RT_TABLE_UNSPEC, byte(r.Protocol), byte(r.Scope), unix.RTN_UNICAST}, uint32s(own)...)
+	req := request(command, flags|unix.NLM_F_ACK, header)
 	if r.Dst.Bits() > 0 {
 		add(req, unix.RTA_DST, r.Dst.Addr().AsSlice())
 	}
 	addNumber(req, unix.RTA_TABLE, r.Table)
-	addNumber(req, unix.RTA_OIF, r.Link)
+	if !byNexthop(r) {
+		addNumber(req, unix.RTA_OIF, r.Link)
+		addGateway(req, r)
+	}
+	if r.Source.IsValid() {
+		add(req, unix.RTA_PREFSRC, r.Source.AsSlice())
+	}
+	if r.Metric != 0 {
+		addNumber(req, unix.RTA_PRIORITY, r.Metric)
+	}
+	req.AddRawData([]byte(r.Extra))
+	return req
+}
+
+// byNexthop reports whether a route leads by a nexthop object. The kernel lists the
+// object's interface and gateway too, and refuses a request that has them.
+func byNexthop(r plan.Route) bool {
+	for attr := range attributes([]byte(r.Extra)) {
+		if attr == nextHop {
+			return true
+		}
+	}
+	return false
+}
+
+func addGateway(req *nl.NetlinkRequest, r plan.Route) {
 	switch {
 	case !r.Gateway.IsValid():
 	case familyOf(r.Gateway) == familyOf(r.Dst.Addr()):
@@ -129,42 +200,4 @@ func routeRequest(r plan.Route) *nl.NetlinkRequest {
 		family := binary.NativeEndian.AppendUint16(nil, uint16(familyOf(r.Gateway)))
 		add(req, unix.RTA_VIA, append(family, r.Gateway.AsSlice()...)) // struct rtvia
 	}
-	if r.Source.IsValid() {
-		add(req, unix.RTA_PREFSRC, r.Source.AsSlice())
-	}
-	if r.Metric != 0 {
-		addNumber(req, unix.RTA_PRIORITY, r.Metric)
-	}
-	return req
-}
-
-// routeAgain sends a route back to the kernel as the kernel has sent it, with a
-// metric.
-func routeAgain(command, flags int, message []byte, metric int) *nl.NetlinkRequest {
-	header := slices.Clone(message[:unix.SizeofRtMsg])
-	// Others, such as "linkdown" of an interface without carrier, are no input.
-	own := binary.NativeEndian.Uint32(header[8:]) & unix.RTNH_F_ONLINK
-	binary.NativeEndian.PutUint32(header[8:], own)
-	req := request(command, flags|unix.NLM_F_ACK, header)
-	byNumber := false // a nexthop object, whose interface and gateway are listed too
-	for attr := range attributes(message[unix.SizeofRtMsg:]) {
-		byNumber = byNumber || attr == nextHop
-	}
-	for attr, value := range attributes(message[unix.SizeofRtMsg:]) {
-		switch attr {
-		case unix.RTA_PRIORITY, unix.RTA_CACHEINFO:
-		case unix.RTA_OIF, unix.RTA_GATEWAY, unix.RTA_VIA:
-			if !byNumber {
-				add(req, int(attr), value)
-			}
-		case unix.RTA_METRICS:
-			add(req, unix.RTA_METRICS|unix.NLA_F_NESTED, value)
-		default:
-			add(req, int(attr), value)
-		}
-	}
-	if metric != 0 {
-		addNumber(req, unix.RTA_PRIORITY, metric)
-	}
-	return req
 }

@@ -32,9 +32,7 @@ func added(t *testing.T, k *Kernel) []plan.Route {
 // addRoute adds a route behind those to the same place.
 func addRoute(t *testing.T, k *Kernel, r plan.Route) {
 	t.Helper()
-	req := routeRequest(r)
-	req.Flags = unix.NLM_F_REQUEST | unix.NLM_F_ACK | unix.NLM_F_CREATE | unix.NLM_F_APPEND
-	check(t, k.route.do(req, nil))
+	check(t, k.Apply(plan.AddRoute{Route: r, Append: true}))
 }
 
 // Of many routes to one place each is deleted alone, and a second time none is.
@@ -94,8 +92,8 @@ func TestDelRouteRefuses(t *testing.T) {
 	check(t, k.Apply(plan.DelRoute{Route: plain}))
 }
 
-// A moved route has another metric and is the same otherwise, an MTU that
-// plan.Route does not know among it; at no moment is there none. A second time there
+// A moved route has another metric and is the same otherwise, an MTU among it; at no
+// moment is there none. A second time there
 // is nothing to move.
 func TestMoveRoute(t *testing.T) {
 	for name, kind := range map[string]func(l plan.Link) netlink.Route{
@@ -178,7 +176,7 @@ func TestAddRoute(t *testing.T) {
 	}
 	r := plan.Route{Table: 1001, Link: eth1.Index, Dst: netip.MustParsePrefix("2001:db8::/64"), Metric: 1001, Protocol: 236}
 	of6 := func() []plan.Route {
-		all, err := k.routes(unix.AF_INET6, func(r plan.Route) bool { return r.Table == 1001 })
+		all, err := k.routes(unix.AF_INET6, &plan.Scope{Tables: []int{1001}})
 		check(t, err)
 		return all
 	}
@@ -192,8 +190,7 @@ func TestAddRoute(t *testing.T) {
 	}
 }
 
-// What is no unicast route to one interface, or is for one type of service, is left
-// out.
+// What is no unicast route to one interface is left out.
 func TestOtherRoutes(t *testing.T) {
 	k := inNetns(t)
 	eth1, eth2 := onNetwork(t, k)
@@ -204,7 +201,6 @@ func TestOtherRoutes(t *testing.T) {
 		{Dst: dst(1), Type: unix.RTN_UNREACHABLE},
 		{Dst: dst(2), Type: unix.RTN_BLACKHOLE, Table: 1001},
 		{Dst: dst(3), MultiPath: []*netlink.NexthopInfo{{LinkIndex: eth1.Index}, {LinkIndex: eth2.Index}}},
-		{Dst: dst(4), LinkIndex: eth1.Index, Tos: 8, Scope: unix.RT_SCOPE_LINK},
 	} {
 		check(t, netlink.RouteAdd(&r))
 	}

@@ -285,8 +285,9 @@ func FuzzMessages(f *testing.F) {
 		k := &Kernel{IsENI: func(plan.Link) bool { return true }}
 		k.link(data)
 		addr(data)
-		if _, ok := route(data); ok {
-			routeAgain(unix.RTM_NEWROUTE, 0, data, 7).Serialize()
+		if r, ok := route(data); ok {
+			routeRequest(unix.RTM_NEWROUTE, 0, r).Serialize()
+			hitsRoute(r, r)
 		}
 		if r, ok := rule(data); ok {
 			ruleRequest(unix.RTM_NEWRULE, 0, r).Serialize()

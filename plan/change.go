@@ -97,9 +97,17 @@ type AddRoute struct {
 	ENI   string
 	Link  Link
 	Route Route
+	// Append adds it behind others to the same destination with the same metric.
+	// Without it there may be none.
+	Append bool
 }
 
-func (c AddRoute) String() string { return routeText("add", c.Link, c.Route) }
+func (c AddRoute) String() string {
+	if c.Append {
+		return routeText("append", c.Link, c.Route)
+	}
+	return routeText("add", c.Link, c.Route)
+}
 
 // Removes is false.
 func (AddRoute) Removes() bool { return false }
@@ -175,6 +183,9 @@ func routeText(verb string, l Link, r Route) string {
 		dst = "default"
 	}
 	fmt.Fprintf(&b, "%sroute %s %s", ip(r.Dst.Addr().Is6()), verb, dst)
+	if r.TOS != 0 {
+		fmt.Fprintf(&b, " tos %#x", r.TOS)
+	}
 	if r.Gateway.IsValid() {
 		fmt.Fprintf(&b, " via %s", r.Gateway)
 	}

@@ -92,6 +92,7 @@ func diffTable(s State, t Target) []Change {
 	if t.Mirror {
 		return diffMirror(own, t)
 	}
+	own = filter(own, Route.always)
 	there := make(map[netip.Prefix]bool)
 	for _, r := range own {
 		there[r.Dst] = true
@@ -100,7 +101,7 @@ func diffTable(s State, t Target) []Change {
 	for _, r := range slices.Concat(t.Routes, t.Bridge) {
 		if l, ok := s.LinkAt(r.Link); ok && !there[r.Dst] {
 			there[r.Dst] = true
-			changes = append(changes, AddRoute{t.Name, l, r})
+			changes = append(changes, AddRoute{ENI: t.Name, Link: l, Route: r})
 		}
 	}
 	bridge, ok := s.LinkNamed(Bridge)
@@ -114,8 +115,8 @@ func diffTable(s State, t Target) []Change {
 }
 
 // diffMirror makes a table have the wanted routes, and no others by the ENI. A place
-// in it holds one route: the kernel takes a new one when the old one is gone, and
-// none where there is one by another interface, an administrator's.
+// in it holds one route: a new one is there before the old one goes, and there is none
+// where there is one by another interface, an administrator's.
 func diffMirror(own []Route, t Target) []Change {
 	taken := make(map[place]bool)
 	for _, r := range own {
@@ -134,8 +135,8 @@ func diffMirror(own []Route, t Target) []Change {
 		if taken[placeOf(r)] {
 			continue
 		}
+		changes = append(changes, AddRoute{t.Name, t.Link, r, len(old[placeOf(r)]) > 0})
 		changes = append(changes, old[placeOf(r)]...)
-		changes = append(changes, AddRoute{t.Name, t.Link, r})
 		delete(old, placeOf(r))
 	}
 	for _, r := range extra {
@@ -145,13 +146,13 @@ func diffMirror(own []Route, t Target) []Change {
 	return changes
 }
 
-// place is what two routes of a table cannot share.
+// place is what two routes of a table cannot share, unless one is behind the other.
 type place struct {
-	dst    netip.Prefix
-	metric int
+	dst         netip.Prefix
+	tos, metric int
 }
 
-func placeOf(r Route) place { return place{r.Dst, r.Metric} }
+func placeOf(r Route) place { return place{r.Dst, r.TOS, r.Metric} }
 
 // plain leaves out of a route what a copy need not have like the first: who made it.
 func plain(r Route) Route {
@@ -165,7 +166,7 @@ func plain(r Route) Route {
 // older one wins, so that the order turns when the primary's lease is bound anew.
 // An administrator's routes stay as they are.
 func diffMain(s State, w Want) []Change {
-	main := filter(s.Routes, func(r Route) bool { return r.Table == iprule.MainTable })
+	main := filter(s.Routes, func(r Route) bool { return r.Table == iprule.MainTable && r.always() })
 	best := bestMetrics(main, w)
 	var changes []Change
 	for _, t := range w.Targets {

@@ -196,10 +196,10 @@ func apply(s *plan.State, c plan.Change) error {
 			return fmt.Errorf("the interface is not up")
 		}
 		taken := func(r plan.Route) bool {
-			return r.Table == c.Route.Table && r.Dst == c.Route.Dst && r.Metric == c.Route.Metric
+			return r.Table == c.Route.Table && r.Dst == c.Route.Dst && r.TOS == c.Route.TOS && r.Metric == c.Route.Metric
 		}
-		if !slices.ContainsFunc(s.Routes, taken) {
-			s.Routes = append(s.Routes, c.Route)
+		if c.Append || !slices.ContainsFunc(s.Routes, taken) {
+			s.Routes = add(s.Routes, c.Route)
 		}
 	case plan.DelRoute:
 		return del(&s.Routes, c.Route)

@@ -306,6 +306,6 @@ func without[T any](all []T, drop func(T) bool) []T {
 func (m *Machine) DockerThere() bool {
 	l, there := m.State.LinkNamed(Bridge)
 	return there && slices.ContainsFunc(m.State.Routes, func(r Route) bool {
-		return r.Table == iprule.MainTable && r.Link == l.Index && !r.Default()
+		return r.Table == iprule.MainTable && r.Link == l.Index && r.always() && !r.Default()
 	})
 }

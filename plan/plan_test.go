@@ -90,10 +90,26 @@ func (m *machine) answers(t *testing.T) string {
 }
 
 func text(c plan.Change) string {
-	if c.Of() == "" {
-		return c.String()
+	text := c.String()
+	switch c := c.(type) {
+	case plan.AddRoute:
+		text += extra(c.Route)
+	case plan.DelRoute:
+		text += extra(c.Route)
+	case plan.MoveRoute:
+		text += extra(c.Route)
 	}
-	return c.Of() + ": " + c.String()
+	if c.Of() == "" {
+		return text
+	}
+	return c.Of() + ": " + text
+}
+
+func extra(r plan.Route) string {
+	if r.Extra == "" {
+		return ""
+	}
+	return " extra " + r.Extra
 }
 
 func (m *machine) answerTo(question []string) (string, error) {

@@ -70,10 +70,18 @@ type Route struct {
 	Protocol int  // rtnetlink(7): 2 kernel, 3 boot, 4 static, 16 DHCP
 	Scope    int  // rtnetlink(7): 0 universe, 253 link
 	OnLink   bool // the gateway is reached although no route leads to it
+	TOS      int  // the type of service that the route is for; 0: any
+	// Extra are attributes that plan has no words for (an MTU, a congestion control),
+	// in the kernel's own encoding. A copy of a route has them too.
+	Extra string
 }
 
 // Default reports whether the route is a default route.
 func (r Route) Default() bool { return r.Dst.Bits() == 0 }
+
+// always reports whether the route is for whatever is sent, whichever type of
+// service it has.
+func (r Route) always() bool { return r.TOS == 0 }
 
 // What ec2net writes into routes and reads of them: rtnetlink(7).
 const (
@@ -90,7 +98,8 @@ const (
 type Scope struct {
 	// Tables are the route tables that are read whole.
 	Tables []int
-	// Main are the links whose routes in the main table are read, by index.
+	// Main are the links whose routes in the main table are read, by index, with
+	// those that lead to the same destinations by other links.
 	Main []int
 	// To is an address: what of the main table leads to it is read, by whichever
 	// link. Not valid: none.

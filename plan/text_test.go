@@ -261,8 +261,8 @@ func number(s string, names map[string]int) (int, error) {
 	return strconv.Atoi(s)
 }
 
-// route DST [via GATEWAY] dev NAME [src ADDRESS] [metric N] [table N] [proto NAME]
-// [onlink], as ip(8) has it
+// route DST [tos N] [via GATEWAY] dev NAME [src ADDRESS] [metric N] [table N]
+// [proto NAME] [onlink], as ip(8) has it, [extra WORD]
 func (m *machine) route(words []string) (err error) {
 	r := plan.Route{Table: iprule.MainTable, Protocol: 3}
 	if r.Dst, err = network(words[0]); err != nil {
@@ -287,6 +287,12 @@ func (m *machine) route(words []string) (err error) {
 			r.Link = l.Index
 		case "src":
 			r.Source, err = netip.ParseAddr(value)
+		case "tos":
+			var tos uint64
+			tos, err = strconv.ParseUint(value, 0, 8)
+			r.TOS = int(tos)
+		case "extra":
+			r.Extra = value
 		case "metric":
 			r.Metric, err = strconv.Atoi(value)
 		case "table":

@@ -182,7 +182,7 @@ func (m *Machine) bridge(table int) (routes []Route, none bool) {
 	}
 	for _, r := range m.State.Routes {
 		// One with a gateway, a container's address, is an administrator's.
-		if r.Table == iprule.MainTable && r.Link == l.Index && !r.Default() && !r.Gateway.IsValid() {
+		if r.Table == iprule.MainTable && r.Link == l.Index && r.always() && !r.Default() && !r.Gateway.IsValid() {
 			// Nothing but where it leads: a bridge without carrier has flags that are
 			// no input for another table.
 			routes = append(routes, Route{Table: table, Link: l.Index, Dst: r.Dst, Scope: r.Scope, Protocol: protocolBoot})

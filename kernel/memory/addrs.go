@@ -60,7 +60,7 @@ func (k *Kernel) addAddr(p plan.Addr) error {
 func (k *Kernel) connect(a addr) {
 	l, _ := k.at(a.Link)
 	if l.Up && !l.Loopback && !a.secondary && !a.Prefix.IsSingleIP() {
-		k.insert(connected(a))
+		_ = k.insert(connected(a)) // which may be there
 	}
 }
 

@@ -85,9 +85,10 @@ func (k *Kernel) Look(scope func([]plan.Link) plan.Scope) (s plan.State, err err
 			return plan.State{}, err
 		}
 	}
-	wanted := func(plan.Route) bool { return true }
+	var wanted *plan.Scope
 	if scope != nil {
-		wanted = within(scope(slices.Clone(s.Links)))
+		of := scope(slices.Clone(s.Links))
+		wanted = &of
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -100,19 +101,28 @@ func (k *Kernel) Look(scope func([]plan.Link) plan.Scope) (s plan.State, err err
 	}
 	s.Rules = slices.Clone(k.rules)
 	k.looked = slices.Clone(k.rules)
-	for _, r := range k.routes {
-		if wanted(r) {
-			s.Routes = append(s.Routes, r)
-		}
-	}
+	s.Routes = within(wanted, k.routes)
 	return s, nil
 }
 
-func within(s plan.Scope) func(plan.Route) bool {
-	return func(r plan.Route) bool {
-		return slices.Contains(s.Tables, r.Table) || r.Table == iprule.MainTable &&
-			(slices.Contains(s.Main, r.Link) || s.To.IsValid() && r.Dst.Contains(s.To))
+// within are the routes that are in a scope; all with nil.
+func within(s *plan.Scope, all []plan.Route) (found []plan.Route) {
+	if s == nil {
+		return slices.Clone(all)
 	}
+	shared := make(map[netip.Prefix]bool) // by a link of the scope
+	for _, r := range all {
+		if r.Table == iprule.MainTable && slices.Contains(s.Main, r.Link) {
+			shared[r.Dst] = true
+		}
+	}
+	for _, r := range all {
+		if slices.Contains(s.Tables, r.Table) || r.Table == iprule.MainTable &&
+			(shared[r.Dst] || s.To.IsValid() && r.Dst.Contains(s.To)) {
+			found = append(found, r)
+		}
+	}
+	return found
 }
 
 // Apply makes one change: kernel.Kernel's Apply. Before is called as often as there.
@@ -133,7 +143,7 @@ func (k *Kernel) Apply(c plan.Change) error {
 	case plan.SetGroup:
 		return k.request(c, func() error { return k.change(c.Link.Index, func(l *plan.Link) { l.Group = c.Group }) })
 	case plan.AddRoute:
-		return k.request(c, func() error { return k.addRoute(c.Route) })
+		return k.request(c, func() error { return k.addRoute(c.Route, c.Append) })
 	case plan.DelRoute:
 		return k.known("routes", func() (bool, error) { return k.find(c.Route) }, func() error {
 			return k.request(c, func() error { return k.delRoute(c.Route) })

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"ec2net/facts"
@@ -155,7 +156,9 @@ func text(s plan.State) string {
 	for _, r := range s.Routes {
 		by := name(r.Link)
 		r.Link = 0
-		fmt.Fprintf(&b, "%s %+v\n", by, r)
+		extra := r.Extra
+		r.Extra = ""
+		fmt.Fprintf(&b, "%s %+v %q\n", by, r, extra)
 	}
 	return b.String()
 }
@@ -222,7 +225,20 @@ func (p *pair) route(r *rand.Rand, l plan.Link) plan.Route {
 	if r.IntN(3) == 0 {
 		route.Source = netip.MustParseAddr(fmt.Sprintf("10.0.1.%d", 20+r.IntN(3)))
 	}
+	if r.IntN(3) == 0 {
+		route.TOS = pick(r, 0xfc, 0x10)
+	}
+	if r.IntN(3) == 0 {
+		route.Extra = pick(r, mtu(1400), mtu(1300))
+	}
 	return route
+}
+
+// mtu is what the kernel says of a route with an MTU.
+func mtu(n uint32) string {
+	metrics := nl.NewRtAttr(unix.RTA_METRICS, nil)
+	metrics.AddRtAttr(unix.RTAX_MTU, nl.Uint32Attr(n))
+	return string(metrics.Serialize())
 }
 
 // step does something to both machines.
@@ -270,8 +286,10 @@ func (p *pair) step(r *rand.Rand) {
 	case 11, 12:
 		seed := r.Uint64()
 		p.apply(name, func(l plan.Link) plan.Change {
-			return plan.AddRoute{Link: l, Route: p.route(rand.New(rand.NewPCG(seed, 0)), l)}
+			r := rand.New(rand.NewPCG(seed, 0))
+			return plan.AddRoute{Link: l, Route: p.route(r, l), Append: r.IntN(2) == 0}
 		})
+		p.addAlike(r)
 	case 13:
 		p.changeRoute(r)
 	case 14, 15:
@@ -282,6 +300,37 @@ func (p *pair) step(r *rand.Rand) {
 	case 17:
 		p.foreignRule(r)
 	}
+}
+
+// addAlike adds a route that differs in one thing from one that is there.
+func (p *pair) addAlike(r *rand.Rand) {
+	s, err := p.memory.Look(nil)
+	check(p.t, err)
+	if len(s.Routes) == 0 {
+		return
+	}
+	route := pick(r, s.Routes...)
+	l, _ := s.LinkAt(route.Link)
+	switch r.IntN(6) {
+	case 0:
+		route.Gateway = pick(r, netip.MustParseAddr("10.0.1.1"), netip.MustParseAddr("10.0.1.9"))
+		route.Scope = 0
+	case 1:
+		route.Source = pick(r, netip.Addr{}, netip.MustParseAddr("10.0.1.20"), netip.MustParseAddr("10.0.1.21"))
+	case 2:
+		route.Extra = pick(r, "", mtu(1400), mtu(1300))
+	case 3:
+		route.TOS = pick(r, 0, 0xfc, 0x10)
+	case 4:
+		route.Metric = pick(r, 0, 100, 1001)
+	case 5:
+		route.Protocol = pick(r, 236, 3, 16)
+	}
+	behind := r.IntN(3) > 0
+	p.apply(l.Name, func(l plan.Link) plan.Change {
+		route.Link = l.Index
+		return plan.AddRoute{Link: l, Route: route, Append: behind}
+	})
 }
 
 // changeRoute deletes or moves a route that is there, or was a moment ago.

@@ -14,18 +14,18 @@ import (
 
 // compare orders routes as the kernel lists them: by table, of which the last eight
 // bits count first, and by destination; those to one destination in the order in
-// which the kernel would use them.
+// which the kernel would use them: fib_find_alias of net/ipv4/fib_trie.c.
 func compare(a, b plan.Route) int {
 	return cmp.Or(
 		cmp.Compare(a.Table&0xff, b.Table&0xff), cmp.Compare(a.Table, b.Table),
 		a.Dst.Addr().Compare(b.Dst.Addr()), cmp.Compare(b.Dst.Bits(), a.Dst.Bits()),
-		cmp.Compare(a.Metric, b.Metric))
+		cmp.Compare(b.TOS, a.TOS), cmp.Compare(a.Metric, b.Metric))
 }
 
-// insert adds a route behind those that are as good.
-func (k *Kernel) insert(r plan.Route) {
+// insert adds a route behind those that are as good, unless it is there.
+func (k *Kernel) insert(r plan.Route) error {
 	if slices.Contains(k.routes, r) {
-		return
+		return unix.EEXIST
 	}
 	i, _ := slices.BinarySearchFunc(k.routes, r, func(o, r plan.Route) int {
 		if compare(o, r) <= 0 {
@@ -34,18 +34,18 @@ func (k *Kernel) insert(r plan.Route) {
 		return 1
 	})
 	k.routes = slices.Insert(k.routes, i, r)
+	return nil
 }
 
 // addRoute checks what the kernel checks: fib_create_info of net/ipv4.
-func (k *Kernel) addRoute(r plan.Route) error {
+func (k *Kernel) addRoute(r plan.Route, behind bool) error {
 	if err := k.usable(r); err != nil {
 		return err
 	}
-	if slices.ContainsFunc(k.routes, func(o plan.Route) bool { return compare(o, r) == 0 }) {
+	if !behind && slices.ContainsFunc(k.routes, func(o plan.Route) bool { return compare(o, r) == 0 }) {
 		return unix.EEXIST
 	}
-	k.insert(r)
-	return nil
+	return k.insert(r)
 }
 
 func (k *Kernel) usable(r plan.Route) error {
@@ -88,7 +88,7 @@ func (k *Kernel) find(r plan.Route) (there bool, err error) {
 	i := slices.Index(k.routes, r)
 	for _, o := range k.routes[:max(i, 0)] {
 		if mistaken(r, o) {
-			return true, fmt.Errorf("the kernel cannot tell this route from another one to the same place: %+v", o)
+			return true, fmt.Errorf("the kernel cannot tell this route from another one to %v with metric %d", o.Dst, o.Metric)
 		}
 	}
 	return i >= 0, nil
@@ -97,23 +97,18 @@ func (k *Kernel) find(r plan.Route) (there bool, err error) {
 // mistaken reports whether the kernel would delete another route for the one that is
 // named: what a route does not have cannot be named.
 func mistaken(named, has plan.Route) bool {
-	return has.Table == named.Table && has.Link == named.Link && has.Dst == named.Dst && has.Scope == named.Scope &&
+	return has.Table == named.Table && has.Link == named.Link && has.Dst == named.Dst && has.TOS == named.TOS && has.Scope == named.Scope &&
 		(named.Protocol == 0 || has.Protocol == named.Protocol) &&
 		(named.Metric == 0 || has.Metric == named.Metric) &&
 		(!named.Gateway.IsValid() || has.Gateway == named.Gateway) &&
-		(!named.Source.IsValid() || has.Source == named.Source)
+		(!named.Source.IsValid() || has.Source == named.Source) &&
+		(named.Extra == "" || has.Extra == named.Extra)
 }
 
 func (k *Kernel) moveRoute(c plan.MoveRoute) error {
 	to := c.Route
 	to.Metric = c.Metric
-	err := k.request(c, func() error {
-		if err := k.usable(to); err != nil {
-			return err
-		}
-		k.insert(to)
-		return nil
-	})
+	err := k.request(c, func() error { return k.addRoute(to, true) })
 	if err != nil {
 		return err
 	}
@@ -158,11 +153,11 @@ func (k *Kernel) isNamed(index int, name string) bool {
 	return ok && l.Name == name
 }
 
-// best finds the route of a table to an address: the longest, then that with the
-// lowest metric, then the oldest.
+// best finds the route of a table to an address, for what is sent without a TOS: the
+// longest, then that with the lowest metric, then the oldest.
 func (k *Kernel) best(table int, to netip.Addr, link int) (found plan.Route, ok bool) {
 	for _, r := range k.routes {
-		if r.Table != table || !r.Dst.Contains(to) || link != 0 && (r.Link != link || r.Scope < unix.RT_SCOPE_LINK) {
+		if r.Table != table || r.TOS != 0 || !r.Dst.Contains(to) || link != 0 && (r.Link != link || r.Scope < unix.RT_SCOPE_LINK) {
 			continue
 		}
 		if !ok || r.Dst.Bits() > found.Dst.Bits() || r.Dst.Bits() == found.Dst.Bits() && r.Metric < found.Metric {

@@ -1,0 +1,155 @@
+package kernel
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"ec2net/iprule"
+	"ec2net/plan"
+)
+
+// extra is what the kernel says of a route with metrics: pairs of RTAX_ and a value.
+func extra(metrics ...uint32) string {
+	attr := nl.NewRtAttr(unix.RTA_METRICS, nil)
+	for i := 0; i < len(metrics); i += 2 {
+		attr.AddRtAttr(int(metrics[i]), nl.Uint32Attr(metrics[i+1]))
+	}
+	return string(attr.Serialize())
+}
+
+// routesTo are the routes of main to a destination.
+func routesTo(t *testing.T, k *Kernel, dst netip.Prefix) (found []plan.Route) {
+	t.Helper()
+	for _, r := range look(t, k).Routes {
+		if r.Table == iprule.MainTable && r.Dst == dst {
+			found = append(found, r)
+		}
+	}
+	return found
+}
+
+func wantRoutes(t *testing.T, got, want []plan.Route) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Errorf("\n%+v\nwant\n%+v", got, want)
+	}
+}
+
+// Routes to one destination that differ in the type of service, in an MTU or in the
+// gateway are several, and each goes or moves alone.
+func TestRoutesAlike(t *testing.T) {
+	k := inNetns(t)
+	l := addVeth(t, "eth1", mac1)
+	check(t, k.Apply(plan.AddAddr{Link: l, Addr: netip.MustParsePrefix("10.0.1.20/24")}))
+	everywhere := netip.MustParsePrefix("0.0.0.0/0")
+	plain := plan.Route{Table: iprule.MainTable, Link: l.Index, Dst: everywhere, Gateway: netip.MustParseAddr("10.0.1.1"), Metric: 100, Protocol: unix.RTPROT_STATIC}
+	decoy, large, small, other := plain, plain, plain, plain
+	decoy.TOS, decoy.Metric = 0xfc, 99
+	large.Extra = extra(unix.RTAX_MTU, 9001)
+	small.Extra = extra(unix.RTAX_MTU, 1400, unix.RTAX_INITCWND, 20)
+	other.Gateway = netip.MustParseAddr("10.0.1.9")
+	add := func(r plan.Route) { check(t, k.Apply(plan.AddRoute{Link: l, Route: r, Append: true})) }
+	for _, r := range []plan.Route{large, plain, other, small, decoy, plain, decoy} {
+		add(r)
+	}
+	// Those with a type of service come first, and nothing is there twice.
+	wantRoutes(t, routesTo(t, k, everywhere), []plan.Route{decoy, large, plain, other, small})
+
+	// Without Append there is room for one.
+	second := plain
+	second.Protocol = unix.RTPROT_BOOT
+	check(t, k.Apply(plan.AddRoute{Link: l, Route: second}))
+	wantRoutes(t, routesTo(t, k, everywhere), []plan.Route{decoy, large, plain, other, small})
+
+	// A request that names no MTU would hit the first: none goes.
+	for _, c := range []plan.Change{plan.DelRoute{Link: l, Route: plain}, plan.MoveRoute{Link: l, Route: plain, Metric: 200}} {
+		if err := k.Apply(c); err == nil || err.Error() != "the kernel cannot tell this route from another one to 0.0.0.0/0 with metric 100" {
+			t.Errorf("%s: %v", c, err)
+		}
+	}
+	wantRoutes(t, routesTo(t, k, everywhere), []plan.Route{decoy, large, plain, other, small})
+
+	moved := small
+	moved.Metric = 50
+	check(t, k.Apply(plan.MoveRoute{Link: l, Route: small, Metric: 50}))
+	check(t, k.Apply(plan.DelRoute{Link: l, Route: large}))
+	check(t, k.Apply(plan.DelRoute{Link: l, Route: other}))
+	wantRoutes(t, routesTo(t, k, everywhere), []plan.Route{decoy, moved, plain})
+	check(t, k.Apply(plan.DelRoute{Link: l, Route: decoy}))
+	check(t, k.Apply(plan.DelRoute{Link: l, Route: decoy}))
+	check(t, k.Apply(plan.DelRoute{Link: l, Route: plain}))
+	wantRoutes(t, routesTo(t, k, everywhere), []plan.Route{moved})
+}
+
+// A request has what it names in common with what it hits.
+func TestHitsRoute(t *testing.T) {
+	plain := plan.Route{Dst: netip.MustParsePrefix("10.7.0.0/16"), Metric: 100, Protocol: unix.RTPROT_STATIC}
+	with := func(change func(*plan.Route)) plan.Route {
+		r := plain
+		change(&r)
+		return r
+	}
+	mtu := with(func(r *plan.Route) { r.Extra = extra(unix.RTAX_MTU, 1400) })
+	both := with(func(r *plan.Route) { r.Extra = extra(unix.RTAX_MTU, 1400, unix.RTAX_INITCWND, 20) })
+	realm := with(func(r *plan.Route) { r.Extra = string(nl.NewRtAttr(unix.RTA_FLOW, nl.Uint32Attr(7)).Serialize()) })
+	tos := with(func(r *plan.Route) { r.TOS = 0xfc })
+	for _, c := range []struct {
+		named, has plan.Route
+		hits       bool
+	}{
+		{plain, mtu, true}, {plain, realm, true}, {mtu, both, true}, {both, both, true},
+		{mtu, plain, false}, {both, mtu, false}, {realm, plain, false}, {realm, mtu, false},
+		{mtu, with(func(r *plan.Route) { r.Extra = extra(unix.RTAX_MTU, 1300) }), false},
+		{plain, tos, false}, {tos, plain, false}, {tos, tos, true},
+	} {
+		if hitsRoute(c.named, c.has) != c.hits {
+			t.Errorf("%+v, %+v: %t", c.named, c.has, !c.hits)
+		}
+	}
+}
+
+// A route by a nexthop object has its number, by which a copy leads too.
+func TestNexthopObject(t *testing.T) {
+	k := inNetns(t)
+	l := addVeth(t, "eth1", mac1)
+	check(t, k.Apply(plan.AddAddr{Link: l, Addr: netip.MustParsePrefix("10.0.1.20/24")}))
+	const newNexthop, id, oif, gateway = 104, 1, 5, 6 // RTM_NEWNEXTHOP, NHA_ of linux/nexthop.h
+	object := request(newNexthop, unix.NLM_F_CREATE|unix.NLM_F_ACK, append([]byte{unix.AF_INET, 0, unix.RTPROT_STATIC, 0}, uint32s(0)...))
+	addNumber(object, id, 7)
+	addNumber(object, oif, l.Index)
+	add(object, gateway, netip.MustParseAddr("10.0.1.1").AsSlice())
+	check(t, k.route.do(object, nil))
+	dst := netip.MustParsePrefix("10.7.0.0/16")
+	r := plan.Route{Table: iprule.MainTable, Link: l.Index, Dst: dst, Gateway: netip.MustParseAddr("10.0.1.1"), Metric: 1002, Protocol: unix.RTPROT_STATIC,
+		Extra: string(nl.NewRtAttr(nextHop, nl.Uint32Attr(7)).Serialize())}
+	c := r
+	c.Metric, c.Protocol = 1000, iprule.Protocol
+	for _, r := range []plan.Route{r, c} {
+		check(t, k.Apply(plan.AddRoute{Link: l, Route: r}))
+	}
+	wantRoutes(t, routesTo(t, k, dst), []plan.Route{c, r})
+	check(t, k.Apply(plan.DelRoute{Link: l, Route: c}))
+	wantRoutes(t, routesTo(t, k, dst), []plan.Route{r})
+}
+
+// A look brings what leads to the destinations of its links by other links, too.
+func TestLooksBeside(t *testing.T) {
+	k := inNetns(t)
+	l, vpn := addVeth(t, "eth1", mac1), addVeth(t, "vpn", mac1)
+	route := func(link int, dst string, metric int) plan.Route {
+		r := plan.Route{Table: iprule.MainTable, Link: link, Dst: netip.MustParsePrefix(dst), Metric: metric, Protocol: unix.RTPROT_STATIC, Scope: unix.RT_SCOPE_LINK}
+		check(t, k.Apply(plan.AddRoute{Route: r}))
+		return r
+	}
+	want := []plan.Route{route(vpn.Index, "0.0.0.0/0", 50), route(l.Index, "0.0.0.0/0", 1002), route(vpn.Index, "10.7.0.0/16", 0), route(l.Index, "10.7.0.0/16", 1002)}
+	route(vpn.Index, "10.0.0.0/8", 0)
+	route(vpn.Index, "10.7.0.0/24", 0)
+	route(vpn.Index, "10.8.0.0/16", 0)
+	s, err := k.Look(func([]plan.Link) plan.Scope { return plan.Scope{Main: []int{l.Index}} })
+	check(t, err)
+	wantRoutes(t, s.Routes, want)
+}
