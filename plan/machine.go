@@ -242,10 +242,10 @@ func firstByMAC(links []Link) []Link {
 }
 
 // CanBeENI reports whether an interface may be an ENI's, or is on top of one and so
-// has its MAC.
+// has its MAC. A tunnel may have none, as lo.
 func (m *Machine) CanBeENI(l Link) bool {
 	ours, _ := m.MACs()
-	return l.Device || slices.Contains(ours, l.MAC) ||
+	return l.Device || slices.Contains(ours, l.MAC) || l.MAC != (facts.MAC{}) &&
 		slices.ContainsFunc(m.State.Links, func(o Link) bool { return o.Device && o.MAC == l.MAC })
 }
 
