@@ -206,6 +206,7 @@ func (w *world) powerOn(t *testing.T) {
 	check(t, w.links.set("eth0", true))
 	check(t, w.give("eth0", "10.0.0.10/24"))
 	check(t, w.give("eth0", "192.0.2.10/32")) // an administrator's
+	check(t, w.defaultRoute("eth0", "10.0.0.1", 1002))
 	admins := iprule.Rule{Priority: 1001, From: netip.MustParsePrefix("10.9.0.0/16"), Table: 78, SuppressPrefixLength: -1, SuppressGroup: -1}
 	check(t, w.kernel.Apply(plan.AddRule{Rule: admins}))
 	for _, name := range slices.Sorted(maps.Keys(w.attached)) {
@@ -262,6 +263,9 @@ func (w *world) ifup(ctx context.Context, name string, table int) error {
 	if err != nil {
 		return err
 	}
+	if err := w.defaultRoute(name, netip.PrefixFrom(lease, 24).Masked().Addr().Next().String(), table); err != nil {
+		return err
+	}
 	w.up[name] = lease
 	w.hook(ctx, name, "BOUND")
 	_, err = w.Tree.Write(ifstateDir+"/"+name, []byte("up\n"))
@@ -300,6 +304,23 @@ func (w *world) give(name, addr string) error {
 		return err
 	}
 	return w.kernel.Apply(plan.AddAddr{Link: l, Addr: netip.MustParsePrefix(addr)})
+}
+
+// defaultRoute makes a default route of a client's, in the place of whichever has the
+// metric, as dhcpcd does.
+func (w *world) defaultRoute(name, gateway string, metric int) error {
+	s, err := w.kernel.Look(nil)
+	if err != nil {
+		return err
+	}
+	for _, r := range s.Routes {
+		if r.Table == iprule.MainTable && r.Default() && r.TOS == 0 && r.Metric == metric {
+			err = errors.Join(err, w.kernel.Apply(plan.DelRoute{Route: r}))
+		}
+	}
+	l, _ := s.LinkNamed(name)
+	return errors.Join(err, w.kernel.Apply(plan.AddRoute{Link: l, Route: plan.Route{Table: iprule.MainTable, Link: l.Index,
+		Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr(gateway), Metric: metric, Protocol: unix.RTPROT_DHCP}}))
 }
 
 // takeAll takes all its addresses from an interface.
@@ -396,6 +417,13 @@ func (w *world) always(t *testing.T) (wrong []string) {
 	}
 	if slices.Contains(rules, group999) {
 		wrong = append(wrong, w.grouped(state)...)
+	}
+	// The first that the kernel lists is the one that it uses.
+	first := slices.IndexFunc(state.Routes, func(r plan.Route) bool { return r.Table == iprule.MainTable && r.Default() && r.TOS == 0 })
+	if first < 0 {
+		wrong = append(wrong, "main has no default route")
+	} else if state.Routes[first].Link != eth0.Index {
+		wrong = append(wrong, fmt.Sprintf("main's default route is %+v", state.Routes[first]))
 	}
 	return slices.AppendSeq(wrong, maps.Values(w.keeps(t).wrong))
 }

@@ -160,53 +160,6 @@ func plain(r Route) Route {
 	return r
 }
 
-// diffMain puts the routes of the other ENIs in main behind those that the primary
-// has to the same place: the kernel's own to a subnet, and those of the DHCP
-// client. On one subnet both have the kernel's route with metric 0, of which the
-// older one wins, so that the order turns when the primary's lease is bound anew.
-// An administrator's routes stay as they are.
-func diffMain(s State, w Want) []Change {
-	main := filter(s.Routes, func(r Route) bool { return r.Table == iprule.MainTable && r.always() })
-	best := bestMetrics(main, w)
-	var changes []Change
-	for _, t := range w.Targets {
-		if t.Primary || t.Link.MAC == w.Primary {
-			continue
-		}
-		for _, r := range main {
-			first, shared := best[r.Dst]
-			if r.Link != t.Link.Index || !shared || r.Metric > first || !t.made(r) {
-				continue
-			}
-			behind := t.Number
-			if behind <= first {
-				behind = first + max(1, t.Number-w.Group)
-			}
-			changes = append(changes, MoveRoute{t.Name, t.Link, r, behind})
-		}
-	}
-	return changes
-}
-
-// bestMetrics are the lowest that the primary's routes have, by where they lead; none
-// if nobody knows which ENI is the primary.
-func bestMetrics(main []Route, w Want) map[netip.Prefix]int {
-	best := make(map[netip.Prefix]int)
-	primary, ok := find(w.Members, func(l Link) bool { return l.MAC == w.Primary })
-	for _, r := range main {
-		if metric, seen := best[r.Dst]; ok && r.Link == primary.Index && (!seen || r.Metric < metric) {
-			best[r.Dst] = r.Metric
-		}
-	}
-	return best
-}
-
-// made reports whether a route in main by an ENI is of the kernel's, the DHCP client's
-// or the stanza's making.
-func (t Target) made(r Route) bool {
-	return r.Protocol == protocolKernel || r.Protocol == protocolDHCP || r.Metric == t.Number
-}
-
 func diffRules(s State, w Want) []Change {
 	var add, del []Change
 	wanted, remain := false, false // rules of ENIs, whichever

@@ -19,8 +19,8 @@ const maxRounds = 4
 // machine: the second plan is empty, what is noted of the changes is what the kernel
 // has then, nothing of others is touched, a leased address keeps its rule all the
 // time, old facts take no rule from an address that is there, no rule goes before the
-// last one has come, and no group rule comes while an ENI is in no group. It gives
-// the first changes.
+// last one has come, no group rule comes while an ENI is in no group, and no ENI but
+// the primary comes before what main leads by. It gives the first changes.
 func (m *machine) holds(t *testing.T) []plan.Change {
 	t.Helper()
 	verdicts, want := m.want()
@@ -46,7 +46,7 @@ func (m *machine) holds(t *testing.T) []plan.Change {
 // converge makes changes until there are none, and gives what the kernel has then.
 func (m *machine) converge(t *testing.T, changes []plan.Change, leases []plan.Rule) plan.State {
 	t.Helper()
-	after, noted := *m, m.State
+	after, noted, leads := *m, m.State, m.leads()
 	after.State = clone(m.State)
 	for round, again := 1, true; again && round <= maxRounds; round++ {
 		m.checkOrder(t, changes)
@@ -57,6 +57,7 @@ func (m *machine) converge(t *testing.T, changes []plan.Change, leases []plan.Ru
 			}
 			noted.Apply(c)
 			m.checkStep(t, c, after.State, leases)
+			checkLeads(t, c, after.State, leads)
 			again = again || c.Removes()
 		}
 		_, want := after.want()
@@ -100,6 +101,51 @@ func (m *machine) checkStep(t *testing.T, c plan.Change, now plan.State, leases 
 			t.Errorf("%s: %s is not in the group", text(c), name)
 		}
 	}
+}
+
+// leads says by which interface main leads to a destination, where that is the
+// primary's or can be no ENI's, and would be the same without what the kernel and the
+// clients of the other known ENIs have made.
+func (m *machine) leads() map[netip.Prefix]int {
+	ours, _ := m.MACs()
+	leads := make(map[netip.Prefix]int)
+	for _, r := range m.State.Routes {
+		now := best(m.State, r.Dst, func(plan.Route) bool { return true })
+		without := best(m.State, r.Dst, func(r plan.Route) bool {
+			l, _ := m.State.LinkAt(r.Link)
+			client := slices.Contains(ours, l.MAC) && l.MAC != m.Primary() && (r.Protocol == 2 || r.Protocol == 16)
+			return r.Protocol != iprule.Protocol && !client
+		})
+		l, there := m.State.LinkAt(now.Link)
+		copied := now.Protocol == iprule.Protocol
+		if !there || l.MAC != m.Primary() && m.CanBeENI(l) || copied && now.Metric != m.Numbers.Base {
+			continue
+		}
+		if without.Link == l.Index || without.Link == 0 && copied {
+			leads[r.Dst] = l.Index
+		}
+	}
+	return leads
+}
+
+// checkLeads checks that main leads by the same interfaces as before.
+func checkLeads(t *testing.T, c plan.Change, now plan.State, leads map[netip.Prefix]int) {
+	t.Helper()
+	for dst, link := range leads {
+		if r := best(now, dst, func(plan.Route) bool { return true }); r.Link != link {
+			t.Errorf("%s: main leads to %v by the interface %d, not %d", text(c), dst, r.Link, link)
+		}
+	}
+}
+
+// best is the first of some routes of main to a destination.
+func best(s plan.State, dst netip.Prefix, some func(plan.Route) bool) (found plan.Route) {
+	for _, r := range s.Routes {
+		if r.Table == iprule.MainTable && r.Dst == dst && r.TOS == 0 && some(r) && (found.Link == 0 || r.Metric < found.Metric) {
+			found = r
+		}
+	}
+	return found
 }
 
 // leases are the rules of the addresses that ENIs have by DHCP, but where a template
@@ -233,8 +279,8 @@ func del[T comparable](all *[]T, one T) error {
 // lost are the rules, addresses and routes that are gone and were not ec2net's, by
 // what ARCHITECTURE.md says: a rule is if its priority and table are those of an
 // ENI; an address if IMDS has given it; a route if it is in the primary's own table
-// by the primary, in an ENI's table to docker's bridge, or in main by an ENI other
-// than the primary and there again with another metric.
+// by the primary, in an ENI's table to docker's bridge, in main by the primary and a
+// copy, or in main by another ENI and there again with another metric.
 func (m *machine) lost(now plan.State) (lost []string) {
 	for _, r := range m.State.Rules {
 		group := r.Priority == m.Numbers.Base-1 && r.Table == iprule.MainTable && r.SuppressGroup == m.Numbers.Base
@@ -275,7 +321,7 @@ func (m *machine) ownRoute(r plan.Route, now plan.State) bool {
 	case r.Table != iprule.MainTable:
 		return m.isNumber(r.Table) && (l.Name == plan.Bridge && !r.Gateway.IsValid() || l.MAC == m.Primary())
 	case l.MAC == m.Primary():
-		return false
+		return r.Protocol == iprule.Protocol
 	}
 	return slices.ContainsFunc(now.Routes, func(o plan.Route) bool {
 		moved := o.Metric > r.Metric

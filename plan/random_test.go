@@ -100,7 +100,7 @@ func machineByChance(c chance) string {
 	if c.often(1) {
 		line("base 3000")
 	}
-	var up, all []string
+	var up, all, copies []string
 	for i, name := range someNames {
 		if !c.often(8) {
 			continue
@@ -123,8 +123,16 @@ func machineByChance(c chance) string {
 	}
 	for _, name := range all {
 		for range c(4) {
-			line("addr %s %s/%s", name, c.address(c(2)), c.one("24", "32"))
+			addr := c.address(c(2))
+			line("addr %s %s/%s", name, addr, c.one("24", "32"))
+			if name == "eth0" && len(up) > 0 && up[0] == name {
+				copies = append(copies, "src "+addr)
+			}
 		}
+	}
+	if c.often(3) {
+		line("link vpn 40 none up virtual")
+		up = append(up, "vpn")
 	}
 	for range c(12) {
 		line("rule %s", c.rule())
@@ -133,6 +141,9 @@ func machineByChance(c chance) string {
 		if len(up) > 0 {
 			line("route %s", c.route(up))
 		}
+	}
+	for _, src := range copies {
+		line("route %s via %s dev eth0 %s proto 236 %s", c.one("default", "10.50.0.0/16"), c.address(c(2)), src, c.one("metric 1000", "metric 999 tos 0xfc", "metric 3000"))
 	}
 	for _, name := range someNames {
 		c.known(name, line)
@@ -170,10 +181,14 @@ func (c chance) rule() string {
 
 func (c chance) route(up []string) string {
 	text := c.one("default", "10.0.0.0/24", "10.0.1.0/24", "172.17.0.0/16", "10.50.0.0/16")
+	if c.often(1) {
+		text += " tos 0xfc"
+	}
 	if c.often(5) {
 		text += " via " + c.address(c(2))
 	}
 	text += " dev " + c.one(up...) + " metric " + c.one("0", "0", "100", "1000", "1001", "1002", "1003") + " proto " + c.one("kernel", "boot", "static", "dhcp")
+	text += c.one("", "", "", " extra mtu-1400")
 	if c.often(4) {
 		text += " table " + c.number()
 	}

@@ -26,8 +26,8 @@ type Want struct {
 	// Moved are the rules that lead an address by the table of an ENI that it has
 	// moved away from.
 	Moved []MovedRule
-	// Primary is the MAC of the primary ENI.
-	Primary facts.MAC
+	// Main is what main should have.
+	Main Main
 }
 
 // Claim is a number that an interface has or had.
@@ -73,14 +73,15 @@ type RulesOf func(name string) []iprule.Rule
 // Want says what the machine should have by what is judged of each interface, and
 // by the rules that were rendered for those with a table.
 func (m *Machine) Want(verdicts []Verdict, rules RulesOf) Want {
-	w := Want{Group: m.Numbers.Base, Members: m.Members(), Rule: GroupRule(m.Numbers.Base), Primary: m.Primary()}
-	w.Foreign = m.foreign()
-	w.Complete = len(w.Foreign) == 0 && slices.ContainsFunc(w.Members, func(l Link) bool { return l.MAC == w.Primary })
+	w := Want{Group: m.Numbers.Base, Members: m.Members(), Rule: GroupRule(m.Numbers.Base)}
 	for _, v := range verdicts {
 		if v.Do == Serve {
 			w.Targets = append(w.Targets, m.target(v, rules))
 		}
 	}
+	w.Main = m.wantMain(w.Targets)
+	w.Foreign = m.foreign()
+	w.Complete = len(w.Foreign) == 0 && w.Main.Primary.Index != 0
 	w.Clear = cleared(verdicts)
 	w.Moved = m.movedRules(verdicts)
 	return w
@@ -150,7 +151,6 @@ func hasRuleFrom(rules []iprule.Rule, a netip.Addr) bool {
 // kernel drops them with the interface's last address, and a lease that comes back
 // does not run the stanza again.
 func tableRoutes(e facts.ENI, l Link) []Route {
-	everywhere := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 	return []Route{
 		{Table: e.Number, Link: l.Index, Dst: e.Subnet, Scope: scopeLink, Protocol: protocolBoot},
 		{Table: e.Number, Link: l.Index, Dst: everywhere, Gateway: e.Gateway, Scope: scopeUniverse, Protocol: protocolBoot},
@@ -159,12 +159,18 @@ func tableRoutes(e facts.ENI, l Link) []Route {
 
 // mirrored are the routes that main has by the primary, an administrator's among
 // them, as the primary's own table has them. Of several with one place, of which the
-// kernel lists the one that it uses first, that one.
+// kernel lists the one that it uses first, that one. A copy is one of them only where
+// its original is gone, a decoy never.
 func (m *Machine) mirrored(l Link, table int) []Route {
+	main := m.mainBy(l)
 	var routes []Route
 	seen := make(map[place]bool)
-	for _, r := range m.State.Routes {
-		if r.Table == iprule.MainTable && r.Link == l.Index && !seen[placeOf(r)] {
+	for _, r := range main {
+		original := func(o Route) bool { return o.Dst == r.Dst && o.isOriginal() }
+		if r.isCopy() && (!r.always() || slices.ContainsFunc(main, original)) {
+			continue
+		}
+		if !seen[placeOf(r)] {
 			seen[placeOf(r)] = true
 			r.Table = table
 			routes = append(routes, plain(r))

@@ -39,7 +39,7 @@ hook() { env reason="$1" interface=eth1 new_ip_address=10.0.0.20 dash -ec '. /us
 	i.WaitSh(t, "ip addr | grep -q 10.0.0.25 && ! ip addr | grep -q 10.0.0.21")
 	answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.0.20", "10.0.0.25")
 	i.Sh(t, hook+"hook EXPIRE")
-	lacks(t, i.State(t), "proto 236")
+	lacks(t, i.Sh(t, "ip rule"), "proto 236")
 
 	eth1.Detach(t)
 	waitDown(t, i, "eth1")
