@@ -289,13 +289,13 @@ func TestNoENIWithoutCopy(t *testing.T) {
 	for _, part := range []string{"tos 0xfc", "metric 1000"} {
 		onMachine(t, func(m *machine) {
 			m.dhcpcdPrimary(t, 1002, unix.RTPROT_DHCP)
-			real := m.Kernel
-			m.Kernel = refuses{real, part}
+			genuine := m.Kernel
+			m.Kernel = refuses{genuine, part}
 			if err := m.Add(t.Context(), "eth1"); !errors.Is(err, unix.ENOBUFS) {
 				t.Errorf("%v", err)
 			}
 			same(t, "programs", m.ran, nil)
-			m.Kernel = real
+			m.Kernel = genuine
 			m.beUp(t, "eth1", "10.0.1.20", 1001)
 			same(t, "main", m.mainNow(t, everywhere), []string{"eth0 1000 10.0.0.1", "eth1 1001 10.0.1.1", "eth0 1002 10.0.0.1"})
 		})
