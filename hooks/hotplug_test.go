@@ -333,6 +333,34 @@ func TestAnotherENI(t *testing.T) {
 	})
 }
 
+// ifdown takes the device down that has the name now: that is not somebody's doing, and
+// it comes up.
+func TestAnotherENITakenDown(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		m.pull(t, "eth1")
+		other := facts.MAC{2, 0, 0, 0, 7, 7}
+		eni := m.vpc.enis[macs["eth1"]]
+		eni.MAC, eni.ID, eni.IPv4 = other, "eni-7", addrs("10.0.1.70")
+		m.vpc.enis[other] = eni
+		m.plug(t, "eth1", other)
+		m.setUp(t, "eth1")
+		run := m.Run
+		m.Run = func(ctx context.Context, program string, args ...string) error {
+			if program == "ifdown" {
+				l, err := m.netns.LinkByName("eth1")
+				check(t, err)
+				check(t, m.netns.LinkSetDown(l))
+			}
+			return run(ctx, program, args...)
+		}
+		m.ran = nil
+		check(t, m.Add(t.Context(), "eth1"))
+		same(t, "programs", m.ran, []string{"ifdown --force -i /run/ec2net/eth1.cfg eth1", "ifup eth1"})
+		same(t, "rules", m.rulesNow(t), []string{group999, from1001("10.0.1.70"), mark1001})
+	})
+}
+
 // A group that somebody else has set is respected; then the group rule would
 // do harm, and is not there.
 func TestForeignGroup(t *testing.T) {

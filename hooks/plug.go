@@ -140,7 +140,8 @@ func (h *Host) fits(l *look, e facts.ENI) error {
 // bringUp writes the files of an ENI, and runs ifup. What goes wrong and does not
 // keep the ENI from coming up is said at the end.
 func (h *Host) bringUp(ctx context.Context, l *look, e sourced) error {
-	if err := h.downIfStale(ctx, l); err != nil {
+	l, err := h.downIfStale(ctx, l)
+	if err != nil {
 		return err
 	}
 	a := arrival{sourced: e, up: l.isUp(), hasFiles: l.hasFiles(e.ENI)}
@@ -148,8 +149,7 @@ func (h *Host) bringUp(ctx context.Context, l *look, e sourced) error {
 		return a.trouble
 	}
 	n := news{name: e.Name, why: "hotplug", device: &l.link, up: true}
-	l, err := h.makeReady(ctx, n, &a)
-	if err != nil {
+	if l, err = h.makeReady(ctx, n, &a); err != nil {
 		return err
 	}
 	if err := h.ifup(ctx, l, e.ENI); err != nil {
@@ -270,13 +270,23 @@ func Contents(files []render.File) []disk.Content {
 	return contents
 }
 
-// downIfStale takes down what was brought up under this name for a device that is
-// not there any more, with the files that it was brought up with.
-func (h *Host) downIfStale(ctx context.Context, l *look) error {
+// downIfStale takes down what was brought up under this name for a device that is not
+// there any more, with the files that it was brought up with. Then it looks again: the
+// device that has the name now is down, too.
+func (h *Host) downIfStale(ctx context.Context, l *look) (*look, error) {
 	k, _ := l.Of(l.name)
 	if k.Note == (plan.Note{}) || k.Note.Of(l.link) {
-		return nil
+		return l, nil
 	}
 	h.Log.Info(l.name, "was brought up for another device: taken down first")
-	return h.takeDown(ctx, l)
+	if err := h.takeDown(ctx, l); err != nil {
+		return l, err
+	}
+	device := l.link
+	device.Up = false
+	again, err := h.look(news{name: l.name})
+	if err != nil {
+		return l, err
+	}
+	return again, again.stillThere(news{name: l.name, device: &device})
 }

@@ -286,8 +286,8 @@ func (p *pair) step(r *rand.Rand) {
 	case 11, 12:
 		seed := r.Uint64()
 		p.apply(name, func(l plan.Link) plan.Change {
-			r := rand.New(rand.NewPCG(seed, 0))
-			return plan.AddRoute{Link: l, Route: p.route(r, l), Append: r.IntN(2) == 0}
+			again := rand.New(rand.NewPCG(seed, 0))
+			return plan.AddRoute{Link: l, Route: p.route(again, l), Append: again.IntN(2) == 0}
 		})
 		p.addAlike(r)
 	case 13:

@@ -49,7 +49,7 @@ func TestFailedUnit(t *testing.T) {
 			eth1.Attach(t, "eth1")
 			i.WaitSh(t, "test auto-restart = $(systemctl show --property=SubState --value ec2net-hotplug@eth1.service)")
 			const status = "systemctl status --full ec2net-hotplug@eth1.service || :"
-			const failed, means = "IMDS at http://169.254.169.254 answered 403", "exit status 3: the facts could not be had"
+			const failed, means = "IMDS at http://169.254.169.254 answered 403", "exit status 3: could not get the facts"
 			shown := i.Sh(t, status)
 			if _, text, _ := strings.Cut(shown, `Status: "`); !strings.HasPrefix(text, failed) || !strings.Contains(text, means) {
 				t.Errorf("systemctl status shows\n%s", shown)

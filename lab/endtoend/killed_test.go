@@ -67,7 +67,7 @@ func killed(t *testing.T, killat, ready, command string) (times int) {
 	m.Sh(t, "ln -sf /bin/true /usr/local/sbin/ifup; ln -sf /bin/true /usr/local/sbin/ifdown")
 	all := func() map[string]string {
 		found := m.files(t)
-		for name := range strings.Lines(m.Sh(t, "find /run/ec2net /tmp/rendered -type f 2>/dev/null || :")) {
+		for name := range strings.Lines(m.Sh(t, "find /run/ec2net /tmp/rendered -type f ! -name '*.refresh.lock' 2>/dev/null || :")) {
 			name = strings.TrimSpace(name)
 			found[name], _ = m.ReadFile(t, name)
 		}
