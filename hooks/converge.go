@@ -1,6 +1,7 @@
 package hooks
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -269,6 +270,7 @@ func (h *Host) converge(ctx context.Context, n news) (*look, error) {
 			h.warnForeign(l, want)
 		}
 		again, failed := h.apply(l, changes, n)
+		h.rewrite(l, changes, n.name)
 		switch {
 		case failed == nil && !again:
 			return l, errors.Join(broken, h.remember(l, n, broken))
@@ -279,6 +281,25 @@ func (h *Host) converge(ctx context.Context, n news) (*look, error) {
 		}
 		l.refused = broken == nil
 		return l, errors.Join(broken, failed)
+	}
+}
+
+// rewrite keeps the ip-rule scripts of other ENIs than the event's what their rules are
+// now.
+func (h *Host) rewrite(l *look, changes []plan.Change, but string) {
+	done := map[string]bool{but: true}
+	for _, c := range changes {
+		_, added := c.(plan.AddRule)
+		_, deleted := c.(plan.DelRule)
+		name := c.Of()
+		s := l.rendered[name]
+		if done[name] || !(added || deleted) || s == nil || s.broken != nil || !l.scripts[name] {
+			continue
+		}
+		done[name] = true
+		if err := h.write(name, s.file); err != nil {
+			h.Log.Warn(name, "%v", err)
+		}
 	}
 }
 
@@ -399,7 +420,13 @@ func (h *Host) remember(l *look, n news, broken error) error {
 	return h.write(n.name, s.file)
 }
 
-// hasScript reports whether the ip-rule script of an ENI is there, if it has one.
-func (l *look) hasScript(name string, e facts.ENI) bool {
-	return render.Nothing(e) != "" || l.scripts[name]
+// scriptIs reports whether the ip-rule script of an ENI is as the look has rendered it,
+// if the ENI has one.
+func (h *Host) scriptIs(l *look, name string, e facts.ENI) bool {
+	s := l.rendered[name]
+	if render.Nothing(e) != "" || s == nil || len(s.file) == 0 {
+		return true
+	}
+	script, err := h.memory().script(name)
+	return err == nil && bytes.Equal(script, s.file[0].Content)
 }

@@ -138,7 +138,7 @@ func (h *Host) learn(ctx context.Context, l *look, n news, e facts.ENI) error {
 	k, _ := l.Of(n.name)
 	then := l.with(n)
 	changes, _, broken := h.changes(ctx, then)
-	if broken == nil && len(changes) == 0 && reflect.DeepEqual(k.Facts, e) && reflect.DeepEqual(then.Moved, l.Moved) && l.hasScript(n.name, e) {
+	if broken == nil && len(changes) == 0 && reflect.DeepEqual(k.Facts, e) && reflect.DeepEqual(then.Moved, l.Moved) && h.scriptIs(then, n.name, e) {
 		return nil
 	}
 	_, err := h.converge(ctx, n)
