@@ -13,9 +13,9 @@ import (
 	"ec2net/program"
 )
 
-// background goes on in a process of its own.
+// background runs a command of ec2net in a process of its own.
 func background(iface string, args ...string) error {
-	own, err := os.Executable() // and not /proc/self/exe, which ps would name it after
+	own, err := os.Executable() // ps would show /proc/self/exe
 	if err != nil {
 		return system(err)
 	}
@@ -23,8 +23,8 @@ func background(iface string, args ...string) error {
 	return system(err)
 }
 
-// detached starts a program that holds nothing of the caller's: who has called ifup or
-// a DHCP client's hook may wait for whoever has the other end of a pipe.
+// detached starts a program that holds no file of the caller's: what called ifup or a
+// DHCP client's hook may wait until the other end of a pipe is closed.
 func detached(path string, args []string, env ...string) (*os.Process, error) {
 	closeOnExec()
 	cmd := &exec.Cmd{
@@ -38,8 +38,9 @@ func detached(path string, args []string, env ...string) (*os.Process, error) {
 	return cmd.Process, err
 }
 
-// closeOnExec keeps to this process what it was started with besides standard input,
-// output and error: a DHCP client may leave its pipes and sockets open to its hooks.
+// closeOnExec keeps inherited files other than standard input, output and error from
+// programs that this process starts: a DHCP client may leave its pipes and sockets
+// open to its hooks.
 func closeOnExec() {
 	const first = 3
 	if unix.CloseRange(first, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) == nil {

@@ -9,8 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What goes on in the background holds no pipe of the caller's: who reads from it sees
-// its end.
+// A process in the background holds no pipe of the caller's: a reader sees its end.
 func TestDetached(t *testing.T) {
 	var ends [2]int
 	if err := unix.Pipe2(ends[:], 0); err != nil { // open across exec, unlike Go's own

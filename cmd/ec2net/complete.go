@@ -17,12 +17,11 @@ func completeCommand() command {
 	return command{
 		name:  "complete",
 		args:  "[WORD...]",
-		short: "what may come next on a command line: what shells call",
-		long: `Prints what the last word may become, one a line, with a description behind a
-tab. The words are a command line as far as it is typed, the program's name
-first, after "--"; a flag, = and a value are one word or, as bash has it, three.
-The lines :files and :folders ask the shell to complete the name of a file or of a
-folder itself.`,
+		short: "complete a command line: shells call it",
+		long: `Prints the completions of the last word, one a line, with a description behind a
+tab. The words after "--" are the command line typed so far, the program's name
+first; a flag, = and a value are one word or, in bash, three. The lines :files and
+:folders ask the shell to complete the name of a file or folder itself.`,
 		examples: `ec2net complete -- ec2net ren
 ec2net complete -- ec2net render --only ""`,
 		prepare: noFlags(runComplete),
@@ -45,13 +44,13 @@ func runComplete(inv *invocation) error {
 	return system(err)
 }
 
-// completions are what the last of the words may become.
+// completions returns the completions of the last word.
 func completions(words []string) []string {
-	var flag string // "--only=" of a last word that has it too
+	var flag string // "--only=", if the last word begins with it
 	if name, _, ok := strings.Cut(words[len(words)-1], "="); ok && strings.HasPrefix(name, "--") {
 		flag = name + "="
 	}
-	words = apart(words)
+	words = splitFlags(words)
 	before, last := words[:len(words)-1], words[len(words)-1]
 	var found []string
 	for _, c := range candidates(before, strings.HasPrefix(last, "-")) {
@@ -64,9 +63,9 @@ func completions(words []string) []string {
 	return found
 }
 
-// apart has flags and their values as two words, where they are one, or three
-// with "=" in the middle, the last of which is missing if it is empty.
-func apart(words []string) []string {
+// splitFlags makes two words of a flag and its value, which may be one word, or three
+// with "=" in the middle. The third is missing if the value is empty.
+func splitFlags(words []string) []string {
 	isFlag := func(word string) bool { return strings.HasPrefix(word, "--") }
 	var all []string
 	for i, word := range words {
@@ -83,7 +82,7 @@ func apart(words []string) []string {
 	return all
 }
 
-// candidates are what may come after the words of a command line.
+// candidates returns what may follow the words of a command line.
 func candidates(before []string, dash bool) []string {
 	if len(before) == 0 {
 		if dash {
@@ -122,7 +121,7 @@ func candidates(before []string, dash bool) []string {
 	return found
 }
 
-// valuesOf are what a flag takes, where that can be said.
+// valuesOf returns the values that a flag takes, if they are known.
 func valuesOf(f *pflag.Flag) []string {
 	if takes, ok := f.Value.(*textFlag); ok {
 		return takes.values
@@ -130,7 +129,7 @@ func valuesOf(f *pflag.Flag) []string {
 	return nil
 }
 
-// nextArgument is what comes after some arguments by the usage line, such as
+// nextArgument returns what may follow some arguments by the usage line, such as
 // "up | down | wait IFACE".
 func nextArgument(usage string, args []string) []string {
 	var found []string
@@ -147,7 +146,7 @@ func nextArgument(usage string, args []string) []string {
 			fits = fits && (arg == words[i] || isPlaceholder(words[i]))
 		}
 		if fits {
-			found = append(found, meant(words[len(args)])...)
+			found = append(found, expand(words[len(args)])...)
 		}
 	}
 	return slices.DeleteFunc(found, func(word string) bool { return slices.Contains(args, word) })
@@ -157,8 +156,8 @@ func isPlaceholder(word string) bool {
 	return word == strings.ToUpper(word) || strings.HasSuffix(word, "...")
 }
 
-// meant are the words that a word of a usage line stands for.
-func meant(word string) []string {
+// expand returns the words that a word of a usage line stands for.
+func expand(word string) []string {
 	switch strings.TrimSuffix(word, "...") {
 	case "IFACE":
 		return interfacesIn("/sys/class/net")
@@ -189,7 +188,7 @@ func commandNames() []string {
 	return names
 }
 
-// interfacesIn are those that can be ENIs: not bridges, tunnels, containers'.
+// interfacesIn lists the interfaces that can be ENIs: no bridge, tunnel or veth.
 func interfacesIn(dir string) []string {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

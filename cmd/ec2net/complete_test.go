@@ -23,8 +23,7 @@ func words(line string) []string {
 	return found
 }
 
-// What completion offers comes from the tables; so here is only whether all of
-// them are asked.
+// Completions come from the tables; this tests only that all tables are asked.
 func TestCandidates(t *testing.T) {
 	var names []string
 	for _, c := range commands() {
@@ -58,7 +57,7 @@ func TestCandidates(t *testing.T) {
 		"complete ":                   "",
 		"facts --imds-endpoint-mode ": "IPv4 IPv6",
 		"render --only=ip":            "--only=iptables --only=iptables-down",
-		"render --only = ip":          "iptables iptables-down", // as bash has it
+		"render --only = ip":          "iptables iptables-down", // as bash splits it
 		"render --only =":             "cfg iptables iptables-down rules",
 		"render --facts=/tm":          ":files",
 		"docker --base=2000 w":        "wait",
@@ -88,9 +87,9 @@ func TestInterfaces(t *testing.T) {
 	}
 }
 
-// typing is how shells are made to say what they offer for a line. bash and zsh
-// have a terminal, as a person's have: their prompt says that they read, and
-// DONE, typed after the line has been taken back, that they have listed all.
+// typing makes a shell print its completions of a line. bash and zsh have a terminal,
+// as a person's have: their prompt says that they read. DONE, typed after the line was
+// deleted again, says that they have listed all.
 const typing = `
 cat >/tmp/type <<'END'
 zmodload zsh/zpty
@@ -128,7 +127,7 @@ while IFS= read -r line; do
 done
 `
 
-// offered are the words in what a shell printed after the line itself.
+// offered returns the words that a shell printed after the line itself.
 func offered(printed string) []string {
 	var words []string
 	_, listed, _ := strings.Cut(printed, "\n")
@@ -197,7 +196,7 @@ func TestShells(t *testing.T) {
 		shell, line, _ := strings.Cut(question, ": ")
 		words := offered(printed)
 		if flag, _, joined := strings.Cut(line[strings.LastIndex(line, " ")+1:], "="); joined && shell != "bash" {
-			// To these a flag and its value are one word.
+			// These shells take a flag and its value as one word.
 			for i := range words {
 				words[i] = strings.TrimPrefix(words[i], flag+"=")
 			}

@@ -14,8 +14,8 @@ var watchCommand = command{
 	args:  "",
 	short: "keep the primary ENI's own route table current",
 	long: `With EC2NET_PRIMARY_TABLE=yes the primary ENI has a route table of its own, with
-the routes that main has through it. This keeps the one like the other until it
-is ended; without the setting it ends at once. ec2net-primary.service runs it.`,
+main's routes through that ENI. This keeps the table current until it is ended;
+without the setting it ends at once. ec2net-primary.service runs it.`,
 	examples: "ec2net watch --primary-table yes",
 	settings: hostSettings,
 	prepare: noFlags(func(inv *invocation) error {
@@ -23,20 +23,20 @@ is ended; without the setting it ends at once. ec2net-primary.service runs it.`,
 	}),
 }
 
-// dockerWait is how long docker0 is waited for after an ENI has come up.
+// dockerWait bounds the wait for docker0 after an ENI has come up.
 const dockerWait = time.Minute
 
 var dockerCommand = command{
 	name:  "docker",
 	args:  "up | down | wait IFACE",
-	short: "route the answers of containers by the ENI that was asked",
+	short: "route the answers of containers by the ENI of the request",
 	long:  "ec2net-docker.service, and under upstart the job docker-finish, call up and down.",
 	words: []item{
-		{"up", `Gives the answers of containers the mark of the ENI that was asked, and puts
-docker0's subnet into every ENI's table. Done again, it takes in what has changed.`},
-		{"down", "Takes that away."},
-		{"wait", `What an ENI's cfg file calls: puts docker0's subnet into its table, now or, in the
-background, as soon as docker0 is there, for a minute at most. Without docker it
+		{"up", `Marks the answers of containers for the ENI of the request, and puts docker0's
+subnet into every ENI's table. Called again, it applies what has changed.`},
+		{"down", "Takes both away."},
+		{"wait", `An ENI's cfg file calls it: puts docker0's subnet into the ENI's table, now or, in
+the background, as soon as docker0 appears, for a minute at most. Without docker it
 does nothing.`},
 	},
 	examples: `ec2net docker up
@@ -64,7 +64,7 @@ ec2net docker wait eth1`,
 	}),
 }
 
-// waitNow is what goes on in the background.
+// waitNow is the argument of the background process.
 const waitNow = "wait-now"
 
 func (inv *invocation) dockerWait(ctx context.Context, h *hooks.Host, sub, name string) error {

@@ -44,8 +44,8 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-// copyExample copies the templates of an example to a folder that can be trusted,
-// whoever owns this tree.
+// copyExample copies the templates of an example to a trusted folder, whoever owns
+// this tree.
 func copyExample(t *testing.T, from string) (readme, templates string) {
 	t.Helper()
 	templates = t.TempDir()
@@ -67,8 +67,8 @@ func copyExample(t *testing.T, from string) (readme, templates string) {
 	return readme, templates
 }
 
-// statements are the lines that all files of the example eth1 have, without
-// comments and indents.
+// statements returns the lines of all files of the example eth1, without comments and
+// indents.
 func statements(t *testing.T, templates string) []string {
 	t.Helper()
 	var lines []string
@@ -80,7 +80,7 @@ func statements(t *testing.T, templates string) []string {
 	return lines
 }
 
-// lacking are the lines of one list that the other does not have, marked.
+// lacking returns the lines of one list that the other does not have, marked.
 func lacking(mark string, lines, others []string) []string {
 	var only []string
 	for _, line := range lines {
@@ -91,7 +91,7 @@ func lacking(mark string, lines, others []string) []string {
 	return only
 }
 
-// ec2net runs a command that has to work, and returns what it prints.
+// ec2net runs a command that has to succeed, and returns its output.
 func ec2net(t *testing.T, args ...string) string {
 	t.Helper()
 	var out, problems strings.Builder

@@ -19,13 +19,12 @@ import (
 var factsCommand = command{
 	name:  "facts",
 	args:  "IFACE...",
-	short: "print what is known of an ENI, as JSON",
+	short: "print the facts of an ENI as JSON",
 	long: `Asks IMDS for the ENI behind each interface and prints it as JSON: one as an
-object, several as one object a line. This is what the templates see, and what
---facts reads. "ec2net help facts-format" describes the fields.
+object, several as one object a line. Templates see these fields, and --facts reads
+them; "ec2net help facts-format" describes them.
 
-Where IMDS cannot be asked, it fails, and names the file that has what IMDS said
-last.`,
+If IMDS does not answer, facts fails, and names the file of the remembered facts.`,
 	examples: `ec2net facts eth1
 ec2net facts eth1 >eth1.json
 ec2net facts eth1 --facts eth1.json --base 10000`,
@@ -50,12 +49,12 @@ ec2net facts eth1 --facts eth1.json --base 10000`,
 
 func factsFlag(flags *pflag.FlagSet) *string {
 	file := new(string)
-	flags.Var(&textFlag{file, "FILE", []string{":files"}}, "facts", "take the facts from this file in place of IMDS; - is standard input. No EC2 is needed then")
+	flags.Var(&textFlag{file, "FILE", []string{":files"}}, "facts", "read the facts from this file instead of IMDS; - is standard input. This needs no EC2")
 	return file
 }
 
-// wantedENIs gets the facts of the interfaces that the arguments name, from the
-// file if --facts is given.
+// wantedENIs gets the facts of the interfaces that the arguments name: from the
+// file of --facts, else from IMDS.
 func (inv *invocation) wantedENIs(ctx context.Context, s settings, file string) ([]facts.ENI, error) {
 	if len(inv.args) == 0 {
 		return nil, usageError("which interface?", "ec2net help "+inv.command.name)
@@ -83,8 +82,8 @@ func (inv *invocation) wantedENIs(ctx context.Context, s settings, file string) 
 	return enis, err
 }
 
-// factsFromFile reads a file, or a pipe that may never say anything: so it
-// does not wait longer than ctx.
+// factsFromFile reads a file. It may be a pipe that stays silent, so this waits no
+// longer than ctx.
 func (inv *invocation) factsFromFile(ctx context.Context, s settings, file string) ([]facts.ENI, error) {
 	type result struct {
 		enis []facts.ENI
@@ -103,7 +102,7 @@ func (inv *invocation) factsFromFile(ctx context.Context, s settings, file strin
 	}
 }
 
-// factsFrom is --facts for people.
+// factsFrom names the file of --facts for people.
 func factsFrom(file string) string {
 	if file == "-" {
 		return "standard input"
@@ -124,7 +123,7 @@ func (inv *invocation) readFacts(s settings, file string) ([]facts.ENI, error) {
 	return pick(r, factsFrom(file), inv.args, s.numbers)
 }
 
-// pick reads facts and takes those of the wanted names, in that order.
+// pick reads facts and returns those of the wanted names, in that order.
 func pick(r io.Reader, where string, wanted []string, n facts.Numbers) ([]facts.ENI, error) {
 	fail := func(err error, hint string) ([]facts.ENI, error) {
 		return nil, &fault.Error{Kind: fault.Facts, Err: fmt.Errorf("facts in %s: %w", where, err), Try: hint}
@@ -146,7 +145,7 @@ func pick(r io.Reader, where string, wanted []string, n facts.Numbers) ([]facts.
 	for _, name := range wanted {
 		e, ok := byName[name]
 		if !ok {
-			return fail(fmt.Errorf("they are of %s, not of %s", strings.Join(names, ", "), name), "")
+			return fail(fmt.Errorf("none of %s, only of %s", name, strings.Join(names, ", ")), "")
 		}
 		enis = append(enis, e)
 	}

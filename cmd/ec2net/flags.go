@@ -7,7 +7,7 @@ import (
 )
 
 // flagSet makes the flags of a command: its own, then those of the settings that
-// it uses. The action sees the values that they are given.
+// it uses. The action sees their parsed values.
 func (c command) flagSet() (*pflag.FlagSet, action) {
 	flags := pflag.NewFlagSet(c.name, pflag.ContinueOnError)
 	flags.SetOutput(io.Discard)
@@ -23,8 +23,8 @@ func (c command) flagSet() (*pflag.FlagSet, action) {
 type textFlag struct {
 	value *string
 	arg   string // what help calls the value, such as FILE
-	// values are what the value may be, for completion: words, or :files, or
-	// :folders. Without any it may be anything.
+	// values lists the possible values for completion, or is :files or :folders;
+	// empty if the value may be anything.
 	values []string
 }
 
@@ -35,5 +35,5 @@ func (f *textFlag) Set(value string) error {
 	return nil
 }
 
-// Type is what pflag prints behind the name of the flag.
+// Type returns what pflag prints behind the name of the flag.
 func (f *textFlag) Type() string { return f.arg }

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// given are settings that somebody gave, by their names.
+// given has the settings that somebody gave, by name.
 type given map[string]value
 
 type value struct {
@@ -14,14 +14,14 @@ type value struct {
 	place string // for people: "EC2NET_BASE in /etc/default/ec2net:3", "--base"
 }
 
-// wrong is what is wrong with settings: err names the places, names what should not
-// count.
+// wrong is a mistake in settings: err names the places, names has the settings to
+// ignore.
 type wrong struct {
 	names []string
 	err   error
 }
 
-// settings applies what was given, and for the rest the defaults.
+// settings applies what was given, and the defaults for the rest.
 func (g given) settings() (settings, []wrong) {
 	var (
 		s     = settings{given: g}
@@ -48,8 +48,8 @@ func (g given) settings() (settings, []wrong) {
 	return s, found
 }
 
-// wrong names the places of the settings that an error is about, as far as anybody
-// gave them.
+// wrong names the places of those settings that an error is about and that somebody
+// gave.
 func (g given) wrong(err error, names ...string) wrong {
 	var of wrong
 	var places []string
@@ -62,7 +62,7 @@ func (g given) wrong(err error, names ...string) wrong {
 	return of
 }
 
-// over is what holds if g beats what is under it.
+// over returns the settings of both, where g beats under.
 func (g given) over(under given) given {
 	all := make(given)
 	maps.Copy(all, under)
@@ -70,7 +70,7 @@ func (g given) over(under given) given {
 	return all
 }
 
-// text is lines that parseSettings reads.
+// text returns lines that parseSettings reads.
 func (g given) text() string {
 	text := ""
 	for _, row := range settingsTable {
@@ -81,8 +81,8 @@ func (g given) text() string {
 	return text
 }
 
-// dropWrong takes from g what is wrong in it, if the settings under it are right. It
-// returns what that was.
+// dropWrong removes the mistakes from g, and returns them. The settings under it are
+// right.
 func (g given) dropWrong(under given) []error {
 	var dropped []error
 	for {
@@ -100,9 +100,8 @@ func (g given) dropWrong(under given) []error {
 	}
 }
 
-// settings are those that hold for a command that leaves the machine as it is: the
-// file, beaten by the environment, beaten by flags. Whatever is wrong with one of
-// them is an error.
+// settings returns the settings for a command that leaves the machine as it is: the
+// file, beaten by the environment, beaten by flags. Any mistake is an error.
 func (inv *invocation) settings() (settings, error) {
 	path := inv.flags.Lookup("settings")
 	file, bad, err := readSettings(path.Value.String(), path.Changed)
@@ -119,7 +118,7 @@ func (inv *invocation) settings() (settings, error) {
 	return s, nil
 }
 
-// byEnvironment and byFlags are the settings of this run alone.
+// byEnvironment returns the settings that the environment gives.
 func (inv *invocation) byEnvironment() given {
 	g := make(given)
 	for _, row := range settingsTable {
@@ -130,6 +129,7 @@ func (inv *invocation) byEnvironment() given {
 	return g
 }
 
+// byFlags returns the settings that flags give.
 func (inv *invocation) byFlags() given {
 	g := make(given)
 	for _, row := range settingsTable {

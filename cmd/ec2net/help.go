@@ -25,7 +25,7 @@ ec2net help settings`,
 	}
 }
 
-// topics are what there is to know beside the commands.
+// topics are the help pages beside those of the commands.
 var topics = []struct {
 	name, short string
 	print       func(io.Writer)
@@ -124,7 +124,7 @@ func commandHelp(w io.Writer, c command) {
 	fmt.Fprintf(w, "\nExamples:\n  %s\n", strings.ReplaceAll(c.examples, "\n", "\n  "))
 }
 
-// description is the text of a command, with the other names that it has.
+// description is the text of a command, with its other names.
 func (c command) description() string {
 	if c.also == nil {
 		return c.long
@@ -132,7 +132,7 @@ func (c command) description() string {
 	return c.long + " Also as " + strings.Join(c.also, " and ") + "."
 }
 
-// flagItems are the flags of a command, described: its own, then those of settings.
+// flagItems describes the flags of a command: its own, then those of settings.
 func (c command) flagItems() []item {
 	var items []item
 	flags, _ := c.flagSet()
@@ -152,7 +152,7 @@ func flagItem(f *pflag.Flag) item {
 }
 
 func printSettings(w io.Writer) {
-	fmt.Fprintf(w, `Settings stand in %s as lines NAME=value. The environment
+	fmt.Fprintf(w, `Settings are lines NAME=value in %s. The environment
 has the same names and beats the file; a flag beats both.
 
 `, settingsFile)
@@ -171,15 +171,15 @@ has the same names and beats the file; a flag beats both.
 	fmt.Fprintf(w, "\n%s", below(items))
 }
 
-// statuses are the exit statuses and what they mean, the number being the place.
+// statuses describes the exit statuses; the index is the number.
 var statuses = []string{
 	fault.Done:     "done, or nothing to do",
 	fault.Differs:  "something differs (render --diff)",
 	fault.Usage:    "wrong usage or settings",
 	fault.Facts:    "could not get the facts",
-	fault.Template: "a template does not render, or is not to be trusted",
+	fault.Template: "a template does not render, or is not trusted",
 	fault.System:   "the system refused: a file, netlink, ifup",
-	fault.NoRetry:  "do not try again: the interface is gone, is not to be managed, is the primary",
+	fault.NoRetry:  "do not try again: the interface is gone, is left alone, or is the primary",
 }
 
 func printStatuses(w io.Writer) {
@@ -190,17 +190,17 @@ func printStatuses(w io.Writer) {
 }
 
 const factsFormat = `Facts are JSON: an object for each ENI, one after the other. Fields marked *
-must be there; a list may be left out if it is empty. The fields under the line follow
-from the others, and from the settings of the machine that reads them; they may
-be left out. More fields may be added in time, none taken away.
+are required; an empty list may be left out. The fields under the line follow from
+the others, and from the settings of the machine that reads them; they may be left
+out. Later versions may add fields; they remove none.
 
 name *           string   the interface's name: "eth1"
 mac *            string   "02:00:00:00:01:20"
 id *             string   the ENI's id: "eni-0123456789abcdef1"
 device_number *  number   the place on the network card; 0 is the primary's
 network_card     number   the network card, 0 on most instances
-primary          bool     whether this is the ENI of the launch
-primary_mac      string   the MAC of the ENI of the launch
+primary          bool     whether the instance was launched with this ENI
+primary_mac      string   the MAC of the primary ENI
 ipv4             list     private addresses, the ENI's primary one first
 subnet           string   the subnet's IPv4 block: "10.0.1.0/24"; with ipv4
 ipv4_prefixes    list     delegated IPv4 blocks
@@ -220,7 +220,7 @@ mark_mask        string   the bits that marks may use, in hex
 
 func printTemplatesHelp(w io.Writer) {
 	fmt.Fprintf(w, `Templates are Go's text/template (https://pkg.go.dev/text/template). For eth1's
-cfg file the first of these is taken:
+cfg file ec2net takes the first of these:
 
   /etc/ec2net/templates/eth1.cfg.tmpl
   /etc/ec2net/templates/ethN.cfg.tmpl
@@ -228,10 +228,10 @@ cfg file the first of these is taken:
 
 and likewise for the other files: %s.
 
-docker.iptables.tmpl, which the host has once, sees .ENIs, .Group, .Chain, .Path
-and .Template in place of the fields below.
+docker.iptables.tmpl, one for the host, has .ENIs, .Group, .Chain, .Path and
+.Template in place of the fields below.
 
-Often a line more is enough. %s in the same folder redefines the empty
+Often one more line is enough. %s in the same folder redefines the empty
 blocks of the templates, for all ENIs or, with {{if}}, for one:
 
   {{define "cfg-post-up"}}
@@ -241,8 +241,8 @@ blocks of the templates, for all ENIs or, with {{if}}, for one:
       post-up ip route replace 192.168.0.0/16 via {{.Gateway}} dev eth1 table {{.Table}} || true
   {{end}}{{end}}
 
-A post-up line that fails makes ifup give up half-way: end it in "|| true" if the
-ENI can live without it. The blocks: %s.
+ifup gives up half-way at a post-up line that fails: end the line in "|| true" if
+the ENI can live without it. The blocks: %s.
 
 The fields: .Name .Index .MAC .ID .DeviceNumber .NetworkCard .Primary
   .PrimaryMAC .IPv4 .Subnet .Gateway .IPv4Prefixes .IPv6 .IPv6Subnets .IPv6Prefixes
@@ -251,16 +251,16 @@ The fields: .Name .Index .MAC .ID .DeviceNumber .NetworkCard .Primary
   iptables; .Protocol, the number on every ip rule of ec2net; .Template, where
   the template comes from; and (.Path "rules"), where a file belongs.
 
-The functions: those of sprig (https://masterminds.github.io/sprig/) that give
-  the same for the same, so none of clock, chance, environment or network; and
+The functions: sprig's (https://masterminds.github.io/sprig/), without those that
+  use the clock, randomness, the environment or the network; and
   hex NUMBER             0x3e9 for 1001
   netmask BLOCK          255.255.255.0 for 10.0.1.0/24
   nthAddr BLOCK N        the Nth address of a block, from its end if negative
   prefixHas BLOCK ADDR   whether the address is in the block
 
-A template that is a file has to belong to root and be writable by root alone,
-like every folder above it. What is changed takes effect with "ec2ifdown eth1"
-and "ec2ifup eth1". "ec2net templates check" tries everything out,
-"ec2net render eth1 --diff" shows what would change.
+A template file and every folder above it have to belong to root and be writable by
+root alone. A change takes effect with "ec2ifdown eth1" and "ec2ifup eth1".
+"ec2net templates check" tries everything out, "ec2net render eth1 --diff" shows
+what would change.
 `, strings.Join(render.Kinds(), ", "), render.BlocksFile, strings.Join(render.DefaultBlocks(), ", "))
 }

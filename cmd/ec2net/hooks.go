@@ -21,14 +21,14 @@ import (
 	"ec2net/render"
 )
 
-// The time that a command may take in all, whatever happens.
+// The time limits of a whole command.
 const (
 	noLimit      = 0               // until somebody ends it
 	hotplugLimit = 3 * time.Minute // facts, and ifup with a DHCP server that does not answer
 	leaseLimit   = 15 * time.Second
 )
 
-// hostSettings are those of the commands that change the machine.
+// hostSettings are the settings of the commands that change the machine.
 var hostSettings = []string{"base", "mark-mask", "primary-table", "unmanaged", "templates", "imds-endpoint", "imds-endpoint-mode"}
 
 var hotplugCommand = command{
@@ -36,22 +36,22 @@ var hotplugCommand = command{
 	also:  []string{"/etc/network/ec2net.hotplug"},
 	args:  "[add | remove]",
 	short: "configure an ENI that was attached, or take down one that was detached",
-	long: `What udev calls, with the interface as INTERFACE and the action as ACTION in the
-environment; an argument beats ACTION. Called by udev itself, it only starts a
-unit (systemd) or goes on in the background.`,
+	long: `udev calls it, with INTERFACE and ACTION in the environment; an argument beats
+ACTION. Called by udev, it only starts a unit (systemd) or goes on in the
+background.`,
 	words: []item{
-		{"add", `Waits for IMDS to know the ENI, writes its files and runs ifup. If its files are
-there already, they are used at once, and IMDS is asked afterwards. For a name
-other than ethN, whose number comes from where the ENI is attached, IMDS is asked
-first, for 5 seconds at most, whether the ENI has kept its place. Before the
-primary ENI has an address, nothing is done.`},
+		{"add", `Waits until IMDS knows the ENI, writes its files and runs ifup. If the files exist
+already, it uses them at once, and asks IMDS afterwards. The number of a name other
+than ethN depends on where the ENI is attached: for such a name it first asks IMDS,
+for 5 seconds at most, whether the place is the same. It does nothing before the
+primary ENI has an address.`},
 		{"remove", "Runs ifdown. The files stay."},
 	},
 	examples: `env INTERFACE=eth1 ACTION=add /etc/network/ec2net.hotplug add
 env INTERFACE=eth1 ec2net hotplug remove`,
 	settings: hostSettings,
 	prepare: func(flags *pflag.FlagSet) action {
-		ifGone := flags.Bool("if-gone", false, "with remove: do nothing if the device that was brought up is still there")
+		ifGone := flags.Bool("if-gone", false, "with remove: do nothing while the device that was brought up is there")
 		return func(inv *invocation) error { return inv.hotplug(*ifGone) }
 	},
 }
@@ -88,10 +88,11 @@ func (inv *invocation) hotplug(ifGone bool) error {
 var leaseCommand = command{
 	name:  "lease",
 	args:  "",
-	short: "keep an ENI's rules and addresses current: what DHCP clients call",
-	long: `What the hooks of dhclient(8) and dhcpcd(8) call, with interface, reason and
+	short: "keep an ENI's rules and addresses current: DHCP clients call it",
+	long: `The hooks of dhclient(8) and dhcpcd(8) call it, with interface, reason and
 new_ip_address in the environment. A lease makes the ip rules and the secondary
-addresses current; its end takes the rules away; other reasons do nothing.`,
+addresses current; the end of a lease takes the rules away; other reasons do
+nothing.`,
 	examples: `interface=eth1 reason=RENEW new_ip_address=10.0.1.20 ec2net lease`,
 	settings: hostSettings,
 	prepare: noFlags(func(inv *invocation) error {
@@ -110,9 +111,8 @@ var scanCommand = command{
 	also:  []string{"ec2ifupscan", "ec2ifscan"},
 	args:  "",
 	short: "ask udev to add every ENI that is attached and not configured",
-	long: `What the boot calls. udev sees "add" again for every ENI that is attached and not
-configured, configured for another ENI than the one that has its name now, or
-without all of its ip rules.`,
+	long: `The boot calls it. udev sees "add" again for every attached ENI that is not
+configured, whose name was configured for another ENI, or that lacks ip rules.`,
 	examples: `ec2ifupscan`,
 	settings: hostSettings,
 	prepare: noFlags(func(inv *invocation) error {
@@ -124,8 +124,8 @@ var refreshCommand = command{
 	name:  "refresh",
 	args:  "IFACE...",
 	short: "ask IMDS for ENIs that are up, and make rules and addresses current",
-	long: `Asks until IMDS has answered, for 40 seconds at most. What has gone on with what
-IMDS said last starts it in the background.`,
+	long: `Asks until IMDS answers, for 40 seconds at most. A command that used remembered
+facts starts it in the background.`,
 	examples: "ec2net refresh eth1",
 	settings: hostSettings,
 	prepare: noFlags(func(inv *invocation) error {
@@ -134,13 +134,13 @@ IMDS said last starts it in the background.`,
 }
 
 var upCommand = upOrDown("up", "ec2ifup", "configure ENIs and bring them up now",
-	`Does for the named ENIs what happens when one is attached. For one that is up it
-makes files, rules, addresses and marks current. Says on stderr what it did, and what
-only down and up again apply: a cfg file that has changed, a DHCP client that is gone.`,
+	`Configures the named ENIs as if they had just been attached. For one that is up it
+makes files, rules, addresses and marks current. It says on stderr what it did, and
+what only down and up again apply: a changed cfg file, a DHCP client that is gone.`,
 	func(ctx context.Context, h *hooks.Host, name string) error { return h.Up(ctx, name) })
 
 var downCommand = upOrDown("down", "ec2ifdown", "take ENIs down",
-	`Does for the named ENIs what happens when one is detached. The files stay. An
+	`Takes the named ENIs down as if they had been detached. The files stay. An
 interface that ec2net has never configured is left alone: exit status 6.`,
 	func(ctx context.Context, h *hooks.Host, name string) error { return h.Down(ctx, name) })
 
@@ -174,16 +174,16 @@ func (inv *invocation) onNamed(limit time.Duration, do func(context.Context, *ho
 	return inv.onHost(limit, jobs...)
 }
 
-// job is what a command does for one interface, or for the thing that the lines in
-// the log begin with.
+// job is what a command does for one interface. Lines in the log begin with iface,
+// which may be another word.
 type job struct {
 	iface string
 	do    func(context.Context, *hooks.Host) error
 }
 
 // onHost runs jobs on this machine, each within a limit, up to the first that fails.
-// What they change, and why one fails, is in the system log: stderr leads nowhere when
-// a DHCP client in the background calls.
+// The system log says what they change, and why one fails: a DHCP client in the
+// background has no stderr.
 func (inv *invocation) onHost(limit time.Duration, jobs ...job) error {
 	if os.Geteuid() != 0 {
 		return system(fmt.Errorf("ec2net %s needs root", inv.command.name))
@@ -192,10 +192,10 @@ func (inv *invocation) onHost(limit time.Duration, jobs ...job) error {
 	defer log.Close()
 	at := jobs[0].iface
 	err := func() error {
-		// Ended by systemd, by a person or with a person's terminal, it does not leave
-		// things half done.
+		// If systemd, a person or the end of a terminal ends it, nothing is left half
+		// done.
 		signals := []os.Signal{syscall.SIGTERM, syscall.SIGINT}
-		if !signal.Ignored(syscall.SIGHUP) { // as nohup(1) has it
+		if !signal.Ignored(syscall.SIGHUP) { // nohup(1) ignores it
 			signals = append(signals, syscall.SIGHUP)
 		}
 		ctx, stop := signal.NotifyContext(context.Background(), signals...)
@@ -228,7 +228,7 @@ func (j job) within(ctx context.Context, limit time.Duration, h *hooks.Host) err
 	return j.do(ctx, h)
 }
 
-// host is the machine, to be changed by the settings that hold.
+// host opens the machine, with the settings in force.
 func (inv *invocation) host(log hooks.Log) (*hooks.Host, func(), error) {
 	tree, err := disk.OpenMachine(hooks.OwnFolders...)
 	if err != nil {
@@ -249,7 +249,7 @@ func (inv *invocation) host(log hooks.Log) (*hooks.Host, func(), error) {
 	return h, done, err
 }
 
-// warn tells whoever reads the log what a person has to mend.
+// warn logs what a person has to mend.
 func (inv *invocation) warn(line string) {
 	log := inv.systemLog()
 	defer log.Close()
@@ -266,7 +266,7 @@ func (s settings) host(tree *disk.Tree, log hooks.Log) (*hooks.Host, func(), err
 	}
 	var templates hooks.Templates
 	if templates, err = s.loadTemplates(); err != nil {
-		templates = brokenTemplates{err} // what does not need them works
+		templates = brokenTemplates{err} // fails only where they are needed
 	}
 	k, err := kernel.Open()
 	if err != nil {
@@ -278,7 +278,7 @@ func (s settings) host(tree *disk.Tree, log hooks.Log) (*hooks.Host, func(), err
 	return h, func() { k.Close(); tree.Close() }, nil
 }
 
-// brokenTemplates are templates that could not be read.
+// brokenTemplates stands for templates that could not be read.
 type brokenTemplates struct{ err error }
 
 func (b brokenTemplates) Render(context.Context, facts.ENI, ...string) ([]render.File, error) {
@@ -289,9 +289,9 @@ func (b brokenTemplates) Docker(context.Context, []facts.ENI, int) (render.File,
 	return render.File{}, b.err
 }
 
-// leaveUdev ends at once, as udev wants it: under systemd a unit does the work,
-// since udev's own programs reach no network there and are killed with what
-// they start; without systemd it goes on in the background.
+// leaveUdev returns at once, since udev waits for it. Under systemd a unit does the
+// work: there udev's own programs reach no network, and are killed with all that they
+// start. Without systemd it goes on in the background.
 func (inv *invocation) leaveUdev(name, action string) error {
 	if _, err := os.Stat("/run/systemd/system"); err == nil {
 		unit := "ec2net-hotplug@" + name + ".service"
@@ -299,14 +299,14 @@ func (inv *invocation) leaveUdev(name, action string) error {
 			unit = "ec2net-unplug@" + name + ".service"
 		}
 		verb := "start"
-		// A unit that waits to be tried again would wait on: the ENI may be another
-		// one, or somebody has mended what was wrong.
+		// "start" would leave a unit that waits for its next try waiting, though the
+		// ENI may be another one by now, or a person may have mended the cause.
 		state, _ := exec.Command("/bin/systemctl", "show", "--property=SubState", "--value", unit).Output()
 		if strings.TrimSpace(string(state)) == "auto-restart" {
 			verb = "restart"
 		}
 		if out, err := exec.Command("/bin/systemctl", "--no-block", verb, unit).CombinedOutput(); err != nil {
-			// Nobody reads what a program of udev's says.
+			// Nobody reads the output of a program of udev's.
 			err = system(fmt.Errorf("systemctl %s %s: %w: %s", verb, unit, err, bytes.TrimSpace(out)))
 			log := inv.systemLog()
 			defer log.Close()

@@ -13,11 +13,11 @@ import (
 	"ec2net/hooks"
 )
 
-// lastFacts is where ec2net keeps what IMDS said last of an ENI.
+// lastFacts is the path of the remembered facts of an ENI.
 func lastFacts(name string) string { return path.Join("/var/lib/ec2net", name+".json") }
 
-// withoutIMDS gives what IMDS said last of a device, if it could not be asked now and
-// the command goes on with that. Another command's failure names the file.
+// withoutIMDS returns the remembered facts of a device, if IMDS does not answer and the
+// command can use them. For another command it fails, and names their file.
 func (inv *invocation) withoutIMDS(failure error, name string, mac facts.MAC, n facts.Numbers) (facts.ENI, error) {
 	failed := &fault.Error{Kind: fault.Of(failure), Err: fmt.Errorf("no facts of %s: %w", name, failure)}
 	last, written, ok := recall(name, mac, n)
@@ -25,12 +25,12 @@ func (inv *invocation) withoutIMDS(failure error, name string, mac facts.MAC, n 
 	case failed.Kind != fault.Facts || !ok:
 		return last.ENI, failed
 	case inv.command.recalls:
-		inv.say("%s; going on with what it said last: %s, written %s", told(failure), lastFacts(name), ago(time.Since(written)))
+		inv.say("%s; using the remembered facts: %s, written %s", joinOnce(failure), lastFacts(name), ago(time.Since(written)))
 		return last.ENI, nil
 	}
-	failed.Try = fmt.Sprintf("what it said last: ec2net %s %s --facts %s", inv.command.name, name, lastFacts(name))
-	if len(last.Unknown()) > 0 { // which --facts refuses
-		failed.Try = "what it said last is in " + lastFacts(name)
+	failed.Try = fmt.Sprintf("the remembered facts: ec2net %s %s --facts %s", inv.command.name, name, lastFacts(name))
+	if len(last.Unknown()) > 0 { // --facts would refuse them
+		failed.Try = "the remembered facts are in " + lastFacts(name)
 	}
 	if hint := fault.Hint(failure); hint != "" {
 		failed.Try = hint + "; " + failed.Try
@@ -38,8 +38,8 @@ func (inv *invocation) withoutIMDS(failure error, name string, mac facts.MAC, n 
 	return last.ENI, failed
 }
 
-// recall reads what IMDS said last, if it was about this very device and nobody else
-// can have written it. What IMDS says again is not written again.
+// recall reads the remembered facts, if they are of this very device and nobody else
+// can have written them. written is the time of their last change.
 func recall(name string, mac facts.MAC, n facts.Numbers) (last facts.Kept, written time.Time, ok bool) {
 	tree, err := disk.OpenMachine(hooks.OwnFolders...)
 	if err != nil {
@@ -61,7 +61,7 @@ func recall(name string, mac facts.MAC, n facts.Numbers) (last facts.Kept, writt
 	return last, info.ModTime(), true
 }
 
-// ago is a time that has passed, in the largest unit of which there are two.
+// ago spells a past time in the largest unit of which there are at least two.
 func ago(passed time.Duration) string {
 	for _, unit := range []struct {
 		name string

@@ -8,14 +8,14 @@ import (
 	"ec2net/fault"
 )
 
-// lastSettings is where ec2net keeps the settings that were right last. They serve
-// while something is wrong in the file of settings.
+// lastSettings has the last good settings. They hold while something is wrong in the
+// settings file.
 const lastSettings = "/var/lib/ec2net/settings.last"
 
-// settingsOnHost are those that hold for a command that changes the machine. A typing
-// mistake in the file of settings must not keep ENIs down, so it is a warning, and so
-// is one in the environment. What a person types now, flags and with them the name of
-// another file, is held to be right.
+// settingsOnHost returns the settings for a command that changes the machine. A
+// mistake in the settings file or in the environment is only a warning, since it must
+// not keep ENIs down. A mistake in what a person types now, flags or another settings
+// file, is an error.
 func (inv *invocation) settingsOnHost(tree *disk.Tree) (s settings, warnings []string, err error) {
 	if inv.flags.Changed("settings") {
 		s, err = inv.settings()
@@ -36,9 +36,9 @@ func (inv *invocation) settingsOnHost(tree *disk.Tree) (s settings, warnings []s
 	return s, warnings, nil
 }
 
-// servingFile gives what the file of settings says, if nothing is wrong in it, and
-// remembers it; else what was remembered. Without that, what is wrong does not count.
-// A file that can perhaps be read a moment later is an error, for another try: it may
+// servingFile returns the settings of the file, and remembers them, if nothing is
+// wrong in it; else the last good settings; without those, what is right in the file.
+// It fails, so that a unit tries again, if neither can be read just now: the file may
 // say which interfaces to leave alone.
 func servingFile(tree *disk.Tree) (file given, warnings []string, err error) {
 	file, bad, failure := readSettings(settingsFile, false)
@@ -62,7 +62,7 @@ func servingFile(tree *disk.Tree) (file given, warnings []string, err error) {
 	last, err := remembered(tree)
 	switch {
 	case last != nil:
-		return last, []string{said + ": the last good settings serve"}, nil
+		return last, []string{said + ": using the last good settings"}, nil
 	case passes(failure):
 		return nil, nil, failure
 	case passes(err):
@@ -75,15 +75,15 @@ func servingFile(tree *disk.Tree) (file given, warnings []string, err error) {
 	return file, warnings, nil
 }
 
-// remember keeps settings that are right, in the form of the file that they are from.
+// remember writes good settings down, in the form of the settings file.
 func remember(tree *disk.Tree, file given) error {
 	_, err := tree.Write(lastSettings, []byte("# The last good settings of "+settingsFile+
-		". ec2net writes this file, and reads\n# it while there is something wrong in the other.\n"+file.text()))
+		". ec2net writes this file, and reads\n# it while something is wrong in the other.\n"+file.text()))
 	return err
 }
 
-// remembered are the settings that were right last, nil if there are none. What
-// another version wrote, and this one does not know, does not count.
+// remembered returns the last good settings, nil if there are none. It drops those of
+// another version that this one does not know.
 func remembered(tree *disk.Tree) (given, error) {
 	text, err := tree.Read(lastSettings)
 	if err != nil || text == nil {
@@ -96,7 +96,7 @@ func remembered(tree *disk.Tree) (given, error) {
 
 // explained is an error with its hint, on one line.
 func explained(err error) string {
-	line := told(err)
+	line := joinOnce(err)
 	if hint := fault.Hint(err); hint != "" {
 		line = fmt.Sprintf("%s (%s)", line, hint)
 	}

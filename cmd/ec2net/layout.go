@@ -6,7 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// width is how long the lines of help are at most.
+// width bounds the lines of help.
 const width = 79
 
 // wrap fills lines with the words of a text, behind an indent. Paragraphs have an
@@ -53,7 +53,7 @@ func below(items []item) string {
 	return out.String()
 }
 
-// sentence makes one of a text that is none yet.
+// sentence adds a capital and a full stop.
 func sentence(text string) string {
 	first, size := utf8.DecodeRuneInString(text)
 	text = string(unicode.ToUpper(first)) + text[size:]

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// machineOf is the variable that names the work folder of a script, to the test
-// binary in the place of the tool. A script that root runs has a machine of its
+// machineOf is the variable that names the work folder of a script to the test
+// binary, which then runs as the tool. A script that root runs has a machine of its
 // own: the tool sees $WORK/machine/etc, var and run as /etc, /var and /run.
 const machineOf = "EC2NET_TEST_MACHINE"
 
@@ -69,7 +69,7 @@ func runOnMachine(work string) error {
 			return fmt.Errorf("cannot replace %s: %w", dir, err)
 		}
 	}
-	// The log is looked for here first; what is found next is the machine's.
+	// Without this one, the tool finds the machine's log.
 	if _, err := os.Stat("/dev/log"); err == nil {
 		if err := unix.Mount("/run/systemd/journal/dev-log", "/dev/log", "", unix.MS_BIND, ""); err != nil {
 			return fmt.Errorf("cannot replace /dev/log: %w", err)
@@ -81,7 +81,7 @@ func runOnMachine(work string) error {
 	return unix.Exec(tool, os.Args, os.Environ())
 }
 
-// systemLog is what a machine's log is written to.
+// systemLog takes the log of a machine.
 type systemLog struct {
 	conn *net.UnixConn
 	path string
@@ -128,7 +128,7 @@ var (
 	severities = []string{"emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"}
 )
 
-// readable is a line with the name of its severity: "warning: text".
+// readable spells a line with the name of its severity: "warning: text".
 func readable(text string) string {
 	found := datagram.FindStringSubmatch(text)
 	if found == nil {
@@ -138,8 +138,7 @@ func readable(text string) string {
 	return severities[priority&7] + ": " + strings.TrimSuffix(found[2], "\n")
 }
 
-// log: writes to the file log what the system log has got since it was asked
-// last.
+// log: writes to the file log what the system log has got since the last call.
 func logOfMachine(ts *testscript.TestScript, neg bool, args []string) {
 	l, ok := ts.Value(logKey{}).(*systemLog)
 	if neg || len(args) > 0 || !ok {

@@ -6,8 +6,7 @@ import "os"
 
 func main() {
 	env := os.Environ()
-	// Nothing but Run looks into the environment: no library, and no program
-	// that is started.
+	// Only Run sees the environment: no library, and no program that it starts.
 	os.Clearenv()
 	os.Exit(Run(os.Args, os.Stdin, os.Stdout, os.Stderr, env))
 }

@@ -23,9 +23,9 @@ import (
 // toolDir is the folder with the ec2net that the scripts run.
 const toolDir = "EC2NET_TEST_TOOL"
 
-// TestMain builds the tool as a release is built, and runs the tests, as root in
-// a network namespace of their own: there eth0 and eth1 have the MACs of the
-// fake IMDS, and what is left of them ends with the process.
+// TestMain builds the tool as a release is built, and runs the tests; as root in a
+// network namespace of their own, which ends with the process. There eth0 and eth1
+// have the MACs of the fake IMDS.
 func TestMain(m *testing.M) {
 	if work := os.Getenv(machineOf); work != "" {
 		fmt.Fprintln(os.Stderr, runOnMachine(work)) // it returns only if it fails
@@ -186,11 +186,11 @@ func oneLineOnStderr(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// servers are the running ones, by script.
+// servers has the running servers, by script.
 var servers sync.Map
 
-// imds FAULT: serves an instance with the ENIs eth0 and eth1 on loopback, as
-// AWS_EC2_METADATA_SERVICE_ENDPOINT.
+// imds FAULT: serves IMDS for an instance with the ENIs eth0 and eth1 on loopback,
+// at AWS_EC2_METADATA_SERVICE_ENDPOINT.
 func startIMDS(ts *testscript.TestScript, neg bool, args []string) {
 	secondary := imds.Secondary()
 	fault := imds.Fault{}
@@ -233,7 +233,7 @@ func startIMDS(ts *testscript.TestScript, neg bool, args []string) {
 	servers.Store(ts.Name()+ts.Getenv("WORK"), s)
 }
 
-// requests N: IMDS has had at most this many, each but the first with a token.
+// requests N: IMDS got at most this many, each but the first with a token.
 func requests(ts *testscript.TestScript, neg bool, args []string) {
 	s, _ := servers.Load(ts.Name() + ts.Getenv("WORK"))
 	log := s.(*imds.Server).Requests()
@@ -251,10 +251,10 @@ func requests(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// Errors that were joined are one line, each once.
+// Joined errors make one line, each once.
 func TestTold(t *testing.T) {
 	one, two := errors.New("one"), errors.New("two")
-	if got := told(errors.Join(one, errors.Join(two, one))); got != "one; two" {
+	if got := joinOnce(errors.Join(one, errors.Join(two, one))); got != "one; two" {
 		t.Errorf("got %q", got)
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"ec2net/render"
 )
 
-// same holds a list of a manual page against the code's.
+// same compares a list of a manual page with the code's.
 func same(t *testing.T, what string, page, code []string) {
 	t.Helper()
 	if !slices.Equal(page, code) {
@@ -22,7 +22,7 @@ func same(t *testing.T, what string, page, code []string) {
 	}
 }
 
-// notTold are what a template can reach of a View, but has no use for.
+// notTold lists what a template can reach in a View, but has no use for.
 var notTold = []string{
 	".ENI",     // the facts as a whole
 	".Clone",   // a copy of them
@@ -53,7 +53,7 @@ func TestTemplatesManual(t *testing.T) {
 	same(t, "fields of docker", tags("FIELDS", "docker.iptables.tmpl"), fields(reflect.TypeFor[render.DockerView]()))
 }
 
-// fields are what a template sees of a type, with their names in JSON.
+// fields returns the fields of a type that a template sees, with their names in JSON.
 func fields(of reflect.Type) []string {
 	var found []string
 	for _, f := range reflect.VisibleFields(of) {
@@ -112,7 +112,7 @@ func TestTemplatesManualExamples(t *testing.T) {
 	}
 }
 
-// Debian's man, and mandoc, have nothing to say about the pages.
+// Debian's man and mandoc do not complain about the pages.
 func TestManualFormat(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("not root: man and mandoc are in a Debian tree")

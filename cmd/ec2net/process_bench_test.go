@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// BenchmarkProcess times the whole process of "ec2net render --facts" and,
-// turn by turn, that of a Go program that does nothing but print a line. The
-// figure to look at is their ratio: the machine's own speed is in both.
+// BenchmarkProcess times the whole process of "ec2net render --facts" and, in turn,
+// that of a Go program that only prints a line. Compare their ratio: both times
+// depend on the machine.
 func BenchmarkProcess(b *testing.B) {
 	dir := b.TempDir()
 	for name, text := range map[string]string{

@@ -8,13 +8,12 @@ import (
 	"ec2net/stack/ifupdown"
 )
 
-// namesOnEC2 are two of the names that interfaces have there.
+// namesOnEC2 are two typical names of interfaces.
 var namesOnEC2 = []string{"eth1", "ens6"}
 
-// reads says whether ifupdown reads what ec2net writes, at least for one of the names
-// that interfaces have on EC2: status 0 if so, 1 if not, another one if that cannot
-// be told. The package's postinst and "make install" ask; it is no command for
-// people, and so not in the table.
+// reads fails unless ifupdown reads the cfg file of at least one of namesOnEC2: with
+// status 1 if it does not, with another one if that is unknown. The package's postinst
+// and "make install" ask; it is no command for people, so not in the table.
 func reads(args []string) error {
 	if len(args) > 0 {
 		return usageError("reads takes no argument", "ec2net help")

@@ -23,12 +23,11 @@ var renderCommand = command{
 	name:  "render",
 	args:  "IFACE...",
 	short: "render the files of an ENI: to stdout, below a folder, or as a diff",
-	long: `Renders every file that ec2net has for an ENI and prints it under a line that
-names its path. Nothing on the machine changes.
+	long: `Renders every file of an ENI and prints it under a line that names its path. Nothing
+on the machine changes.
 
-Where IMDS cannot be asked, what it said last of the device serves, as it does for
-the commands that change the machine; a line on standard error says from when that
-is.`,
+If IMDS does not answer, render uses the remembered facts of the device, as the
+commands that change the machine do; a line on standard error says how old they are.`,
 	recalls: true,
 	examples: `ec2net render eth1
 ec2net render eth1 --facts eth1.json --only cfg
@@ -42,7 +41,7 @@ ec2net render eth1 --root /tmp/try`,
 		flags.Var(&textFlag{&r.root, "FOLDER", []string{":folders"}}, "root",
 			"write the files below this folder; FOLDER/etc/network/interfaces.d/eth1.cfg and so on. --root / writes the machine's own, and brings nothing up")
 		flags.BoolVar(&r.diff, "diff", false,
-			"print how the files that are there would change, and exit with 1 if any would; with --root those below that folder")
+			"print how the existing files would change, and exit with 1 if any would; with --root the files below that folder")
 		r.facts = factsFlag(flags)
 		return r.run
 	},
@@ -137,11 +136,11 @@ func (r *renderRun) printFiles(files []render.File) error {
 	return system(err)
 }
 
-// change is what would become of one file.
+// change is what would change in one file.
 type change struct {
 	file      render.File
-	installed []byte // nil: there is none
-	kept      bool   // an administrator keeps the ENI from ec2net
+	installed []byte // nil if there is no such file
+	kept      bool   // the ENI is left alone, by EC2SYNC=no
 }
 
 func (c change) differs() bool {
@@ -160,22 +159,22 @@ func (r *renderRun) compare(tree *disk.Tree, files []render.File) ([]change, err
 			}
 			cfg, err := tree.Read(path)
 			if err != nil {
-				return nil, system(fmt.Errorf("cannot read what is there for %s: %w", f.Interface, err))
+				return nil, system(fmt.Errorf("cannot read the files of %s: %w", f.Interface, err))
 			}
 			if kept[f.Interface] = interfaces.Unmanaged(cfg); kept[f.Interface] {
-				r.say("%s says EC2SYNC=no: nothing of %s is touched", path, f.Interface)
+				r.say("%s says EC2SYNC=no: leaving %s alone", path, f.Interface)
 			}
 		}
 		installed, err := tree.Read(f.Path)
 		if err != nil {
-			return nil, system(fmt.Errorf("cannot read what is there for %s: %w", f.Interface, err))
+			return nil, system(fmt.Errorf("cannot read the files of %s: %w", f.Interface, err))
 		}
 		changes = append(changes, change{f, installed, kept[f.Interface]})
 	}
 	return changes, nil
 }
 
-// statusOfKept is the status of a run that had nothing else to say.
+// statusOfKept returns the status of a run that has nothing else to report.
 func statusOfKept(changes []change) error {
 	if slices.ContainsFunc(changes, func(c change) bool { return c.kept }) {
 		return quietStatus(fault.NoRetry)
@@ -220,8 +219,7 @@ func openTree(dir string, create bool) (*disk.Tree, error) {
 	return disk.OpenTree(dir, create)
 }
 
-// writeBelow writes the files of every ENI that ec2net may touch: all of them,
-// or none.
+// writeBelow writes all files, or none. It leaves out ENIs that are left alone.
 func (r *renderRun) writeBelow(files []render.File) error {
 	if len(files) == 0 {
 		return nil
@@ -244,13 +242,13 @@ func (r *renderRun) writeBelow(files []render.File) error {
 	contents := hooks.Contents(free)
 	wrote, err := tree.WriteAll(contents)
 	for _, c := range contents {
-		what := "is as it should be"
+		what := "unchanged"
 		if slices.Contains(wrote, c.Path) {
-			what = "is written"
+			what = "wrote"
 		} else if err != nil {
 			continue
 		}
-		r.say("%s %s", filepath.Join(r.root, c.Path), what)
+		r.say("%s %s", what, filepath.Join(r.root, c.Path))
 	}
 	if err != nil {
 		return system(fmt.Errorf("cannot write: %w", err))

@@ -18,8 +18,8 @@ import (
 // version is set by the linker for a release.
 var version = ""
 
-// command is one entry of the command table: help prints it, and ec2net(8) has its
-// text from it.
+// command is one entry of the command table, from which help and ec2net(8) have their
+// texts.
 type command struct {
 	name     string
 	also     []string // other names of the program that run the command
@@ -28,11 +28,9 @@ type command struct {
 	long     string   // paragraphs, with an empty line between two
 	words    []item   // what args may be, described
 	examples string
-	// byHand says that people call the command: it tells them on stderr too what it
-	// warns of in the log.
+	// byHand: people call the command, so stderr gets the lines of the log too.
 	byHand bool
-	// recalls says that the command goes on with what IMDS said last where IMDS cannot
-	// be asked.
+	// recalls: the command uses remembered facts if IMDS does not answer.
 	recalls bool
 	// settings are the flags of the settings that the command uses.
 	settings []string
@@ -41,7 +39,7 @@ type command struct {
 	prepare func(*pflag.FlagSet) action
 }
 
-// item is a word and what is to be said of it: short text, or sentences.
+// item is a word and its description: a short text, or sentences.
 type item struct{ name, text string }
 
 // action is what a command does.
@@ -52,7 +50,8 @@ func noFlags(run action) func(*pflag.FlagSet) action {
 	return func(*pflag.FlagSet) action { return run }
 }
 
-// commands is the command table. It is a function since help reads it.
+// commands returns the command table. A variable that help reads would be an
+// initialization cycle.
 func commands() []command {
 	return []command{renderCommand, factsCommand, templatesCommand,
 		hotplugCommand, leaseCommand, scanCommand, refreshCommand, upCommand, downCommand, dockerCommand, watchCommand, completeCommand(), helpCommand()}
@@ -70,8 +69,7 @@ type invocation struct {
 }
 
 // Run is ec2net: args as in os.Args, env as in os.Environ. It returns the exit
-// status. When it returns, the process is expected to end: a template that
-// came to no end may still be running.
+// status. The process has to end then: a template without an end may still be running.
 func Run(args []string, stdin io.Reader, stdout, stderr io.Writer, env []string) int {
 	inv := &invocation{stdin: stdin, stdout: stdout, stderr: stderr, env: environment(env)}
 	err := inv.dispatch(append(namedCommand(args[0]), args[1:]...))
@@ -81,15 +79,15 @@ func Run(args []string, stdin io.Reader, stdout, stderr io.Writer, env []string)
 	if quiet, ok := err.(quietStatus); ok {
 		return int(quiet)
 	}
-	inv.say("%s", told(err))
+	inv.say("%s", joinOnce(err))
 	if hint := fault.Hint(err); hint != "" {
 		fmt.Fprintf(stderr, "hint: %s\n", journal.OneLine(hint))
 	}
 	return int(statusOf(err))
 }
 
-// told is what an error says: of errors that were joined each once, on one line.
-func told(err error) string {
+// joinOnce returns the text of an error on one line; of joined errors each once.
+func joinOnce(err error) string {
 	lines := strings.Split(err.Error(), "\n")
 	var once []string
 	for _, line := range lines {
@@ -100,7 +98,7 @@ func told(err error) string {
 	return strings.Join(once, "; ")
 }
 
-// say tells the reader something that is not the answer, on one line.
+// say writes a message to stderr, on one line.
 func (inv *invocation) say(format string, args ...any) {
 	fmt.Fprintf(inv.stderr, "ec2net: %s\n", journal.OneLine(fmt.Sprintf(format, args...)))
 }
@@ -137,7 +135,7 @@ func (inv *invocation) dispatch(args []string) error {
 	return run(inv)
 }
 
-// namedCommand is the command that one of the documented names stands for.
+// namedCommand returns the command that a documented name of the program runs.
 func namedCommand(program string) []string {
 	for _, c := range commands() {
 		for _, name := range c.also {
@@ -163,7 +161,7 @@ type quietStatus fault.Status
 
 func (quietStatus) Error() string { return "" }
 
-// Status is the one that it was made of.
+// Status returns q.
 func (q quietStatus) Status() fault.Status { return fault.Status(q) }
 
 func usageError(what, see string) error {

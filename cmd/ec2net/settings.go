@@ -16,7 +16,7 @@ import (
 	"ec2net/hooks"
 )
 
-// settings are what an administrator can set: in /etc/default/ec2net, by the
+// settings are what an administrator can set: in /etc/default/ec2net, in the
 // environment, by flags. The later beats the earlier.
 type settings struct {
 	numbers   facts.Numbers
@@ -24,32 +24,31 @@ type settings struct {
 	unmanaged hooks.Patterns
 	imds      facts.Endpoint
 	timeout   time.Duration
-	// given are those that somebody gave.
+	// given has the settings that somebody gave.
 	given given
 }
 
 const settingsFile = "/etc/default/ec2net"
 
-// setting is one row of the table of settings, which "ec2net help settings"
-// prints.
+// setting is one row of the table that "ec2net help settings" prints.
 type setting struct {
 	name, flag string
 	arg        string   // what help calls the value
 	values     []string // as in textFlag
 	initial    string   // the value if nobody gives one
-	help       string   // for the flag and the file that is installed
-	more       string   // sentences that say more
+	help       string   // for the flag and the installed settings file
+	more       string   // more sentences
 	set        func(*settings, string) error
 }
 
-// description is all that is said of a setting.
+// description is the whole text of a setting.
 func (row setting) description() string {
 	return strings.TrimSpace(sentence(row.help) + " " + row.more)
 }
 
 var settingsTable = []setting{
 	{"EC2NET_BASE", "base", "NUMBER", nil, strconv.Itoa(facts.DefaultNumbers.Base),
-		"an ENI's table, metric, priority and mark are this number + its index; a change takes a reboot",
+		"an ENI's table, metric, priority and mark are this number + its index; a change needs a reboot",
 		"10000 gives the numbers of Amazon's own tools.",
 		func(s *settings, v string) error {
 			n, err := strconv.ParseUint(v, 10, 31)
@@ -61,9 +60,9 @@ var settingsTable = []setting{
 		}},
 	{"EC2NET_MARK_MASK", "mark-mask", "MASK", nil, facts.DefaultNumbers.MarkMask.String(),
 		"the bits of a packet's mark that ec2net uses",
-		`Where something else uses some of them, such as AWS's VPC CNI (0x80) or the port
+		`If another program uses some of them, such as AWS's VPC CNI (0x80) or the port
 maps of CNI (0x2000), choose other bits, and a base that fits into them: 0x107f and
-EC2NET_BASE=4096 leave both alone.`,
+EC2NET_BASE=4096 keep out of both.`,
 		func(s *settings, v string) (err error) {
 			s.numbers.MarkMask, err = facts.ParseMark(v)
 			return err
@@ -71,9 +70,8 @@ EC2NET_BASE=4096 leave both alone.`,
 	{"EC2NET_PRIMARY_TABLE", "primary-table", "yes|no", []string{"yes", "no"}, "no",
 		"whether the primary ENI too has a table, rules and marks of its own",
 		`With yes eth0 itself answers a host in eth1's subnet that asks for eth0's address.
-ec2net-primary.service, which the package enables, begins with it at the next boot,
-or now by "systemctl start ec2net-primary"; after a change of the setting:
-"systemctl restart ec2net-primary".`,
+ec2net-primary.service, which the package enables, starts with the next boot; to
+start it now, or to apply a change: "systemctl restart ec2net-primary".`,
 		func(s *settings, v string) error {
 			if v != "yes" && v != "no" {
 				return fmt.Errorf("%.40q is neither yes nor no", v)
@@ -92,8 +90,8 @@ or now by "systemctl start ec2net-primary"; after a change of the setting:
 		"the folder of templates that override the built-in ones; --templates= for none",
 		"See ec2net-templates(5).",
 		func(s *settings, v string) error {
-			// The path stands in what is rendered, so it is the same from
-			// wherever it is called, and fits on a line.
+			// The path is in rendered files, so it does not depend on the working
+			// folder, and fits on a line.
 			if strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r > '~' }) {
 				return fmt.Errorf("%.80q has characters other than printable ASCII", v)
 			}
@@ -116,14 +114,14 @@ or now by "systemctl start ec2net-primary"; after a change of the setting:
 			return err
 		}},
 	{"AWS_EC2_METADATA_SERVICE_ENDPOINT", "imds-endpoint", "URL", nil, "",
-		"the URL of IMDS, where it is not at its usual place",
+		"the URL of IMDS, if it is not at its usual place",
 		"",
 		func(s *settings, v string) error {
 			s.imds.URL = v
 			return nil
 		}},
 	{"AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "imds-endpoint-mode", "IPv4|IPv6", []string{"IPv4", "IPv6"}, "IPv4",
-		"which is the usual place: IPv4 (169.254.169.254) or IPv6 (fd00:ec2::254)",
+		"the usual place of IMDS: IPv4 (169.254.169.254) or IPv6 (fd00:ec2::254)",
 		"",
 		func(s *settings, v string) error {
 			s.imds.Mode = v
@@ -131,8 +129,7 @@ or now by "systemctl start ec2net-primary"; after a change of the setting:
 		}},
 }
 
-// settingsFlags declares the flags of some settings, and the one that names the
-// file of all.
+// settingsFlags declares the flags of some settings, and --settings.
 func settingsFlags(flags *pflag.FlagSet, names []string) {
 	for _, row := range settingsTable {
 		if slices.Contains(names, row.flag) {
@@ -141,19 +138,18 @@ func settingsFlags(flags *pflag.FlagSet, names []string) {
 		}
 	}
 	file := settingsFile
-	flags.Var(&textFlag{&file, "FILE", []string{":files"}}, "settings", "the file of settings; empty for none")
+	flags.Var(&textFlag{&file, "FILE", []string{":files"}}, "settings", "the settings file; empty for none")
 }
 
-// deadline is the one of the whole process.
+// deadline is that of the whole process.
 func (s settings) deadline() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), s.timeout)
 }
 
-// imdsShare is how much of the deadline the facts may take.
+// imdsShare bounds the time for facts.
 func (s settings) imdsShare() time.Duration { return s.timeout / 2 }
 
-// checkFolder reports whether the folder of templates is there, if anybody named
-// one. What does not need templates goes on without.
+// checkFolder fails if somebody named a folder of templates that is not there.
 func (s settings) checkFolder() error {
 	named, ok := s.given["EC2NET_TEMPLATES"]
 	if !ok || s.templates == "" {

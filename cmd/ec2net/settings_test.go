@@ -43,7 +43,7 @@ func TestSettingsOfCommands(t *testing.T) {
 	}
 }
 
-// What hints say to write into the file of settings can be read from there.
+// The settings file can have the lines that hints tell to write.
 func TestHintsOfSettings(t *testing.T) {
 	source, err := os.ReadFile("../../stack/stack.go")
 	if err != nil {
@@ -60,8 +60,8 @@ func TestHintsOfSettings(t *testing.T) {
 	}
 }
 
-// Whatever stands in the file: no panic, only values that a shell would read the
-// same way, and of those only such as can be in what is rendered.
+// Whatever is in the file: no panic, only values that a shell would read the same way,
+// and only those that a rendered file can have.
 func FuzzSettings(f *testing.F) {
 	f.Add("# comment\nEC2NET_BASE=\"2000\"\n\nEC2NET_MARK_MASK=0x3fff\n")
 	f.Add("export EC2NET_BASE=1\n")
@@ -75,7 +75,7 @@ func FuzzSettings(f *testing.F) {
 			}
 			mustBeUsable(t, name, v.text)
 		}
-		// Without what is wrong in them they hold, and are read again as they are written.
+		// Without the mistakes, settings hold, and read back as they are written.
 		found.dropWrong(nil)
 		if _, wrong := found.settings(); wrong != nil {
 			t.Errorf("still wrong: %v", wrong[0].err)

@@ -11,9 +11,9 @@ import (
 	"ec2net/fault"
 )
 
-// readSettings reads lines NAME=value, a value perhaps in quotes: what both a
-// shell and systemd's EnvironmentFile= (systemd.exec(5)) take to mean the same.
-// bad is what is wrong in the text; err says that there is no text to be had.
+// readSettings reads lines NAME=value, a value perhaps in quotes, which both a shell
+// and systemd's EnvironmentFile= (systemd.exec(5)) read in the same way. bad has the
+// mistakes in the text; err says that the text cannot be read.
 func readSettings(path string, mustExist bool) (file given, bad []error, err error) {
 	if path == "" {
 		return nil, nil, nil
@@ -29,8 +29,7 @@ func readSettings(path string, mustExist bool) (file given, bad []error, err err
 	return file, bad, nil
 }
 
-// parseSettings reads the lines that are right, and says what is wrong with the
-// others.
+// parseSettings reads the correct lines, and returns the mistakes in the others.
 func parseSettings(path, text string) (given, []error) {
 	found := make(given)
 	var bad []error
@@ -56,8 +55,8 @@ func parseSettings(path, text string) (given, []error) {
 	return found, bad
 }
 
-// unquote takes the quotes off a value. It says why not if a shell would read
-// something else.
+// unquote takes the quotes off a value. It says why not if a shell would read another
+// value.
 func unquote(v string) (bare, why string) {
 	bare = v
 	if len(v) >= 2 && (v[0] == '"' || v[0] == '\'') && v[len(v)-1] == v[0] {
@@ -66,7 +65,7 @@ func unquote(v string) (bare, why string) {
 		return v, "has to be in quotes"
 	}
 	if strings.ContainsAny(bare, "\"'$`\\") {
-		return v, "has a character that a shell would not leave as it is: a quote, a dollar, a backquote or a backslash"
+		return v, "has a character that a shell interprets: a quote, a dollar, a backquote or a backslash"
 	}
 	return bare, ""
 }

@@ -12,10 +12,10 @@ import (
 	"github.com/spf13/pflag"
 )
 
-var update = flag.Bool("update", false, "write what is made from the command table anew: parts of man/ec2net.8, and hooks/default")
+var update = flag.Bool("update", false, "write what comes from the command table anew: parts of man/ec2net.8, and hooks/default")
 
-// What the manual page and the file of settings say of commands, settings and
-// statuses is what the tables of the code say.
+// The manual page and the installed settings file describe commands, settings and
+// statuses as the tables of the code do.
 func TestTables(t *testing.T) {
 	page := "../../man/ec2net.8"
 	written(t, page, func(text string) (string, error) {
@@ -35,7 +35,7 @@ func TestTables(t *testing.T) {
 	written(t, "../../hooks/default", func(string) (string, error) { return defaultFile(), nil })
 }
 
-// written holds a file to what is made of it, or with -update writes that.
+// written fails if a file does not have the wanted text, or with -update writes that.
 func written(t *testing.T, path string, wanted func(string) (string, error)) {
 	t.Helper()
 	text, err := os.ReadFile(path)
@@ -58,9 +58,9 @@ func written(t *testing.T, path string, wanted func(string) (string, error)) {
 	}
 }
 
-// defaultFile is the file of settings that is installed.
+// defaultFile is the settings file that is installed.
 func defaultFile() string {
-	text := "# Settings of ec2net, as NAME=value; ec2net(8) describes them. Shown is\n# what holds without them.\n"
+	text := "# Settings of ec2net, as NAME=value; ec2net(8) describes them. The values shown\n# are the defaults.\n"
 	for _, row := range settingsTable {
 		text += "\n" + regexp.MustCompile("(?m)^").ReplaceAllString(strings.TrimSuffix(wrap(row.help, 0), "\n"), "# ") +
 			"\n#" + row.name + "=" + row.initial + "\n"
@@ -108,7 +108,7 @@ func settingsPage() string {
 		}
 		page += tagged(fmt.Sprintf("%s, %s %s (%s)", bold(row.name), bold("--"+row.flag), italic(row.arg), escaped(initial)), row.description())
 	}
-	page += tagged(bold("--settings")+" "+italic("FILE"), "Another file of settings; --settings= for none.")
+	page += tagged(bold("--settings")+" "+italic("FILE"), "Another settings file; --settings= for none.")
 	return page + ".PP\n" + roff(takers())
 }
 
@@ -130,11 +130,11 @@ func takers() string {
 	for _, flags := range all {
 		names := by[flags]
 		if last := len(names) - 1; last > 0 {
-			text += " Of " + strings.Join(names[:last], ", ") + " and " + names[last]
+			text += " " + strings.Join(names[:last], ", ") + " and " + names[last] + " take "
 		} else {
-			text += " Of " + names[0]
+			text += " " + names[0] + " takes "
 		}
-		text += " these are " + flags + "."
+		text += flags + "."
 	}
 	return text
 }
@@ -152,15 +152,15 @@ func statusesPage() string {
 func bold(text string) string   { return `\fB` + escaped(text) + `\fR` }
 func italic(text string) string { return `\fI` + escaped(text) + `\fR` }
 
-// escaped is a text of which no character means anything to roff, and in which a
-// hyphen is the one that is typed.
+// escaped returns a text for roff: no character is special, and a hyphen is the one
+// that people type.
 func escaped(text string) string {
 	return strings.NewReplacer(`\`, `\e`, "-", `\-`).Replace(text)
 }
 
 func tagged(tag, text string) string { return ".TP\n" + tag + "\n" + roff(text) }
 
-// literal is what has a font of its own, wherever it stands.
+// literal matches the words that have a font of their own.
 var literal = regexp.MustCompile(strings.Join([]string{
 	`"(?P<typed>(?:ec2net|systemctl) [^"]*)"`,
 	`(?P<page>[a-z][\w-]+)\(\d\)`,
@@ -169,7 +169,7 @@ var literal = regexp.MustCompile(strings.Join([]string{
 	`\b(?P<arg>IFACE|KIND|FOLDER|FILE)\b`,
 }, "|"))
 
-// sentenceEnd is where a sentence ends: roff wants the next on a line of its own.
+// sentenceEnd matches the end of a sentence: roff wants the next on a line of its own.
 var sentenceEnd = regexp.MustCompile(`([^.\s][.?!]) `)
 
 // roff is a text in lines.

@@ -21,16 +21,16 @@ var templatesCommand = command{
 	short: "list, show or check the templates",
 	long:  `ec2net-templates(5) and "ec2net help templates" describe how to write one.`,
 	words: []item{
-		{"list", "Says for every template where it comes from, and what overrides it."},
+		{"list", "Prints where every template comes from, and what overrides it."},
 		{"show", "Prints the text of one, by its file (ethN.cfg.tmpl, blocks.tmpl) or by what it renders (cfg)."},
-		{"check", "Renders everything, with the overrides, for example ENIs, and names the files in the folder that nothing reads."},
+		{"check", "Renders all templates and overrides for example ENIs, and names the files in the folder that nothing reads."},
 	},
 	examples: `ec2net templates list
 ec2net templates show --built-in cfg
 ec2net templates check --templates ./my-templates`,
 	settings: []string{"base", "mark-mask", "templates", "timeout"},
 	prepare: func(flags *pflag.FlagSet) action {
-		builtIn := flags.Bool("built-in", false, "show the built-in text, whatever overrides it; the place to begin when writing an override")
+		builtIn := flags.Bool("built-in", false, "show the built-in text, whatever overrides it; begin an override with it")
 		return func(inv *invocation) error { return inv.runTemplates(*builtIn) }
 	},
 }
@@ -60,7 +60,7 @@ func (inv *invocation) runTemplates(builtIn bool) error {
 	return run(s, t)
 }
 
-// loadTemplates reads the built-in templates and what overrides them.
+// loadTemplates reads the built-in templates and their overrides.
 func (s settings) loadTemplates() (*render.Templates, error) {
 	if s.templates == "" {
 		return render.Load(nil)
@@ -107,8 +107,8 @@ func (inv *invocation) showTemplate(_ settings, t *render.Templates) error {
 	return system(err)
 }
 
-// checkTemplates renders every example ENI with every override: an override
-// for eth7 alone needs an ENI of that name.
+// checkTemplates renders every override for an example ENI: an override for eth7
+// alone needs an ENI of that name.
 func (inv *invocation) checkTemplates(s settings, t *render.Templates) error {
 	ctx, cancel := s.deadline()
 	defer cancel()

@@ -66,7 +66,7 @@ type fault struct {
 	lift    string
 	// during happens when IMDS is first asked for eth2.
 	during func(*testing.T, *faulty)
-	// recalled: render goes on with what IMDS said last, and says so.
+	// recalled: render uses the remembered facts, and says so.
 	recalled bool
 	// brief is a fault of IMDS that is over when render has met it, and hotplug once
 	// more.
@@ -268,7 +268,7 @@ func (f fault) cell(t *testing.T, m *faulty, column int, found *statuses) string
 		return fmt.Sprintf("%s: took %v", columnNames[column], took)
 	case r.Status != 0 && !strings.Contains(lines, f.says):
 		return fmt.Sprintf("%s: nothing says %q:\n%s", columnNames[column], f.says, lines)
-	case column == renderRoot && f.recalled && (!strings.Contains(lines, f.says) || !strings.Contains(lines, "going on with what it said last")):
+	case column == renderRoot && f.recalled && (!strings.Contains(lines, f.says) || !strings.Contains(lines, "using the remembered facts")):
 		return fmt.Sprintf("%s: nothing says %q, and what serves:\n%s", columnNames[column], f.says, lines)
 	}
 	return ""
