@@ -1,4 +1,4 @@
-# Completion of ec2net for bash: ec2net itself says what may come next.
+# Completion of ec2net for bash, by "ec2net complete".
 
 _ec2net() {
     local line

@@ -1,4 +1,4 @@
-# Completion of ec2net for fish: ec2net itself says what may come next.
+# Completion of ec2net for fish, by "ec2net complete".
 
 function __ec2net_complete
     set -l last (commandline --current-token)

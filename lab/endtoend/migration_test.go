@@ -200,7 +200,7 @@ dpkg -P ec2net; cp -a /var/backups/ec2net/. /; older | diff /tmp/before -
 			{"changed and installed again", `
 rule=/etc/udev/rules.d/53-ec2-network-interfaces.rules
 install; dpkg -r ec2net; echo '# another' >$rule
-install | grep "^ec2net: .*of an earlier time, is now /var/backups/ec2net.1$rule"
+install | grep "^ec2net: the earlier backup .* is now /var/backups/ec2net.1$rule"
 test '# another' = "$(cat /var/backups/ec2net$rule)"; grep -q ACTION /var/backups/ec2net.1$rule`},
 		} {
 			t.Run(older.name+", "+c.name, func(t *testing.T) {

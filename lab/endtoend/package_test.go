@@ -255,7 +255,7 @@ func TestRemovedWhileWaiting(t *testing.T) {
 			noneFailed(t, i)
 
 			// The commands that purging prints take away what it has left in the kernel.
-			_, commands, _ := strings.Cut(purged, "take the rest away:\n")
+			_, commands, _ := strings.Cut(purged, "remove the rest:\n")
 			i.Sh(t, commands)
 			lacks(t, i.State(t), "proto 236", "table 1001", "ec2net-")
 		})
