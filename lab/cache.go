@@ -17,9 +17,9 @@ import (
 // such a name, so an interrupted build never counts as one.
 const partialSuffix = ".partial"
 
-// buildOnce makes sure that dir exists. If it does not, build makes it under
-// another name, from which it is renamed when it is whole. Processes that want
-// the same folder, or another one beside it, wait for each other.
+// buildOnce makes sure that dir exists. If it does not, build makes it under another
+// name, and buildOnce renames it when it is whole. Processes that want the same
+// folder, or another one beside it, wait for each other.
 func buildOnce(ctx context.Context, dir string, build func(partial string) error) error {
 	if exists(dir) {
 		return nil // the common case, without a lock
@@ -55,8 +55,8 @@ func exists(path string) bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// removePartial removes what interrupted builds left behind, including those
-// of names that nobody asks for any more. The caller holds the lock.
+// removePartial removes the remains of interrupted builds, also under names that
+// nobody asks for any more. The caller holds the lock.
 func removePartial(parent string) error {
 	entries, err := os.ReadDir(parent)
 	if err != nil {

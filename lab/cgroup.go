@@ -15,14 +15,14 @@ import (
 // a namespace a control group stays until somebody removes it.
 type cgroup struct {
 	root   *os.File  // systemd's
-	leaf   *os.File  // for what is none of its units
-	alive  io.Closer // as long as it is open, this process wants the group
+	leaf   *os.File  // for processes outside of its units
+	alive  io.Closer // while it is open, this process needs the group
 	reaper *exec.Cmd
 }
 
-// reap waits for the end of its standard input, which comes at the latest with
-// the end of the process at the other end, and removes the group $1 as soon as
-// nothing runs in it, if that is within 90 seconds.
+// reap waits for the end of its standard input, which comes at the latest when the
+// process at the other end ends. Then it removes the group $1 as soon as nothing runs
+// in it, or gives up after 90 seconds.
 const reap = `cat
 for i in $(seq 900); do
 	find "$1" -depth -type d -exec rmdir {} +
@@ -86,7 +86,7 @@ func newCgroup(t *Tree) (*cgroup, error) {
 	return g, nil
 }
 
-// close removes the group when what is in it has ended.
+// close removes the group once its processes have ended.
 func (g *cgroup) close() {
 	for _, dir := range []*os.File{g.root, g.leaf} {
 		if dir != nil {

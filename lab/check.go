@@ -8,11 +8,11 @@ import (
 	"strings"
 )
 
-// checks is what the router does with the frames of all ENIs. A frame that
-// comes from a port goes to the chain of that port's ENI.
+// checks are the router's rules for the frames of all ENIs. A frame from a port goes
+// to the chain of that port's ENI.
 //
-// Frames that are dropped are remembered by what they were, so that a failing
-// test can say more than a number.
+// The router remembers the kind of each dropped frame, so that a failing test can say
+// more than a number.
 const checks = `
 table bridge vpc {
 	map ports { type ifname : verdict; }
@@ -35,7 +35,7 @@ table bridge vpc {
 type Counters struct {
 	Sent int // IPv4 packets that passed
 
-	// What was dropped.
+	// Dropped frames.
 	ForeignSource int // IP packets from an address that is not the ENI's
 	ForeignARP    int // ARP in the name of such an address
 	ForeignDHCP   int // DHCP requests for another MAC (chaddr)
@@ -86,8 +86,8 @@ add element bridge vpc ports { "ENI" : jump ENI }
 // element is an address in the set of all ENIs' addresses.
 func (e *ENI) element(addr string) string { return fmt.Sprintf("%q . %s", e.port, addr) }
 
-// nftList is what the router's counters and its set of dropped frames are in
-// nft's JSON: libnftables-json(5).
+// nftList has the router's counters and its set of dropped frames in nft's JSON:
+// libnftables-json(5).
 type nftList struct {
 	Nftables []struct {
 		Counter *struct {
@@ -150,8 +150,8 @@ func (e *ENI) Counters(tb TB) Counters {
 	return c
 }
 
-// Dropped says what was dropped at all ENIs, one line for each ENI and cause
-// and for each kind of frame, or "".
+// Dropped lists the frames that were dropped at all ENIs, one line for each ENI and
+// cause and for each kind of frame, or returns "".
 func (v *VPC) Dropped(tb TB) string {
 	tb.Helper()
 	text, err := v.dropped(tb.Context())

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// runWait ends what hangs: ifup waits a minute for a lease, ec2net 100 s for an
-// ifup that hangs.
+// runWait ends a command that hangs: ifup waits a minute for a lease, ec2net 100 s
+// for an ifup that hangs.
 const runWait = 150 * time.Second
 
 // running returns the machine that the instance is when it is on.

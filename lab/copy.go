@@ -37,7 +37,7 @@ func copyEntry(root *os.Root, name string, d fs.DirEntry) error {
 	}
 	switch info.Mode().Type() {
 	case fs.ModeDir:
-		// What is a link to a folder, as /lib is, stays one.
+		// A link to a folder, as /lib is, stays one.
 		return os.MkdirAll(target, info.Mode().Perm())
 	case fs.ModeSymlink:
 		link, err := root.Readlink(name)

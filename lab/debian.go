@@ -31,8 +31,8 @@ type Tree struct {
 // a way that its arguments do not show.
 const recipe = "1"
 
-// userland is what ec2net meets on an instance, beyond Debian's required
-// packages and apt.
+// userland has the packages that ec2net meets on an instance, beyond Debian's required
+// ones and apt.
 var userland = []string{
 	"conntrack",
 	"curl",
@@ -49,9 +49,9 @@ var userland = []string{
 	"udev",
 }
 
-// packages are what each tree is asked to have. The router's DHCP server and
-// shellcheck are needed once, whatever the instance runs. What follows a dash
-// in a name tells trees of one release apart.
+// packages has the packages of each tree. One tree is enough for the router's DHCP
+// server and for shellcheck. The part of a name behind the dash tells trees of one
+// release apart.
 var packages = map[string][]string{
 	"bookworm": slices.Concat(userland, []string{"dnsmasq-base", "shellcheck"}),
 	"trixie":   userland,
@@ -59,8 +59,8 @@ var packages = map[string][]string{
 	"bookworm-docker": slices.Concat(userland, []string{"busybox-static", "docker.io"}),
 	// What administrators read and type in, without what they configure.
 	"bookworm-shells": {"fish", "man-db", "mandoc", "zsh"},
-	// What judges the package, not what it is installed on. debootstrap does not
-	// find what only another package's Provides field names.
+	// For tests of the package, not for an instance. debootstrap does not find a
+	// package by another one's Provides field.
 	"bookworm-packaging": {"lintian", "perl-openssl-defaults"},
 }
 
@@ -183,8 +183,8 @@ func chooseMirror(targets, release string) string {
 	return other
 }
 
-// clean takes out of a new tree what is large and of no use, and what
-// debootstrap copied from this machine.
+// clean removes from a new tree what is large and useless, and what debootstrap
+// copied from this machine.
 func clean(dir string) error {
 	for _, pattern := range []string{
 		"var/cache/apt/archives/*.deb",

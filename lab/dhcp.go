@@ -49,7 +49,7 @@ func netmask(p netip.Prefix) netip.Addr {
 	return netip.AddrFrom4([4]byte{byte(mask >> 24), byte(mask >> 16), byte(mask >> 8), byte(mask)})
 }
 
-// addDHCPHost has the server lease an ENI's primary address to its MAC.
+// addDHCPHost tells the server to lease an ENI's primary address to its MAC.
 func (v *VPC) addDHCPHost(e *ENI) error {
 	return v.router.inside(func() error {
 		return writeFiles(map[string]string{"/run/dhcp/" + e.port: e.MAC + "," + e.first + "\n"})

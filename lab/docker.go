@@ -11,8 +11,8 @@ import (
 //     version 2 they do without any controller, as on a machine that has its
 //     controllers in version 1; dockerd warns of each.
 //   - A storage driver that does not mount an overlay on an overlay: vfs.
-//   - What its networks are made of in the kernel already: bridge, veth, nat,
-//     conntrack, addrtype. It tries to load them, and is content.
+//   - bridge, veth, nat, conntrack and addrtype in the kernel already: it goes on
+//     when it cannot load them.
 //   - A /proc/sys/net that it may write to, for ip_forward. It needs neither
 //     /lib/modules nor AppArmor nor /dev/fuse.
 
@@ -28,9 +28,9 @@ var dockerFiles = map[string]string{
 	"/etc/docker/daemon.json": `{"storage-driver": "vfs", "log-level": "warn"}` + "\n",
 }
 
-// dockerPrepare keeps docker from being started before somebody asks for it:
-// "systemctl enable docker.service" in a Setup's Prepare has it start at boot,
-// as Debian's package would. The image is what "docker import" takes.
+// dockerPrepare disables docker: "systemctl enable docker.service" in a Setup's
+// Prepare starts it at boot, as Debian's package would. The image is for "docker
+// import".
 const dockerPrepare = `systemctl --quiet disable docker.service docker.socket containerd.service
 mkdir -p /tmp/image/bin /tmp/image/etc /var/lib/lab
 cp /bin/busybox /tmp/image/bin
@@ -66,9 +66,9 @@ func (i *Instance) StopDocker(tb TB) {
 	i.WaitSh(tb, "! pgrep -x dockerd")
 }
 
-// RestartDocker stops docker and starts it again. Of the containers those come
-// back that were run with --restart=always: in networks that are made anew, so
-// that everything there is lost; see [Container.Enter].
+// RestartDocker stops docker and starts it again. Containers that were run with
+// --restart=always come back, in new networks, so that everything there is lost; see
+// [Container.Enter].
 func (i *Instance) RestartDocker(tb TB) {
 	tb.Helper()
 	if i.setup.Systemd {
@@ -89,10 +89,10 @@ func (i *Instance) Docker(tb TB, args ...string) string {
 	return strings.TrimSpace(r.Stdout)
 }
 
-// A Container is a container of docker's, in which nothing runs but sleep(1).
-// What answers there, [Place.Echo], and what asks, [Place.TCP], are sockets in
-// the container's network, of this process: to docker and the kernel it is the
-// same, and no program in the image has to say what address it saw.
+// A Container is a docker container that runs only sleep(1). Servers in it,
+// [Place.Echo], and clients, [Place.TCP], are sockets of this process in the
+// container's network: to docker and the kernel it is the same, and the image needs no
+// program that reports the address it saw.
 type Container struct {
 	Place
 	instance *Instance
@@ -111,8 +111,8 @@ func (i *Instance) Container(tb TB, name string, options ...string) *Container {
 	return c
 }
 
-// Enter makes the container's network the place's: a container that was
-// started again has another one.
+// Enter puts the place into the container's network: a container that was started
+// again has another one.
 func (c *Container) Enter(tb TB) {
 	tb.Helper()
 	name := strings.TrimPrefix(c.Name, "container ")

@@ -42,9 +42,9 @@ func (e *ENI) Addrs() []string {
 	return slices.Clone(e.addrs)
 }
 
-// Attach gives the instance the ENI, as the interface of that name; the
-// number in the name is the device number. A running instance's udevd sees
-// "add", one that is off finds it there when it starts.
+// Attach attaches the ENI to the instance, as the interface of that name; the number
+// in the name is the device number. The udevd of a running instance sees "add"; an
+// instance that is off finds the interface when it starts.
 func (e *ENI) Attach(tb TB, name string) {
 	tb.Helper()
 	e.mu.Lock()
@@ -62,8 +62,8 @@ func (e *ENI) Attach(tb TB, name string) {
 	}
 }
 
-// Detach takes the ENI from the instance, without a word to it, as a forced
-// detachment does; udevd sees "remove".
+// Detach takes the ENI from the instance without warning, as a forced detachment
+// does; udevd sees "remove".
 func (e *ENI) Detach(tb TB) {
 	tb.Helper()
 	e.mu.Lock()
@@ -104,10 +104,9 @@ func (e *ENI) Unassign(tb TB, addr string) {
 	e.vpc.tellIMDS()
 }
 
-// Describe has edit change what IMDS says of the ENI, from now on and until
-// the next Describe; nil says the truth. Before Attach it makes an ENI that
-// appears incomplete, as they do on EC2 for up to half a minute; see
-// [Provisional].
+// Describe sets a function that edits the answers of IMDS about the ENI, until the
+// next Describe; nil leaves them true. Called before Attach, it makes an ENI that
+// appears incomplete, as on EC2 for up to half a minute; see [Provisional].
 func (e *ENI) Describe(edit func(*imds.ENI)) {
 	e.mu.Lock()
 	e.describe = edit
@@ -115,7 +114,7 @@ func (e *ENI) Describe(edit func(*imds.ENI)) {
 	e.vpc.tellIMDS()
 }
 
-// Hide has IMDS not know the ENI, although it is attached, until Hide(false).
+// Hide hides an attached ENI from IMDS, until Hide(false).
 func (e *ENI) Hide(hidden bool) {
 	e.mu.Lock()
 	e.hidden = hidden
@@ -224,7 +223,7 @@ func (e *ENI) removePort() error {
 	return fmt.Errorf("the port of %s does not go away", e.ID)
 }
 
-// forget has the router ask again who has an address.
+// forget makes the router ask again who has an address.
 func (e *ENI) forget(addr string) error {
 	bridge, err := netlink.LinkByName(e.subnet.bridge)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// rooms are the folders of the product, from the ground up, with what each may import
-// of the others: ARCHITECTURE.md draws them. No arrow leads up, so there is no circle.
+// rooms are the folders of the product, from the ground up, and the others that each
+// may import, as in ARCHITECTURE.md. No arrow leads up, so there is no circle.
 var rooms = []struct {
 	folder string
 	may    string
@@ -35,7 +35,7 @@ var rooms = []struct {
 	{"cmd/ec2net", "disk facts fault hooks journal kernel program render stack/ifupdown stack/ifupdown/interfaces"},
 }
 
-// doors are packages from outside that one folder alone may import, or below.
+// doors are packages from outside that only one folder, or those below it, may import.
 var doors = map[string]string{
 	"github.com/vishvananda/netlink": "kernel",
 	"github.com/aws/":                "facts",
@@ -49,11 +49,11 @@ var doors = map[string]string{
 // pure folders read and write nothing: no file, clock, chance or network.
 var pure = []string{"iprule", "lines", "plan", "render", "stack/ifupdown/interfaces"}
 
-// impure is what pure folders may not import.
+// impure has the packages that pure folders may not import.
 var impure = []string{"os", "net", "net/http", "time", "math/rand", "math/rand/v2", "crypto/rand", "syscall", "os/exec",
 	"golang.org/x/sys/unix"}
 
-// No folder of the product imports what ARCHITECTURE.md does not have.
+// A folder of the product imports only what ARCHITECTURE.md allows.
 func TestImports(t *testing.T) {
 	for i, room := range rooms {
 		below := make([]string, i)

@@ -17,9 +17,9 @@ type Setup struct {
 	Dhcpcd  bool   // dhcpcd is installed and not dhclient, else the other way round
 	Docker  bool   // so is docker, in Debian 12; see [Instance.StartDocker]
 
-	// Before the first boot: the tree of files at Install, as "make install
-	// DESTDIR=" makes one, is copied over the root; Files are written; Prepare
-	// is run by sh, as in the making of an image.
+	// Before the first boot, as when an image is made: the tree at Install, such as
+	// "make install DESTDIR=" makes, is copied over the root; Files are written; sh
+	// runs Prepare.
 	Install string
 	Files   map[string]string
 	Prepare string
@@ -116,9 +116,9 @@ func (i *Instance) create(tree *Tree) (err error) {
 	return err
 }
 
-// Beyond makes a network of the instance's own, as a VPN is one: an interface
-// of that name and address ("192.0.2.1/30"), and a place at its other end, which
-// knows no other way. It is gone with either.
+// Beyond makes a network of the instance's own, such as a VPN: an interface of that
+// name and address ("192.0.2.1/30"), and a place at its other end, which has no other
+// route. It ends with the instance or the place.
 func (i *Instance) Beyond(tb TB, name, addr, far string) *Place {
 	tb.Helper()
 	i.running(tb)
@@ -129,9 +129,9 @@ func (i *Instance) Beyond(tb TB, name, addr, far string) *Place {
 	p := &Place{Name: "beyond " + name, net: n}
 	tb.Cleanup(p.close)
 	err = i.Do(func() error {
-		// The far end is made in its place: udevd is not to see it.
-		// Nor is it to give this end another MAC (systemd.link(5)), which the far
-		// one would not learn of.
+		// The far end is made in its place, where udevd does not see it. udevd must
+		// not give this end another MAC (systemd.link(5)) either, which the far one
+		// would not learn.
 		err := netlink.LinkAdd(&netlink.Veth{
 			LinkAttrs:     netlink.LinkAttrs{Name: name, HardwareAddr: net.HardwareAddr{2, 0xbe, 0, 0, 0, name[len(name)-1]}},
 			PeerName:      "far",

@@ -1,4 +1,4 @@
-// Package lab is where ec2net is tried on real Debian userlands without EC2.
+// Package lab runs ec2net on real Debian userlands without EC2.
 //
 // [Debian] makes the project's own Debian trees, [Tree.Run] runs one command in
 // a throwaway copy of a tree. [NewVPC] makes a VPC of network namespaces: a
@@ -10,12 +10,12 @@
 // instance from elsewhere, [Instance.State] is its network as text.
 //
 // The lab needs root, because it makes namespaces, mounts and device nodes,
-// and it needs debootstrap once for each tree. Beyond that it asks nothing of
-// the host: every tool that is run is the tree's. Whatever it starts lives in
-// namespaces of its own, which end with their first process, and that process
-// ends with the one that started it; so there is nothing to tear down, even
-// after a SIGKILL. The one exception is the control group of a systemd, which
-// a small process removes that waits for the end of the lab's.
+// and it needs debootstrap once for each tree. It needs nothing else of the host:
+// every tool that it runs is the tree's. Whatever it starts lives in namespaces of its
+// own, which end with their first process, and that process ends with the one that
+// started it; so nothing has to be torn down, even after a SIGKILL. The one exception
+// is the control group of a systemd: a small process waits for the lab's end and
+// removes it.
 package lab
 
 import (
@@ -24,8 +24,8 @@ import (
 )
 
 // TB is the part of [testing.TB] that the lab uses. As with testing.TB, Fatalf
-// and Skipf do not return, and the context ends before what Cleanup was given
-// begins. A program that is no test gets one from [Program].
+// and Skipf do not return, and the context ends before the functions of Cleanup
+// begin. A program that is no test gets one from [Program].
 type TB interface {
 	Helper()
 	Context() context.Context

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A disk is what a machine wrote to beyond its tree. It is there as long as
-// this process holds it, whether the machine runs or not.
+// A disk has the files that a machine wrote over its tree. It exists as long as this
+// process holds it, whether the machine runs or not.
 type disk struct {
 	tree *Tree
 	mnt  *os.File // the mount namespace that a tmpfs lives in
@@ -40,8 +40,8 @@ func newDisk(t *Tree) (*disk, error) {
 // enter is [Tree.enter] with the disk in place of a throwaway one. It returns
 // the new network namespace, in which lo is still down.
 func (d *disk) enter() (*netns, error) {
-	// A mount namespace is entered by threads only that share their root
-	// folder with nobody: setns(2).
+	// Only a thread that shares its root folder with no other can enter a mount
+	// namespace: setns(2).
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return nil, fmt.Errorf("cannot have a root of its own: %w", err)
 	}
@@ -63,10 +63,10 @@ func (d *disk) enter() (*netns, error) {
 	return n, populate()
 }
 
-// machineInit is the beginning of process 1 of a machine. A machine may change
-// its network's settings and nobody else's: most of /proc/sys is the host's.
-// Each boot has an ID of its own, by which the journal tells them apart.
-// Through file descriptor 3 it says that the machine can be used.
+// machineInit begins process 1 of a machine. A machine may change only its network's
+// settings: most of /proc/sys is the host's. Each boot has an ID of its own, by which
+// the journal tells boots apart. It writes to file descriptor 3 when the machine is
+// ready.
 const machineInit = `umask 022
 mount -n -t proc proc /proc &&
 mount -n -o bind /proc/sys /proc/sys &&
@@ -76,8 +76,7 @@ mount -n -o bind /run/boot_id /proc/sys/kernel/random/boot_id &&
 mount -n -o remount,bind,ro /proc/sys || exit 125
 `
 
-// idle is what process 1 does on a machine without an init system: it collects
-// the children of others.
+// idle is process 1 of a machine without an init system: it collects orphans.
 const idle = machineInit + `echo >&3
 exec 3>&-
 while :; do sleep 1000000; done`
@@ -90,7 +89,7 @@ type machine struct {
 	hostname string
 	script   string   // process 1
 	env      []string // its environment
-	cgroup   *cgroup  // where it is put, or nil
+	cgroup   *cgroup  // the machine's, or nil
 	syslog   bool     // listen on /dev/log
 
 	// Before process 1 starts, plug fills the network namespace.
@@ -100,12 +99,12 @@ type machine struct {
 	log     *syslog
 	pidfd   int           // of process 1
 	ended   chan struct{} // closed when process 1 has ended
-	running bool          // kill is to be called
+	running bool          // kill has to be called
 }
 
 var errEnded = errors.New("the machine has ended")
 
-// start returns when the machine can be used.
+// start returns when the machine is ready.
 func (m *machine) start() error {
 	m.ended = make(chan struct{})
 	started := make(chan error, 1)

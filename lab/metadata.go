@@ -6,9 +6,9 @@ import (
 	"ec2net/lab/imds"
 )
 
-// startIMDS has the metadata service answer at its address, which is the
-// router's own: an instance comes to it by its default route, or by asking
-// who has the address on any ENI's link; both work on EC2.
+// startIMDS starts the metadata service at its address, which is the router's own: an
+// instance reaches it by its default route, or by asking on any ENI's link who has
+// the address; both work on EC2.
 func (v *VPC) startIMDS() error {
 	l, err := v.router.listen("tcp", imdsAddr+":80")
 	if err != nil {
@@ -18,7 +18,7 @@ func (v *VPC) startIMDS() error {
 	return nil
 }
 
-// tellIMDS has the metadata service describe the attached ENIs.
+// tellIMDS tells the metadata service about the attached ENIs.
 func (v *VPC) tellIMDS() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -31,8 +31,8 @@ func (v *VPC) tellIMDS() {
 	v.IMDS.Set(known...)
 }
 
-// A Service is how the metadata service is reached, or the DHCP server. What the
-// metadata service does when it is reached is for [imds.Server.Fault] to say.
+// A Service says how the metadata service or the DHCP server is reached.
+// [imds.Server.Fault] says what the metadata service does when it is reached.
 type Service string
 
 // It answers; connections are refused; nothing comes back.

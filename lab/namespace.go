@@ -12,17 +12,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// onThread runs f on a thread of its own, which is free to change its
-// namespaces, root and umask: it is not used for anything else and ends with
-// f. As long as f runs, the thread counts as the parent of what f started.
+// onThread runs f on a thread of its own, which may change its namespaces, root and
+// umask: it runs nothing else and ends with f. As long as f runs, the thread is the
+// parent of the processes that f starts.
 func onThread(f func() error) error {
 	result := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		if unix.Gettid() == unix.Getpid() {
-			// The main thread cannot end, and it is the one that /proc/self
-			// speaks of. With this goroutine holding it, the next one gets
-			// another.
+			// The main thread cannot end, and /proc/self is about it. While this
+			// goroutine holds it, the next one gets another.
 			result <- onThread(f)
 			runtime.UnlockOSThread()
 			return
@@ -37,8 +36,8 @@ func onThread(f func() error) error {
 // [onThread] may call it: there is no way back. It leaves a umask of 0, so
 // that files get the modes that they are written with.
 //
-// /proc is not mounted: it shows the PID namespace of whoever mounts it, and
-// a new one begins only with a new process. See [initCommand].
+// It does not mount /proc, which would show this PID namespace: a new one begins only
+// with a new process. See [initCommand].
 func (t *Tree) enter() error {
 	const namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC
 	if err := unix.Unshare(namespaces); err != nil {
@@ -73,15 +72,14 @@ func (t *Tree) changeRoot() error {
 	return t.pivot()
 }
 
-// scratch is a folder in which the overlay can be put together, because it is
-// there before and after: the tree's own /mnt serves, in mount namespaces of
-// the lab only.
+// scratch is the folder in which to assemble the overlay: the tree's own /mnt, which
+// exists before and after, in mount namespaces of the lab only.
 func (t *Tree) scratch() string { return filepath.Join(t.Dir, "mnt") }
 
-// mountDisk mounts what a copy of the tree is written to.
+// mountDisk mounts the file system that takes the writes to a copy of the tree.
 func (t *Tree) mountDisk() error {
-	// The namespace's mounts are copies that may still pass on what happens
-	// to them (MS_SHARED, systemd's default).
+	// The namespace's mounts are copies that may still propagate changes
+	// (MS_SHARED, systemd's default).
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("cannot make the mounts private: %w", err)
 	}
@@ -96,7 +94,7 @@ func (t *Tree) mountDisk() error {
 	return nil
 }
 
-// pivot puts the overlay of tree and disk together and makes it the root.
+// pivot mounts the overlay of tree and disk, and makes it the root.
 func (t *Tree) pivot() error {
 	// From here the tree is "..", whose name needs no escaping in mount options.
 	if err := unix.Chdir(t.scratch()); err != nil {
@@ -123,8 +121,7 @@ func (t *Tree) pivot() error {
 	return nil
 }
 
-// populate fills the new root with what a running system has and a tree on
-// disk has not.
+// populate adds what a running system has and a tree on disk lacks.
 func populate() error {
 	const noDev = unix.MS_NOSUID | unix.MS_NODEV
 	for _, m := range []struct {
@@ -180,19 +177,18 @@ func mount(fstype, target string, flags uintptr, options string) error {
 // the number is the one that chroot(1) and env(1) use for this.
 const initFailed = 125
 
-// initScript is process 1 of a PID namespace. It does not exec its command:
-// process 1 ignores every signal it has no handler for, which a command under
-// test would notice. The exit keeps shells from doing it by themselves, as
-// bash does with the last command of a script.
+// initScript is process 1 of a PID namespace. It does not exec its command: process 1
+// ignores every signal it has no handler for, which a command under test would
+// notice. The exit keeps bash from an exec of the last command by itself.
 const initScript = `umask 022
 mount -n -t proc proc /proc || exit 125
 "$@"
 exit $?`
 
 // initCommand returns a command that runs args in a new PID namespace of the
-// caller's root. Nothing in the namespace outlives its process 1, and this
-// one is killed if the thread that starts it ends, as it does when this
-// process is killed. So the caller stays on one thread from Start to Wait.
+// caller's root. Nothing in the namespace outlives its process 1, which the kernel
+// kills when the thread that started it ends, at the latest with this process. So the
+// caller stays on one thread from Start to Wait.
 func initCommand(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", initScript, "init"}, args...)...)
 	cmd.SysProcAttr = &unix.SysProcAttr{

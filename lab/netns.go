@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A netns is a network namespace without a name: it ends with the last thread
-// in it, and with its file, which is to say with this process.
+// A netns is a network namespace without a name: it ends with its last thread and its
+// file, so at the latest with this process.
 type netns struct{ file *os.File }
 
 // newNetns makes a namespace with nothing but lo, which is up.
@@ -77,9 +77,8 @@ func setUp(name string) error {
 	return nil
 }
 
-// waitUp waits until what is sent by an interface that was set up is really
-// sent: the kernel may take a second to look at a new carrier, and drops
-// everything until then.
+// waitUp waits until an interface that was set up really sends: the kernel may take a
+// second to notice a new carrier, and drops everything until then.
 func waitUp(name string) error {
 	for end := time.Now().Add(eventWait); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		link, err := netlink.LinkByName(name)

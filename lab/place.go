@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// answerWait is how long a place waits for an answer that is to come, on
-// whatever machine. Silence is how long it does for one that is not to come: a
-// SYN is sent again after one second, tcp(7).
+// answerWait bounds the wait for an answer that has to come, on the slowest machine.
+// Silence is the wait for one that must not come: a SYN is sent again after one
+// second, tcp(7).
 const (
 	answerWait = 20 * time.Second
 	Silence    = 2500 * time.Millisecond
@@ -27,9 +27,9 @@ const (
 // subnet, the instance.
 type Place struct {
 	Name string
-	ENI  *ENI // what it is connected by, if that is one ENI
-	// Patience is how long it waits for an answer, 20 seconds if it is 0;
-	// [Silence] where none is to come.
+	ENI  *ENI // connects it, if a single ENI does
+	// Patience bounds the wait for an answer: 20 seconds if it is 0; [Silence] where
+	// none must come.
 	Patience time.Duration
 
 	mu  sync.Mutex
@@ -48,9 +48,9 @@ func (p *Place) Do(f func() error) error { return p.netns().do(f) }
 
 func (p *Place) close() { p.netns().close() }
 
-// Echo answers on a port, TCP and UDP, at every address of the place, until
-// the test ends or the instance does. An answer to a line is that line, with
-// the address before it that the question came from.
+// Echo answers on a port, TCP and UDP, at every address of the place, until the test
+// or the instance ends. It answers a line with the address that it came from, and the
+// line.
 func (p *Place) Echo(tb TB, port int) {
 	tb.Helper()
 	var tcp net.Listener
@@ -97,9 +97,8 @@ func echoTCP(l net.Listener) {
 	}
 }
 
-// echoUDP answers from the address that was asked, which a socket bound to
-// none does by itself only where it is the one that the route prefers:
-// IP_PKTINFO in ip(7).
+// echoUDP answers from the address that was asked: IP_PKTINFO in ip(7). By itself an
+// unbound socket answers from the address that the route prefers.
 func echoUDP(conn *net.UDPConn) {
 	data, oob := make([]byte, 2048), make([]byte, 256)
 	for {
@@ -111,7 +110,7 @@ func echoUDP(conn *net.UDPConn) {
 		if err != nil || len(messages) == 0 || len(messages[0].Data) < unix.SizeofInet4Pktinfo {
 			continue
 		}
-		// ipi_ifindex, ipi_spec_dst, ipi_addr: the last is what was asked.
+		// ipi_ifindex, ipi_spec_dst, ipi_addr: the last is the one that was asked.
 		var info unix.Inet4Pktinfo
 		copy(info.Spec_dst[:], messages[0].Data[8:12])
 		answer := fmt.Sprintf("%s %s", from, data[:n])

@@ -29,9 +29,9 @@ func (i *Instance) on() error {
 	return err
 }
 
-// standalone is what an init system would do: udevd with what is there
-// already, and the network. Only the network's devices: the others are this
-// machine's, whose own udevd would hear of it as well.
+// standalone does the work of an init system: it starts udevd, replays "add" for
+// existing devices, and starts the network. It replays only network devices: the
+// others are this machine's, whose own udevd would see the events as well.
 const standalone = `
 mkdir -p /run/network
 /lib/systemd/systemd-udevd --daemon
@@ -49,8 +49,8 @@ func (i *Instance) plug(n *netns) error {
 			"ipv4/conf/all/rp_filter", "0",
 			"ipv4/conf/default/rp_filter", "0",
 			"ipv4/ip_forward", "0",
-			// Not to wait, for a second after an interface is up, for what
-			// IPv6 finds out about its own addresses.
+			// Otherwise duplicate address detection takes a second after an
+			// interface is up.
 			"ipv6/conf/default/accept_dad", "0",
 		)
 	})
@@ -97,8 +97,8 @@ func (i *Instance) Crash(tb TB) {
 	i.off()
 }
 
-// Shutdown turns the instance off in order: systemd stops what it started.
-// Without systemd there is nobody to do so, and it is a Crash.
+// Shutdown turns the instance off in order: systemd stops what it started. Without
+// systemd it is a Crash.
 func (i *Instance) Shutdown(tb TB) {
 	tb.Helper()
 	if i.setup.Systemd {

@@ -27,9 +27,8 @@ type Process struct {
 	err            error // after ended
 }
 
-// begin starts a command in the machine. Its output goes to files, not to
-// pipes: what a command leaves in the background, as ifup leaves dhclient,
-// holds them open, and nobody has to wait for that.
+// begin starts a command in the machine. Its output goes to files, not to pipes, which
+// a background process such as the dhclient of ifup would keep open.
 func (m *machine) begin(ctx context.Context, c Cmd) (*Process, error) {
 	p := &Process{ctx: ctx, args: c.Args, ended: make(chan struct{})}
 	var err error
@@ -100,8 +99,7 @@ func (p *Process) Wait(tb TB) Result {
 	return r
 }
 
-// wait waits for the end of the process. It is an error if it was ended by its
-// context.
+// wait waits for the end of the process. It fails if the context ended the process.
 func (p *Process) wait() (r Result, err error) {
 	<-p.ended
 	r.Stdout, r.Stderr = p.Output()

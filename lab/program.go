@@ -7,9 +7,9 @@ import (
 	"slices"
 )
 
-// Program runs f with what a test would give it: the way to use the lab in a
-// program, a demonstration for one. What f has given to Cleanup is done when f
-// has ended, by Fatalf or not. The error is that of Fatalf or Skipf.
+// Program runs f as a test would: so a program, such as a demonstration, can use the
+// lab. When f has ended, by Fatalf or not, Program runs the functions of Cleanup. The
+// error is that of Fatalf or Skipf.
 func Program(ctx context.Context, f func(TB)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	p := &program{ctx: ctx}

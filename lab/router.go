@@ -23,13 +23,13 @@ func (s *subnet) router() netip.Addr { return s.prefix.Addr().Next() }
 
 func (s *subnet) dns() netip.Addr { return s.router().Next() }
 
-// mac is the router's hardware address. Without one of its own a bridge takes
-// over the least of its ports', and with a change of that its neighbours go.
+// mac is the router's hardware address. Without one of its own, a bridge takes the
+// lowest of its ports', and loses its neighbours when that changes.
 func (s *subnet) mac() net.HardwareAddr {
 	return append(net.HardwareAddr{2, 0xff}, s.router().AsSlice()...)
 }
 
-// startRouter makes the subnets, the network outside and what joins them.
+// startRouter makes the subnets, the network outside and the router between them.
 //
 // A VPC is no Ethernet: it answers ARP itself and carries no broadcast. Here
 // the ports of a bridge are isolated from each other, so that a frame goes
@@ -83,7 +83,7 @@ func (v *VPC) startRouter(tree *Tree) error {
 func (v *VPC) buildRouter(outside *netns) error {
 	err := sysctl(
 		"ipv4/ip_forward", "1",
-		// What is of the same subnet comes and goes by the same bridge.
+		// Packets within a subnet come and go by the same bridge.
 		"ipv4/conf/all/send_redirects", "0",
 		"ipv4/conf/default/send_redirects", "0",
 		"ipv4/conf/default/proxy_arp_pvlan", "1",
@@ -131,8 +131,8 @@ func (v *VPC) buildRouter(outside *netns) error {
 	return addAddress("outside", "198.51.100.1/24")
 }
 
-// keepUp gives a bridge a port that leads nowhere. With that it is up, and
-// stays so, whatever becomes of the ENIs.
+// keepUp gives a bridge a port that leads nowhere, which keeps it up whatever becomes
+// of the ENIs.
 func (s *subnet) keepUp() error {
 	bridge, err := netlink.LinkByName(s.bridge)
 	if err != nil {
@@ -143,7 +143,7 @@ func (s *subnet) keepUp() error {
 	if err := netlink.LinkAdd(port); err != nil {
 		return fmt.Errorf("cannot add %s: %w", attrs.Name, err)
 	}
-	// Nor do the ENIs' frames come there.
+	// The ENIs' frames do not reach it.
 	if err := netlink.LinkSetIsolated(port, true); err != nil {
 		return fmt.Errorf("cannot isolate %s: %w", attrs.Name, err)
 	}

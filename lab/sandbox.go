@@ -16,8 +16,8 @@ import (
 // end the whole test.
 const runLimit = time.Minute
 
-// A Cmd is what to run in a sandbox. Several commands that are to see each
-// other's doings are one script: Args: []string{"sh", "-ec", script}.
+// A Cmd is a command to run in a sandbox. For several commands in one sandbox, use a
+// script: Args: []string{"sh", "-ec", script}.
 type Cmd struct {
 	Args  []string
 	Stdin string
@@ -28,17 +28,16 @@ type Cmd struct {
 	Files map[string]string
 }
 
-// A Result is what a command that could be started came to.
+// A Result is that of a command that was started.
 type Result struct {
 	Stdout, Stderr string
 	Status         int // 128 + n if signal n ended it
 }
 
 // Run runs one command as root in a throwaway copy of the tree, with mount,
-// PID, net, UTS and IPC namespaces of its own and a loopback interface. What
-// the command leaves behind, files and background processes, goes when it
-// ends. A command that fails is a Result; Run fails the test if it cannot be
-// started or does not end.
+// PID, net, UTS and IPC namespaces of its own and a loopback interface. Files and
+// background processes that the command leaves go when it ends. A command that fails
+// is a Result; Run fails the test if it cannot be started or does not end.
 func (t *Tree) Run(tb TB, c Cmd) Result {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), runLimit)

@@ -13,7 +13,7 @@ import (
 // section is a part of [Instance.State].
 type section struct {
 	name, command string
-	order         func(lines []string) // where the order means nothing
+	order         func(lines []string) // sorts lines whose order means nothing
 }
 
 var sections = []section{
@@ -31,8 +31,8 @@ var sections = []section{
 	{"processes", `ps -e -o sid=,pid=,stat=,args= | awk -v me=$$ '$1 != me && $2 != 1 && $3 !~ "^Z" && !/\(udev-worker\)|sleep 1000000|ec2net refresh/ { $1 = $2 = $3 = ""; print substr($0, 4) }'`, slices.Sort[[]string]},
 }
 
-// What changes although nothing has changed, or differs between interfaces
-// that were made anew and are the same.
+// Text that changes although nothing has changed, or that differs between equal
+// interfaces that were made anew.
 var passing = []struct {
 	pattern *regexp.Regexp
 	with    string
@@ -57,8 +57,8 @@ func byInterface(lines []string) {
 	})
 }
 
-// State returns the instance's network and its processes as text, the same
-// text for the same state: what tests compare before and after.
+// State returns the instance's network and its processes as text, the same text for
+// the same state, so that tests can compare it before and after.
 func (i *Instance) State(tb TB) string {
 	tb.Helper()
 	i.running(tb)
@@ -101,8 +101,8 @@ func (i *Instance) state(ctx context.Context) (string, error) {
 	return state.String(), nil
 }
 
-// Trouble is what one wants to see when a test fails: the state, what the VPC
-// dropped, and the ends of all logs.
+// Trouble describes the instance for a failing test: the state, the frames that the
+// VPC dropped, and the ends of all logs.
 func (i *Instance) Trouble() string {
 	const last = 60
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

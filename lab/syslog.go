@@ -15,7 +15,7 @@ type syslog struct {
 	text strings.Builder
 }
 
-// stamp is what syslog(3) puts before a message's tag: "<30>Nov 22 10:00:00 ".
+// stamp matches what syslog(3) puts before a message's tag: "<30>Nov 22 10:00:00 ".
 var stamp = regexp.MustCompile(`^<\d+>([A-Z][a-z]{2} [ \d]\d [\d:]{8} )?`)
 
 // listenSyslog listens on a socket that anybody may write to, as long as the

@@ -6,26 +6,25 @@ import (
 	"time"
 )
 
-// cgroupInit is machineInit for what makes control groups: the machine's own is
-// the root of what it sees of them. What follows is the rest of a quoted
-// script.
+// cgroupInit is machineInit for a machine that makes control groups: its own is the
+// root of those that it sees. The rest of a quoted script has to follow.
 const cgroupInit = machineInit + `grep -q '^0::.*/ec2net-lab-' /proc/self/cgroup || exit 125 # not this machine's
 exec unshare --cgroup sh -c '
 mount -n -t cgroup2 cgroup2 /sys/fs/cgroup || exit 125
 `
 
-// systemdInit boots systemd. Of a udevd it asks, before it starts one, whether
-// there is any: without a control socket it would ignore SYSTEMD_WANTS= for
-// good.
+// systemdInit boots systemd, with a file in the place of udevd's control socket:
+// systemd looks for the socket before it starts udevd, and without it would ignore
+// SYSTEMD_WANTS= for good.
 const systemdInit = cgroupInit + `mkdir -p /run/udev
 : >/run/udev/control
 echo >&3
 exec 3>&-
 exec /lib/systemd/systemd'`
 
-// systemdFiles is what an instance needs to be booted in a namespace: at boot
-// udevd is shown the network's devices, and not those of this machine, whose
-// own udevd would hear of it as well.
+// systemdFiles has the files that an instance needs to boot in a namespace: at boot
+// "add" is replayed only for the network's devices, not for those of this machine,
+// whose own udevd would see the events as well.
 var systemdFiles = map[string]string{
 	"/etc/systemd/system/systemd-udev-trigger.service.d/lab.conf": `[Service]
 ExecStart=
@@ -33,8 +32,8 @@ ExecStart=-udevadm trigger --type=all --action=add --subsystem-match=net
 `,
 }
 
-// bySystemd prepares a machine whose process 1 is systemd. The variable is how
-// a container says that it is one: systemd(1), "container".
+// bySystemd prepares a machine whose process 1 is systemd. The variable tells systemd
+// that this is a container: systemd(1), "container".
 func (i *Instance) bySystemd(m *machine) error {
 	m.script = systemdInit
 	m.env = []string{"container=other"}
@@ -71,7 +70,7 @@ func (i *Instance) WaitBooted(tb TB) string {
 		if err != nil {
 			tb.Fatalf("waiting for systemd: %v\n%s", err, i.Trouble())
 		}
-		// At first there is nobody to ask.
+		// At first systemd does not answer yet.
 		if state := strings.TrimSpace(r.Stdout); state != "offline" && state != "unknown" && state != "" {
 			return state
 		}
@@ -82,8 +81,8 @@ func (i *Instance) WaitBooted(tb TB) string {
 // journal prints the journal of this boot.
 const journal = "journalctl --no-pager --output=short-monotonic --boot=0"
 
-// Log returns the system log of this boot: the journal, or what came by
-// /dev/log.
+// Log returns the system log of this boot: the journal, or the lines that were sent
+// to /dev/log.
 func (i *Instance) Log(tb TB) string {
 	tb.Helper()
 	if !i.setup.Systemd {

@@ -18,8 +18,8 @@ const (
 	imdsAddr   = "169.254.169.254"
 )
 
-// A Plan is what a VPC is made of. The zero Plan is the example VPC of the
-// package imds: 10.0.0.0/24 with the primary, 10.0.0.10, and 10.0.1.0/24.
+// A Plan describes a VPC. The zero Plan is the example VPC of the package imds:
+// 10.0.0.0/24 with the primary, 10.0.0.10, and 10.0.1.0/24.
 type Plan struct {
 	Subnets []string      // the first has the primary
 	Primary []string      // addresses of the primary ENI
@@ -31,7 +31,7 @@ type Plan struct {
 // is not its own, and has the DHCP server and the metadata service.
 type VPC struct {
 	Primary *ENI
-	IMDS    *imds.Server // what it says of the ENIs is the VPC's to set, see [ENI.Describe]
+	IMDS    *imds.Server // the VPC sets its answers about ENIs, see [ENI.Describe]
 	Client  *Place       // 198.51.100.7, beyond the router
 
 	ctx     context.Context
@@ -44,8 +44,8 @@ type VPC struct {
 	instance *netns // where attached ENIs are plugged in; nil if it is off
 }
 
-// NewVPC makes a VPC, which is there until the test ends. It takes a quarter
-// of a second; any number may be there at a time.
+// NewVPC makes a VPC, which exists until the test ends. That takes a quarter of a
+// second; any number may exist at a time.
 func NewVPC(tb TB, plan Plan) *VPC {
 	tb.Helper()
 	// The router runs the tools of one release, whatever the instance runs.
@@ -60,7 +60,7 @@ func NewVPC(tb TB, plan Plan) *VPC {
 	return v
 }
 
-// newVPC returns what is to be closed even if it fails.
+// newVPC returns the VPC even if it fails: the caller has to close it.
 func newVPC(ctx context.Context, tree *Tree, plan Plan) (*VPC, error) {
 	if plan.Subnets == nil {
 		plan.Subnets = []string{"10.0.0.0/24", "10.0.1.0/24"}
@@ -109,8 +109,8 @@ func (v *VPC) close() {
 	}
 }
 
-// AddENI makes an ENI with these addresses, the primary one first, which say
-// what subnet it is on. It is attached to nothing.
+// AddENI makes an ENI with these addresses, the primary one first. They determine its
+// subnet. It is attached to nothing.
 func (v *VPC) AddENI(tb TB, addrs ...string) *ENI {
 	tb.Helper()
 	e, err := v.addENI(addrs)

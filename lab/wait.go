@@ -2,17 +2,17 @@ package lab
 
 import "time"
 
-// eventWait is how long an instance has for what is to happen: a DHCP client
-// without an answer gives up after a minute, and ifdown waits for the ifup that
-// waits for it. It is looked at every eventPoll, or, where looking is work, for a
-// third of the time: the instance needs the processor too.
+// eventWait bounds the wait for an event in an instance: a DHCP client without an
+// answer gives up after a minute, and ifdown waits for the ifup that waits for the
+// client. The lab looks every eventPoll, or, if looking is work, for a third of the
+// time: the instance needs the processor too.
 const (
 	eventWait = 90 * time.Second
 	eventPoll = 10 * time.Millisecond
 )
 
-// WaitFor waits until something has happened in the instance. If it does not
-// within 90 seconds the test fails, with all there is to see.
+// WaitFor waits until something has happened in the instance. If it does not within
+// 90 seconds, the test fails and prints [Instance.Trouble].
 func (i *Instance) WaitFor(tb TB, what string, done func() bool) {
 	tb.Helper()
 	deadline := time.Now().Add(eventWait)

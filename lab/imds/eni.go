@@ -9,20 +9,19 @@ import (
 	"strings"
 )
 
-// What the service says of the instance itself.
+// The answers about the instance itself.
 const (
 	InstanceID = "i-0123456789abcdef0"
 	ownerID    = "123456789012"
 	vpcID      = "vpc-0123456789abcdef0"
 )
 
-// Removed is the value in ENI.Raw that takes a key away.
+// Removed is the value in ENI.Raw that removes a key.
 const Removed = "\x00"
 
-// ENI is one elastic network interface as the service describes it. The facts
-// are strings, and nothing looks at them, so that a test can serve what AWS
-// never would: a CIDR that is none, a shell command, an address of another
-// network.
+// ENI is one elastic network interface as the service describes it. The facts are
+// unchecked strings, so that a test can serve what AWS never would: an invalid CIDR, a
+// shell command, an address of another network.
 //
 // A key whose value would be empty is neither listed nor answered, as on EC2:
 // an ENI of an IPv6-only subnet has no local-ipv4s, one just attached has no
@@ -52,10 +51,10 @@ type ENI struct {
 	// listed name ends with a slash.
 	PublicIPv4 string
 
-	// Raw holds bodies by key. They replace or add to what the other fields
-	// say, byte for byte; Removed takes the key out of the listing and makes
+	// Raw has bodies by key, which replace those of the other fields or add to
+	// them, byte for byte; Removed takes the key out of the listing and makes
 	// it 404. A slash in a key makes a folder. The key "" is the listing of
-	// the ENI itself. (A key that is listed and yet 404 is a Fault.)
+	// the ENI itself. (For a listed key that is 404, use a Fault.)
 	Raw map[string]string
 }
 
@@ -154,8 +153,7 @@ func dashed(address string) string {
 const macs = "network/interfaces/macs/"
 
 // metadata is everything below /latest/meta-data/. It is built once and never
-// changed, so a request sees one state of the instance and not a mix, and
-// callers keep their ENIs to themselves.
+// changed, so a request sees one state of the instance and not a mix.
 type metadata struct {
 	files      map[string]string
 	interfaces []folder
@@ -190,8 +188,7 @@ func (m *metadata) get(path string) (string, bool) {
 	if !ok {
 		return "", false
 	}
-	// A MAC is looked for as a prefix, not cut out at the next slash: a test
-	// may have put a slash into it.
+	// This compares the MAC as a prefix, since a test may have put a slash into it.
 	for _, f := range m.interfaces {
 		n := len(f.mac)
 		if len(rest) < n || !strings.EqualFold(rest[:n], f.mac) {
@@ -204,9 +201,9 @@ func (m *metadata) get(path string) (string, bool) {
 	return "", false
 }
 
-// read returns the file of that name, or the listing of the folder of that
-// name, which may be asked for with or without its slash. A folder exists if
-// a file is in it; a file named like a folder, with the slash, is its listing.
+// read returns the file of that name, or the listing of the folder of that name, with
+// or without its slash. A folder exists if a file is in it; a file named like a
+// folder, with the slash, is its listing.
 func read(files map[string]string, name string) (string, bool) {
 	if body, ok := files[name]; ok {
 		return body, true

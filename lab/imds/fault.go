@@ -26,11 +26,10 @@ type Fault struct {
 	Times int
 
 	// Until ends the fault at a time; the zero time is no limit. Requests
-	// that it has caught by then stay caught.
+	// that it selected before stay with it.
 	Until time.Time
 
-	// Delay holds the answer back; what it says was settled when the request
-	// came in.
+	// Delay holds the answer back, which is as of the arrival of the request.
 	Delay time.Duration
 
 	// Hang never answers. The connection stays open until the client gives
@@ -38,15 +37,15 @@ type Fault struct {
 	Hang bool
 
 	// Status replaces the status, whether the request's token is good or not,
-	// and the body with AWS's page for such a status. 401 is a service that
-	// has forgotten its tokens, 404 a key that is listed and yet not there,
-	// 503 throttling.
+	// and the body with AWS's page for that status. 401 is a service that
+	// has forgotten its tokens, 404 a listed key that does not exist, 503
+	// throttling.
 	Status int
 
 	// Body replaces the body. With Status 0 the request is answered 200, even
 	// for a key that does not exist, unless it is refused for its token or
-	// its headers. On api/token it is the token handed out, which the service
-	// then does not know.
+	// its headers. On api/token it replaces the token by one that the service
+	// does not know.
 	Body *string
 
 	// Redirect answers with that Location, and with 302 if Status is 0. The
@@ -70,8 +69,8 @@ type activeFault struct {
 	caught int
 }
 
-// Fault adds a fault behind those that are active. A request gets the first
-// that selects it; one that has ended is passed over.
+// Fault adds a fault behind the active ones. A request gets the first active fault
+// that selects it.
 func (s *Server) Fault(f Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -85,8 +84,8 @@ func (s *Server) Heal() {
 	s.faults = nil
 }
 
-// faultFor returns the fault that a request for path gets, which is the zero
-// Fault for most, and counts it as caught.
+// faultFor returns the fault for a request for path, mostly the zero Fault, and
+// counts it.
 func (s *Server) faultFor(path string) Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -109,7 +108,7 @@ func (f Fault) selects(path string) bool {
 	return strings.Contains(path, want)
 }
 
-// change returns what is said in place of a.
+// change returns the answer in place of a.
 func (f Fault) change(a answer) answer {
 	if f.Status != 0 {
 		a = page(f.Status)
@@ -129,8 +128,8 @@ func (f Fault) change(a answer) answer {
 	return a
 }
 
-// wait holds the request for as long as the fault says. It does not return if
-// nobody is left to be answered.
+// wait holds the request for as long as the fault says. It does not return if the
+// client has gone.
 func (s *Server) wait(r *http.Request, f Fault) {
 	var over <-chan time.Time
 	switch {
@@ -172,8 +171,7 @@ func (s *Server) send(w http.ResponseWriter, a answer, f Fault) {
 		h.Set("Connection", "close")
 	}
 	w.WriteHeader(a.status)
-	// A client that has gone is no concern of the service's: errors of
-	// writing are dropped, here and below.
+	// Errors of writing only mean that the client has gone, here and below.
 	_, _ = io.WriteString(w, part)
 	if len(part) == size {
 		return
@@ -191,8 +189,8 @@ func (s *Server) send(w http.ResponseWriter, a answer, f Fault) {
 	panic(http.ErrAbortHandler)
 }
 
-// reset closes a connection with RST, which is what the kernel sends in place
-// of FIN when SO_LINGER is on and zero: socket(7), tcp(7).
+// reset closes a connection with RST, which the kernel sends instead of FIN when
+// SO_LINGER is on and zero: socket(7), tcp(7).
 func reset(conn net.Conn) {
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0)

@@ -36,15 +36,14 @@ func request(t *testing.T, method, url string, headers ...string) *http.Request 
 	return r
 }
 
-// direct asks the service without a network between, as tests that move the
-// clock have to.
+// direct asks the service without a network, for tests that move the clock.
 func direct(s *imds.Server, r *http.Request) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
 	s.ServeHTTP(w, r)
 	return w
 }
 
-// token has a token issued, past any fault.
+// token gets a token, past any fault.
 func token(t *testing.T, s *imds.Server, ttl int) string {
 	t.Helper()
 	w := direct(s, request(t, "PUT", "/latest/api/token", ttlHeader, strconv.Itoa(ttl)))

@@ -1,13 +1,11 @@
 // Package imds is an EC2 instance metadata service for tests and for the lab.
-// It speaks version 2 only, answers as AWS's does for what it knows (the
-// interfaces, their MACs, instance-id), fails on demand, and keeps a log of
-// what it was asked.
+// It speaks version 2 only, answers like AWS's service about interfaces, their MACs
+// and instance-id, fails on demand, and keeps a log of its requests.
 //
-// What it says, and how, follows the EC2 user guide, "Use instance metadata to
-// manage your EC2 instance"; where the guide is silent, it follows transcripts
-// of the live service that its users have published. Left out are the other
-// categories of metadata, the dated versions beside /latest, IMDSv1,
-// throttling, and the hop limit of the token's answer.
+// It follows the EC2 user guide, "Use instance metadata to manage your EC2 instance";
+// where the guide is silent, transcripts of the live service that its users have
+// published. It leaves out the other categories of metadata, the dated versions beside
+// /latest, IMDSv1, throttling, and the hop limit of the token's answer.
 package imds
 
 import (
@@ -38,10 +36,9 @@ const (
 // Server is the service of one instance. Make one with New. All methods may
 // be used while it serves.
 type Server struct {
-	// KeepAlive leaves connections open after an answer. The real service
-	// says "Connection: close" to every request, and so does this one unless
-	// a test wants to see whether its client would reuse a connection. To be
-	// set before serving.
+	// KeepAlive leaves connections open after an answer, to test whether a client
+	// reuses one; the real service answers every request with "Connection: close".
+	// Set it before serving.
 	KeepAlive bool
 
 	http     *http.Server
@@ -62,7 +59,7 @@ type Request struct {
 	Path       string
 	HadToken   bool // it carried a token
 	TokenValid bool // and the token was good
-	Status     int  // what it was answered; 0 as long as it was not
+	Status     int  // of the answer; 0 before that
 
 	// RemoteAddr has a port of its own for each TCP connection.
 	RemoteAddr string
@@ -80,12 +77,12 @@ func New(enis ...ENI) *Server {
 	return s
 }
 
-// Set replaces the ENIs: one was attached, detached, or given an address.
+// Set replaces the ENIs, when one was attached or detached, or got an address.
 func (s *Server) Set(enis ...ENI) {
 	s.metadata.Store(newMetadata(enis))
 }
 
-// Serve answers what comes in on l, until Close.
+// Serve answers requests on l, until Close.
 func (s *Server) Serve(l net.Listener) error {
 	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return err
@@ -93,14 +90,14 @@ func (s *Server) Serve(l net.Listener) error {
 	return nil
 }
 
-// Close ends serving, for good, with all connections, the hanging ones too.
+// Close ends the service for good, and all connections, the hanging ones too.
 func (s *Server) Close() error {
 	s.closing.Do(func() { close(s.done) })
 	return s.http.Close()
 }
 
-// TB is what Listen needs of a testing.TB. The package testing itself would
-// add its flags to every program that holds this one.
+// TB is the part of testing.TB that Listen needs. The package testing itself would
+// add its flags to every program that imports this one.
 type TB interface {
 	Helper()
 	Cleanup(func())
@@ -197,8 +194,8 @@ func (a answer) with(key, value string) answer {
 	return a
 }
 
-// page is AWS's answer to what it does not like. Most are its XHTML page; for
-// a missing token and a wrong method the live service sends no body.
+// page is AWS's answer to a request that it refuses: an XHTML page, but no body for a
+// missing token and a wrong method.
 func page(status int) answer {
 	switch status {
 	case http.StatusUnauthorized, http.StatusMethodNotAllowed:
@@ -220,9 +217,8 @@ func page(status int) answer {
 	return answer{status: status, contentType: "text/html", body: body}
 }
 
-// answer decides what to say to a request whose token lives so much longer.
-// A token comes before everything else: without one, a path that does not
-// exist is 401, not 404.
+// answer answers a request whose token lives so much longer. It checks the token
+// first: without one, a path that does not exist is 401, not 404.
 func (s *Server) answer(r *http.Request, left time.Duration) answer {
 	if r.URL.Path == tokenPath {
 		return s.issue(r)
@@ -241,7 +237,7 @@ func (s *Server) answer(r *http.Request, left time.Duration) answer {
 	if !ok {
 		return page(http.StatusNotFound)
 	}
-	// The live service says with each answer what is left of the token's life.
+	// Each answer of the live service has the remaining life of the token.
 	seconds := int((left + time.Second - 1) / time.Second)
 	return answer{status: http.StatusOK, contentType: "text/plain", body: body}.
 		with(ttlHeader, strconv.Itoa(seconds)).
@@ -276,8 +272,8 @@ func (s *Server) issue(r *http.Request) answer {
 		with(ttlHeader, strconv.Itoa(ttl))
 }
 
-// tokenLife returns how much longer the token of a request lives: nothing if
-// it has none, or one that is not known.
+// tokenLife returns the remaining life of the token of a request; 0 if it has none, or
+// an unknown one.
 func (s *Server) tokenLife(r *http.Request) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()

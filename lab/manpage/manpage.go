@@ -1,5 +1,5 @@
-// Package manpage reads manual pages, man(7), so that tests can hold them
-// against the code.
+// Package manpage reads manual pages, man(7), so that tests can compare them with
+// the code.
 package manpage
 
 import (
@@ -11,7 +11,7 @@ import (
 
 // A Section is the lines below a heading, .SH or .SS, up to the next.
 type Section struct {
-	Name, Sub string // Sub is empty for what stands before the first .SS
+	Name, Sub string // Sub is empty before the first .SS
 	lines     []string
 }
 
@@ -37,7 +37,7 @@ func Read(t testing.TB, path string) []Section {
 	return sections
 }
 
-// Find is the section of this name.
+// Find returns the section of this name.
 func Find(t testing.TB, page []Section, name, sub string) Section {
 	t.Helper()
 	for _, s := range page {
@@ -49,7 +49,7 @@ func Find(t testing.TB, page []Section, name, sub string) Section {
 	return Section{}
 }
 
-// Tags are the tags of the paragraphs that have one, .TP.
+// Tags returns the tags of the paragraphs that have one, .TP.
 func (s Section) Tags() []string {
 	var tags []string
 	for i, line := range s.lines {
@@ -60,7 +60,7 @@ func (s Section) Tags() []string {
 	return tags
 }
 
-// Bold are the words of the lines that are bold as a whole.
+// Bold returns the words of the lines that are bold as a whole.
 func (s Section) Bold() []string {
 	var words []string
 	for _, line := range s.lines {
@@ -71,7 +71,7 @@ func (s Section) Bold() []string {
 	return words
 }
 
-// Examples are the texts between .EX and .EE.
+// Examples returns the texts between .EX and .EE.
 func (s Section) Examples() []string {
 	var examples []string
 	inside := false

@@ -13,10 +13,9 @@ import (
 
 var update = flag.Bool("update", false, "write what the tests found into the documents")
 
-// Section holds a section of a document against what a test found: the lines
-// between <!-- begin NAME --> and <!-- end NAME -->. With -update the section
-// is written anew; the packages of one document are then tested one by one
-// (go test -p 1).
+// Section compares a section of a document with what a test found: the lines between
+// <!-- begin NAME --> and <!-- end NAME -->. With -update it writes the section anew;
+// then test the packages of one document one by one (go test -p 1).
 func Section(t testing.TB, doc, name, found string) {
 	t.Helper()
 	text, err := os.ReadFile(doc)
@@ -39,7 +38,7 @@ func Section(t testing.TB, doc, name, found string) {
 	}
 }
 
-// Write writes a section anew: what a long run found, with which no test can
+// Write writes a section anew, with the results of a long run, which no test can
 // compare.
 func Write(doc, name, found string) error {
 	text, err := os.ReadFile(doc)

@@ -19,8 +19,8 @@ import (
 const inside = "EC2NET_TEST_UNSHARED"
 
 // Main runs the tests of a package, for its TestMain. Without root it runs them
-// again as root of a user namespace: user_namespaces(7). Where the system forbids
-// that it says so, once, and Netns skips the tests.
+// again as root of a user namespace: user_namespaces(7). If the system forbids that,
+// Main says so once, and Netns skips the tests.
 func Main(m *testing.M) {
 	if os.Geteuid() == 0 {
 		os.Exit(m.Run())
@@ -63,8 +63,8 @@ func Netns(t testing.TB) {
 	}
 }
 
-// allowed reports why this user cannot make network namespaces: some systems let
-// an ordinary user make a user namespace, but do nothing in it.
+// allowed fails if this user cannot make network namespaces: some systems let an
+// ordinary user make a user namespace, but do nothing in it.
 func allowed() error {
 	return again([]string{os.Args[0]}, append(os.Environ(), inside+"=try"))
 }
@@ -83,7 +83,7 @@ func init() {
 // again runs the test binary as root of a new user namespace. It ends when this
 // process does.
 func again(args, env []string) error {
-	runtime.LockOSThread() // Pdeathsig is of the thread
+	runtime.LockOSThread() // Pdeathsig is the death of the thread
 	defer runtime.UnlockOSThread()
 	cmd := exec.Command("/proc/self/exe", args[1:]...)
 	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = env, os.Stdin, os.Stdout, os.Stderr

@@ -16,7 +16,7 @@ func TestMain(m *testing.M) {
 	Main(m)
 }
 
-// forbid allows no user namespaces below this one, and goes on as nobody.
+// forbid forbids user namespaces below this one, and goes on as nobody.
 func forbid() {
 	must(os.Unsetenv("EC2NET_TEST_FORBID"))
 	must(os.WriteFile("/proc/sys/user/max_user_namespaces", []byte("0"), 0))
@@ -34,7 +34,7 @@ func must(err error) {
 
 const nobody = 65534
 
-// Whoever runs it: the test has a network namespace of its own, and so has each.
+// Whoever runs them, each test has a network namespace of its own.
 func TestNetns(t *testing.T) {
 	Netns(t)
 	first, err := os.Readlink("/proc/thread-self/ns/net")
@@ -75,7 +75,7 @@ func asNobody() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 }
 
-// An ordinary user's tests run in a user namespace; that they fail is told.
+// An ordinary user's tests run in a user namespace, and their failure is reported.
 func TestAsNobody(t *testing.T) {
 	if !Root() {
 		if os.Getenv(inside) == "" {
@@ -91,7 +91,7 @@ func TestAsNobody(t *testing.T) {
 	}
 }
 
-// Where the system allows no user namespaces, that is said once.
+// If the system allows no user namespaces, the tests say so once.
 func TestForbidden(t *testing.T) {
 	if !Root() {
 		t.Skip("only root can forbid it")

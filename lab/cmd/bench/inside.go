@@ -10,24 +10,24 @@ import (
 	"time"
 )
 
-// A job is something that is timed, in the instance.
+// A job is a command to time in the instance.
 type job struct {
 	Name   string
 	Run    []string
 	Env    []string
-	Before string // a script that makes what Run is to find, not timed
+	Before string // a script that prepares Run, not timed
 	After  string
 }
 
-// cost is a job's medians. CPU is that of the command and of all descendants
-// that it has waited for.
+// cost has a job's medians. CPU is that of the command and of all descendants that it
+// has waited for.
 type cost struct{ Wall, CPU time.Duration }
 
 // rounds is how often each job is timed. There is one more, to warm up.
 const rounds = 13
 
-// inside times jobs: all of them in turn, again and again, so that whatever
-// else the machine does meanwhile hits all alike.
+// inside times jobs: all of them in turn, again and again, so that the rest of the
+// machine's load hits all alike.
 func inside(stdin io.Reader, stdout io.Writer) error {
 	var all []job
 	if err := json.NewDecoder(stdin).Decode(&all); err != nil {

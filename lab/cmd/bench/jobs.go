@@ -32,7 +32,7 @@ for i in eth1 eth2; do
 done | ip -batch -
 `
 
-// source has dash source the exit hook, in the place of dhclient-script.
+// source makes dash source the exit hook, as dhclient-script does.
 var source = []string{"dash", "-c", ". /etc/dhcp/dhclient-exit-hooks.d/ec2net; :"}
 
 func lease(reason, iface, addr string) []string {
@@ -62,8 +62,8 @@ var jobs = []job{
 	{Name: ec2ifup, Run: []string{"/usr/sbin/ifup", "eth1"}, Before: "ifdown eth1 2>/dev/null"},
 }
 
-// A ratio is what one job costs beside another. A bar is for the time on the
-// clock, a cpuBar for that of the processors; 0 is none.
+// A ratio compares the cost of two jobs. bar limits the ratio of wall time, cpuBar that
+// of CPU time; 0 is no limit.
 type ratio struct {
 	job, beside string
 	bar, cpuBar float64

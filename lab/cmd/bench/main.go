@@ -1,5 +1,5 @@
-// Command bench prints what ec2net costs in the lab, in medians and in ratios
-// to what does the same or less in the same run.
+// Command bench prints the cost of ec2net in the lab: medians, and ratios to programs
+// that do the same or less, in the same run.
 //
 //	make bench
 package main
@@ -41,16 +41,15 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 //go:embed by-hand.sh
 var byHand string
 
-// files are what the instance has beyond what is installed: the one thing that
-// the lab's ENIs need to count as ENIs, the shell script to compare with, and a
-// stanza that ec2net has nothing to do with.
+// files are more files of the instance: a rule by which the lab's ENIs count as ENIs,
+// the shell script to compare with, and a stanza without ec2net.
 var files = map[string]string{
 	"/etc/udev/rules.d/52-lab.rules":     `SUBSYSTEM=="net", KERNEL=="eth*", ENV{EC2NET_ENI}="1"` + "\n",
 	"/etc/network/interfaces.d/bare.cfg": "iface eth3 inet dhcp\n    metric 1003\n",
 	"/usr/local/bin/by-hand":             byHand,
 }
 
-// install fills a folder with ec2net and the programs that are timed.
+// install fills a folder with ec2net and the programs to time.
 func install(tb lab.TB) string {
 	dir, err := os.MkdirTemp("", "ec2net-bench-")
 	if err != nil {

@@ -1,5 +1,5 @@
-// Command demo shows a person what ec2net does: an ENI's address that nobody
-// outside gets an answer from, and the same ENI with ec2net. Run "make demo".
+// Command demo shows a person what ec2net does: an ENI whose addresses do not answer a
+// client outside, and the same ENI with ec2net. Run "make demo".
 package main
 
 import (
@@ -20,7 +20,7 @@ const (
 	cfg                = "/etc/network/interfaces.d/eth1.cfg"
 )
 
-// files has what makes the lab's ENIs count as such: they have no ENI's driver.
+// files makes the lab's ENIs count as ENIs, since they have no driver of one.
 var files = map[string]string{
 	"/etc/udev/rules.d/52-lab.rules": `SUBSYSTEM=="net", KERNEL=="eth*", ENV{EC2NET_ENI}="1"` + "\n",
 }
@@ -146,10 +146,10 @@ func (d *demo) detach(rules string) {
 	d.sh("head -n 2 "+cfg, "# eth1 is "+d.eni.ID)
 }
 
-// counts are what the VPC counts at eth0 and at eth1.
+// counts has the VPC's counters of eth0 and of eth1.
 type counts [2]lab.Counters
 
-// ask has the client ask an address, and wants these counts.
+// ask asks an address from the client, and fails unless these are the counts.
 func (d *demo) ask(addr string, want counts) {
 	d.vpc.ResetCounters(d)
 	if d.vpc.Client.Patience = 0; want[0].Dropped() > 0 {
@@ -175,11 +175,11 @@ func (d *demo) settled(unit string, up bool) {
 		_, is := d.instance.ReadFile(d, "/run/ec2net/eth1.up")
 		return is == up
 	})
-	d.instance.WaitSh(d, "flock -n /run/ec2net/eth1.lock true") // which is held until it is done
+	d.instance.WaitSh(d, "flock -n /run/ec2net/eth1.lock true") // ec2net holds it until it is done
 	d.instance.WaitSh(d, "test inactive = $(systemctl is-active "+unit+") && journalctl --sync")
 }
 
-// sh shows a command of the instance and its output, which has to have words.
+// sh shows a command of the instance and its output, which has to contain words.
 func (d *demo) sh(command string, words ...string) string {
 	d.say("\ninstance# %s\n", command)
 	out := d.instance.Sh(d, command)

@@ -1,5 +1,5 @@
 // Command fuzz runs every fuzz target of the module for a while, one after the
-// other, and says how often each was run without a finding.
+// other, and prints the number of runs without a finding.
 //
 //	go run ./lab/cmd/fuzz [-time 30s] [-update]
 //
@@ -65,7 +65,7 @@ func (t target) String() string { return t.folder + " " + t.name }
 
 var declared = regexp.MustCompile(`(?m)^func (Fuzz\w+)\(\w+ \*testing\.F\)`)
 
-// targets finds all of them below a folder.
+// targets finds all targets below a folder.
 func targets(root string) (all []target, err error) {
 	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(path, "_test.go") {

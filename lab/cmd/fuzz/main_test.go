@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Every target has its number in the document, and no other has.
+// The document has a number for every target, and no other.
 func TestReported(t *testing.T) {
 	text, err := os.ReadFile("../../../" + doc)
 	if err != nil {

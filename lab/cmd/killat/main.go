@@ -23,9 +23,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// changing are the system calls that are counted, all of which have a file or
-// a folder as their first argument. That a new file was made shows in the call
-// after it.
+// changing are the system calls to count. Each has a file or a folder as its first
+// argument. A new file shows in the call after its making.
 var changing = []uint64{unix.SYS_WRITE, unix.SYS_FCHMOD, unix.SYS_FSYNC, unix.SYS_FTRUNCATE,
 	unix.SYS_RENAMEAT, unix.SYS_RENAMEAT2, unix.SYS_UNLINKAT, unix.SYS_MKDIRAT, unix.SYS_SYMLINKAT, unix.SYS_LINKAT}
 
@@ -61,7 +60,7 @@ func killAt(n int, folders, args []string) (killed bool, err error) {
 	if _, err := unix.Wait4(pid, &status, 0, nil); err != nil {
 		return false, err
 	}
-	// Threads are followed; a process that the program starts is not.
+	// Follow threads, but no process that the program starts.
 	const options = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_EXITKILL
 	if err := unix.PtraceSetOptions(pid, options); err != nil {
 		return false, err
@@ -87,7 +86,7 @@ func killAt(n int, folders, args []string) (killed bool, err error) {
 	}
 }
 
-// passed is the signal that a stopped thread gets; none if it stopped for us.
+// passed is the signal to pass to a stopped thread; 0 if it stopped for us.
 func passed(status unix.WaitStatus) int {
 	if s := status.StopSignal(); status.Stopped() && s != unix.SIGTRAP && s != unix.SIGTRAP|0x80 && s != unix.SIGSTOP {
 		return int(s)
@@ -104,7 +103,7 @@ type syscallInfo struct {
 	_             [5]uint64
 }
 
-// changes says whether a thread is at the beginning of a call that is counted.
+// changes reports whether a thread is at the beginning of a call to count.
 func changes(tid int, folders []string) bool {
 	const getSyscallInfo, entry = 0x420e, 1
 	var info syscallInfo

@@ -1,5 +1,5 @@
-// Command tree builds the lab's Debian trees, so that no test has to, and
-// prints where they are.
+// Command tree builds the lab's Debian trees, so that no test has to, and prints
+// their paths.
 //
 //	go run ./lab/cmd/tree [RELEASE ...]
 package main

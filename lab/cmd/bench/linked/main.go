@@ -1,5 +1,4 @@
-// Command linked is what the libraries of ec2net cost a program that does
-// nothing with them.
+// Command linked is linked with the libraries of ec2net, and does not use them.
 package main
 
 import (

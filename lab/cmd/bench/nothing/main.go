@@ -1,4 +1,4 @@
-// Command nothing is what every Go program costs.
+// Command nothing prints a line: the cost of any Go program.
 package main
 
 import "fmt"
