@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -238,5 +239,35 @@ func TestRenamedTakesNothingBack(t *testing.T) {
 		}
 		same(t, "addresses of the one that was renamed", m.addrsNow(t, "eth3"), []string{"10.0.1.20/24"})
 		same(t, "addresses of the other", m.addrsNow(t, "eth2"), []string{"10.0.1.21/32", "10.0.1.30/24"})
+	})
+}
+
+// The scripts of both ENIs show the rules that there are, whichever of the two was told
+// of a move.
+func TestMovedScripts(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		check(t, m.Add(t.Context(), "eth2"))
+		m.address(t, "eth2", "10.0.1.30/24")
+		m.lease(t, "eth2", "BOUND", "10.0.1.30")
+		has := func(name, addr string, want bool) {
+			t.Helper()
+			script, rules := m.file(t, "/var/lib/ec2net/"+name+".rules"), strings.Join(m.rulesNow(t), "\n")
+			rule := fmt.Sprintf("pref 100%s from %s lookup", name[3:], addr)
+			if strings.Contains(rules, rule) != want || strings.Contains(script, rule) != want {
+				t.Errorf("%s has %s: %t; rules:\n%s\nscript:\n%s", name, addr, !want, rules, script)
+			}
+		}
+		m.says(macs["eth1"], func(e *facts.ENI) { e.IPv4 = addrs("10.0.1.20") })
+		m.says(macs["eth2"], func(e *facts.ENI) { e.IPv4 = addrs("10.0.1.30", "10.0.1.21") })
+		m.lease(t, "eth2", "RENEW", "10.0.1.30")
+		has("eth1", "10.0.1.21", false)
+		has("eth2", "10.0.1.21", true)
+		// It moves back, of which IMDS has told nothing new about eth1.
+		m.says(macs["eth1"], func(e *facts.ENI) { e.IPv4 = addrs("10.0.1.20", "10.0.1.21") })
+		m.says(macs["eth2"], func(e *facts.ENI) { e.IPv4 = addrs("10.0.1.30") })
+		m.lease(t, "eth2", "RENEW", "10.0.1.30")
+		has("eth1", "10.0.1.21", true)
+		has("eth2", "10.0.1.21", false)
 	})
 }

@@ -65,9 +65,7 @@ func (s *sequence) whole(name string) {
 	got := s.rulesOf(name)
 	addresses := s.addrsNow(s.t, name)
 	var wants []string
-	// Without IMDS what it said of the device under another name may serve.
-	candidates := slices.Concat(s.seen[name], s.elsewhere(name))
-	for _, e := range append(candidates, facts.ENI{}) {
+	for _, e := range append(slices.Clone(s.seen[name]), facts.ENI{}) {
 		if e.MAC != s.attached[name] {
 			e = facts.ENI{}
 			if len(wants) > 0 {
@@ -91,9 +89,6 @@ func (s *sequence) whole(name string) {
 		})
 		if slices.Equal(live, rules) && slices.Equal(there, ips) {
 			s.holds[name] = leasedRule(name, lease)
-			if e.MAC != (facts.MAC{}) && len(candidates) > len(s.seen[name]) {
-				s.seen[name] = append(s.seen[name], e)
-			}
 			if e.IPv4 != nil && !slices.Contains(s.kernelRules(s.t), group999) {
 				s.fail("no group rule")
 			}

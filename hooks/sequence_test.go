@@ -330,10 +330,13 @@ func (s *sequence) ran1(name string, run func() error) (well bool) {
 			s.happened.failed.Add(1)
 		}
 		s.steps = append(s.steps, fmt.Sprintf("  struck at %s: %v", s.strike.hit, err))
+		if len(s.seen[name]) == 0 {
+			s.saw(name, facts.ENI{}) // perhaps nothing is noted
+		}
 		if s.vpc.err == nil {
-			s.seen[name] = append(s.seen[name], s.vpc.enis[s.attached[name]])
+			s.saw(name, s.vpc.enis[s.attached[name]])
 		} else {
-			s.seen[name] = append(s.seen[name], s.elsewhere(name)...)
+			s.saw(name, s.elsewhere(name)...)
 		}
 		s.doubt(name)
 		// An address may have been given and not been noted.
@@ -352,10 +355,20 @@ func (s *sequence) ran1(name string, run func() error) (well bool) {
 	return true
 }
 
+// saw notes what ec2net may have noted under a name.
+func (s *sequence) saw(name string, all ...facts.ENI) {
+	for _, e := range all {
+		if !slices.ContainsFunc(s.seen[name], func(o facts.ENI) bool { return o.MAC == e.MAC && slices.Equal(o.IPv4, e.IPv4) }) {
+			s.seen[name] = append(s.seen[name], e)
+		}
+	}
+}
+
 // told notes what IMDS has told an ec2net that came to its end.
 func (s *sequence) told(name string) {
 	if s.vpc.err != nil {
-		if len(s.elsewhere(name)) > 0 {
+		if said := s.elsewhere(name); len(said) > 0 { // that may serve, and be noted
+			s.saw(name, said...)
 			s.doubt(name)
 		}
 		return
