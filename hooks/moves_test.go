@@ -185,6 +185,9 @@ func (s *sequence) expected(e facts.ENI, lease netip.Addr) (theirs facts.ENI, do
 func (s *sequence) alone() {
 	rules := s.kernelRules(s.t)
 	for a, c := range s.claims {
+		if _, there := s.nameOf(c.mac); !there {
+			continue // its address may have gone to another since
+		}
 		for _, name := range names {
 			if c.sure && s.attached[name] != c.mac && s.up[name] != a && slices.Contains(rules, leasedRule(name, a)) {
 				s.fail("%v is an address of %s, and there is %s", a, c.mac, leasedRule(name, a))
