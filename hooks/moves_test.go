@@ -81,17 +81,22 @@ func (s *sequence) free(a netip.Addr) bool {
 	return true
 }
 
-// known is what ec2net may know of ENIs: what IMDS said last under each name, whether
-// it was noted or not, and what is on disk.
-func (s *sequence) known() []facts.ENI {
+// noted is what ec2net has on disk of ENIs.
+func (s *sequence) noted() (all []facts.ENI) {
 	kept, err := s.memory().recall("")
 	check(s.t, err)
-	var all []facts.ENI
 	for _, k := range kept.Known {
 		if k.Facts.Name != "" {
 			all = append(all, k.Facts)
 		}
 	}
+	return all
+}
+
+// known is what ec2net may know of ENIs: what it has noted, and what IMDS said last
+// under each name, whether it was noted or not.
+func (s *sequence) known() []facts.ENI {
+	all := s.noted()
 	for _, name := range names {
 		all = append(all, s.seen[name]...)
 	}
@@ -107,6 +112,14 @@ func (s *sequence) contested(mac facts.MAC) []netip.Addr {
 		}
 	}
 	return addrs
+}
+
+// another reports whether an address is another ENI's than this one, for sure.
+func (s *sequence) another(mac facts.MAC, a netip.Addr) bool {
+	c := s.claims[a]
+	return c.sure && c.mac != mac && slices.ContainsFunc(s.noted(), func(e facts.ENI) bool {
+		return e.MAC == c.mac && slices.Contains(e.IPv4, a)
+	})
 }
 
 // claim takes in that IMDS has told ec2net of the ENI with a name; what it told before
@@ -170,27 +183,25 @@ func (s *sequence) expected(e facts.ENI, lease netip.Addr) (theirs facts.ENI, do
 	theirs = e
 	theirs.IPv4 = []netip.Addr{}
 	for _, a := range e.IPv4 {
-		c := s.claims[a]
 		switch {
-		case a == lease, !slices.Contains(contested, a), c == claim{e.MAC, true}:
+		case a == lease, !slices.Contains(contested, a), s.claims[a] == claim{e.MAC, true}:
 			theirs.IPv4 = append(theirs.IPv4, a)
-		case !c.sure:
+		case !s.another(e.MAC, a):
 			doubt = append(doubt, a)
 		}
 	}
 	return theirs, doubt
 }
 
-// alone holds that an address leads by one ENI only: that which it was given to last.
+// alone holds that what two ENIs are known to have leads by one of them only: that
+// which was given it last.
 func (s *sequence) alone() {
 	rules := s.kernelRules(s.t)
-	for a, c := range s.claims {
-		if _, there := s.nameOf(c.mac); !there {
-			continue // its address may have gone to another since
-		}
-		for _, name := range names {
-			if c.sure && s.attached[name] != c.mac && s.up[name] != a && slices.Contains(rules, leasedRule(name, a)) {
-				s.fail("%v is an address of %s, and there is %s", a, c.mac, leasedRule(name, a))
+	for _, name := range names {
+		lease, up := s.up[name]
+		for a := range s.claims {
+			if up && a != lease && slices.Contains(rules, leasedRule(name, a)) && s.another(s.attached[name], a) {
+				s.fail("%v is an address of %s, and there is %s", a, s.claims[a].mac, leasedRule(name, a))
 			}
 		}
 	}
