@@ -94,10 +94,21 @@ func (k Known) isNew(a netip.Addr) bool {
 
 // prune forgets the moves that the facts of both sides do not speak of any more.
 func (m *Machine) prune() {
-	gives := func(mac facts.MAC, a netip.Addr) bool {
-		return slices.ContainsFunc(m.Known, func(k Known) bool { return k.Facts.MAC == mac && slices.Contains(k.Facts.IPv4, a) })
+	m.Moved = filter(m.Moved, func(v Moved) bool { return m.gives(v.From, v.Addr) && m.gives(v.To, v.Addr) })
+}
+
+// gives reports whether IMDS gave an address to an ENI when it was asked last. Facts
+// under a name that the ENI has no more are older than those under the one that it has.
+func (m *Machine) gives(mac facts.MAC, a netip.Addr) bool {
+	of := filter(m.Known, func(k Known) bool { return k.Facts.MAC == mac })
+	now := filter(of, func(k Known) bool {
+		l, _ := m.State.LinkNamed(k.Name)
+		return l.MAC == mac
+	})
+	if len(now) > 0 {
+		of = now
 	}
-	m.Moved = filter(m.Moved, func(v Moved) bool { return gives(v.From, v.Addr) && gives(v.To, v.Addr) })
+	return slices.ContainsFunc(of, func(k Known) bool { return slices.Contains(k.Facts.IPv4, a) })
 }
 
 // Elsewhere are the facts that IMDS gave last for a device when it had another
