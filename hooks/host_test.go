@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -69,7 +70,7 @@ type machine struct {
 	added    []string         // that udev was asked to add again
 	later    []string         // that IMDS is to be asked for again
 	fails    map[string]error // of a program
-	asked    int              // netlink requests
+	asked    atomic.Int64     // netlink requests
 	kernel   Kernel           // uncounted, unstruck
 	netns    *netlink.Handle
 	onLogged func(line string)
@@ -156,7 +157,7 @@ func newMachine(t *testing.T) *machine {
 			return m.fails[program]
 		}}
 	counted.Before = func(string) error {
-		m.asked++
+		m.asked.Add(1)
 		return nil
 	}
 	_, err = tree.Write(interfacesFile, []byte("source /etc/network/interfaces.d/*.cfg\n"))

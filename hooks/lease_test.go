@@ -107,10 +107,10 @@ func TestRenewals(t *testing.T) {
 		}
 		m.log = nil
 		for range 50 {
-			m.asked = 0
+			m.asked.Store(0)
 			m.lease(t, "eth1", "RENEW", "10.0.1.20")
-			if m.asked > 4 {
-				t.Fatalf("%d netlink requests", m.asked)
+			if m.asked.Load() > 4 {
+				t.Fatalf("%d netlink requests", m.asked.Load())
 			}
 		}
 		same(t, "rules", m.rulesNow(t), before)
@@ -150,13 +150,13 @@ func TestAddressesFollow(t *testing.T) {
 		eni := m.vpc.enis[macs["eth1"]]
 		eni.IPv4 = addrs("10.0.1.20", "10.0.1.22", "10.0.1.23")
 		m.vpc.enis[macs["eth1"]] = eni
-		m.asked = 0
+		m.asked.Store(0)
 		m.lease(t, "eth1", "RENEW", "10.0.1.20")
 		// Four to look, and four when IMDS says something new; two addresses and
 		// two rules more, one of each less; and four to look again since
 		// something was taken away.
-		if m.asked != 4+4+6+4 {
-			t.Errorf("%d netlink requests", m.asked)
+		if m.asked.Load() != 4+4+6+4 {
+			t.Errorf("%d netlink requests", m.asked.Load())
 		}
 		same(t, "rules", m.rulesNow(t), []string{group999, from1001("10.0.1.20"), mark1001, from1001("10.0.1.22"), from1001("10.0.1.23")})
 		same(t, "addresses", m.addrsNow(t, "eth1"), []string{"10.0.1.20/24", "10.0.1.22/32", "10.0.1.23/32", "10.0.1.99/24"})
@@ -361,12 +361,13 @@ func TestLeaseOfOthers(t *testing.T) {
 		same(t, "rules", m.rulesNow(t), []string{admins.String()})
 		same(t, "programs", m.ran, nil)
 		same(t, "log", m.log, nil)
-		m.asked, m.vpc.asks = 0, 0
+		m.vpc.asks = 0
+		m.asked.Store(0)
 		for _, reason := range []string{"NOCARRIER", "CARRIER", "PREINIT", "TEST", "BOUND6", "EXPIRE6", "ROUTERADVERT", "whatever"} {
 			m.lease(t, "eth1", reason, "10.0.1.20")
 		}
-		if m.asked != 0 || m.vpc.asks != 0 {
-			t.Errorf("%d netlink requests and %d of IMDS for nothing", m.asked, m.vpc.asks)
+		if m.asked.Load() != 0 || m.vpc.asks != 0 {
+			t.Errorf("%d netlink requests and %d of IMDS for nothing", m.asked.Load(), m.vpc.asks)
 		}
 		var gone *kernel.GoneError
 		if err := m.OnLease(t.Context(), Lease{Interface: "eth9", Reason: "BOUND"}); !errors.As(err, &gone) {
