@@ -68,7 +68,7 @@ func (s *Stack) Owner(name string, ours bool) (stack.Owner, error) {
 		if path.Dir(f.path) == helperFolder {
 			return stack.Owner{
 				Who: "cloud-ifupdown-helper has a stanza for it in " + f.path,
-				Hint: fmt.Sprintf("ifdown %[1]s && rm %[2]s && ec2ifup %[1]s: the helper writes no stanza where ec2net's is, at the next boot neither",
+				Hint: fmt.Sprintf("ifdown %[1]s && rm %[2]s && ec2ifup %[1]s: the helper writes no stanza while ec2net's is there, not at the next boot either",
 					name, f.path),
 			}, nil
 		}

@@ -74,7 +74,7 @@ on EC2, the VPC drops what an ENI sends from an address that is not its own.
 }
 
 func (d *demo) without() {
-	d.heading("1. Without ec2net: eth1 is attached, and configured as one does by hand")
+	d.heading("1. Without ec2net: eth1 is attached, and configured by hand")
 	d.eni.Attach(d, "eth1")
 	d.sh("echo 'iface eth1 inet dhcp' > " + cfg)
 	d.sh("ifup eth1 2>/dev/null")
@@ -84,7 +84,7 @@ func (d *demo) without() {
 	d.say("\nThe answer left by the default route, eth0, and the VPC dropped it there:\n")
 	d.says(d.vpc.Dropped(d), "ENI "+eth0+": from "+eth1+" to ")
 	d.sh("ip route get 198.51.100.7 from "+eth1, "dev eth0")
-	d.say("\nAll of that is taken away again:\n")
+	d.say("\nEnd of that try:\n")
 	d.sh("ifdown eth1 2>/dev/null; rm " + cfg)
 	d.eni.Detach(d)
 }
@@ -118,8 +118,8 @@ func (d *demo) attach() {
 	d.say("\nWhat ec2net did is in the system log:\n")
 	d.sh("journalctl -t ec2net -o cat", "wrote "+cfg, "from 10.0.1.20 lookup 1001", "ifup done")
 	d.say(`
-What is sent from eth1's addresses has a route table of its own, 1001. (Rule 999:
-what leads to no ENI is routed as before. The fwmark: answers of containers.)
+Packets from eth1's addresses use a route table of their own, 1001. (Rule 999:
+packets that leave by no ENI are routed as before. The fwmark: answers of containers.)
 `)
 	d.sh("ip rule", "from "+eth1+" lookup 1001", "from "+second+" lookup 1001")
 	d.sh("ip route show table 1001", "default via 10.0.1.1 dev eth1")
