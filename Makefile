@@ -27,7 +27,7 @@ demo: ## see what ec2net does, in a VPC of network namespaces; needs root
 
 # -count=1: the scripts run a tool that go test does not see change.
 test: debian lint ## what to run before a merge: lint and every test
-	$(GO) test $(RACE) -count=1 -timeout 14m -parallel 6 ./...
+	$(GO) test $(RACE) -count=1 -timeout 40m -parallel 6 ./...
 	$(if $(RACE),$(GO) test -count=1 ./hooks -run '^TestSequencesInMemory$$') # a thousand, which the race detector makes too slow
 
 check: lint ## lint, and every test that needs no Debian tree: under a minute
