@@ -62,8 +62,8 @@ func TestBuildOnce(t *testing.T) {
 	}
 }
 
-// TestBuildOnceInterrupted has what a killed build leaves: its folder, and a
-// lock file that nobody holds.
+// TestBuildOnceInterrupted begins with the remains of a killed build: its folder, and
+// a lock file that nobody holds.
 func TestBuildOnceInterrupted(t *testing.T) {
 	cache := t.TempDir()
 	for _, left := range []string{"tree.partial/etc", "older.partial/etc"} {

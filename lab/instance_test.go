@@ -84,7 +84,7 @@ func TestInstanceRun(t *testing.T) {
 			t.Errorf("%s: status %d, want %d\n%s", script, r.Status, want, r.Stderr)
 		}
 	}
-	// What was left in the background is there, once it has become a sleep.
+	// The background process is there, once it has become a sleep.
 	i.WaitSh(t, "test 1 = $(ps -e -o args= | grep -c '^sleep 1000$')")
 	r := i.Run(t, Cmd{Args: []string{"sh", "-c", "cat; umask; pwd; env; echo no >&2"}, Stdin: "in ", Env: []string{"A=b"}})
 	for _, want := range []string{"in 0022\n/\n", "A=b\n", "HOME=/root\n"} {
@@ -106,7 +106,7 @@ func TestInstanceRun(t *testing.T) {
 	i.Sh(t, "logger --tag ec2net 'eth1: up'")
 	i.WaitFor(t, "the line in the log", func() bool { return strings.Contains(i.Log(t), "\nec2net: eth1: up\n") })
 
-	// A machine's settings are its own, or not to be changed.
+	// A machine's kernel settings are its own, or read-only.
 	r = i.Run(t, Cmd{Args: []string{"sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward && echo $(cat /proc/sys/kernel/panic) > /proc/sys/kernel/panic"}})
 	if r.Status == 0 || !strings.Contains(r.Stderr, "kernel/panic: Read-only") {
 		t.Errorf("writing settings: %+v", r)
@@ -148,8 +148,8 @@ path=$(tr '\0' '\n' < /proc/$$/environ | grep ^PATH= || echo no PATH)
 echo "$ACTION $INTERFACE $path $(cat /sys/class/net/$INTERFACE/address)" >> /run/seen
 `
 
-// TestUdev sees to it that udevd hears of an ENI as the hardware's coming and
-// going, with a name and a MAC that need no change.
+// TestUdev: udevd sees an ENI come and go like hardware, with a name and a MAC that
+// need no change.
 func TestUdev(t *testing.T) {
 	t.Parallel()
 	for _, release := range releases {
@@ -184,8 +184,8 @@ func TestUdev(t *testing.T) {
 	}
 }
 
-// TestWithoutEC2net is what ec2net is for: a second ENI on the primary's
-// subnet, configured by hand as one does without it, answers nobody outside.
+// TestWithoutEC2net shows what ec2net is for: a second ENI on the primary's subnet,
+// configured by hand, does not answer outside.
 func TestWithoutEC2net(t *testing.T) {
 	t.Parallel()
 	v := NewVPC(t, Plan{})
@@ -206,8 +206,7 @@ func TestWithoutEC2net(t *testing.T) {
 	if dropped := v.Dropped(t); dropped != "" {
 		t.Errorf("dropped before:\n%s", dropped)
 	}
-	// Asked for either address both interfaces would answer, were this an
-	// Ethernet.
+	// On an Ethernet both interfaces would answer for either address.
 	for range 3 {
 		for _, own := range []*ENI{v.Primary, e} {
 			if got := v.whoHas(t, own.Addrs()[0]); got != own.MAC {
@@ -263,7 +262,7 @@ func TestDhcpcd(t *testing.T) {
 	t.Parallel()
 	v := NewVPC(t, Plan{})
 	i := v.Boot(t, Setup{Release: "trixie", Dhcpcd: true, Files: map[string]string{
-		"/etc/dhcpcd.conf": "noarp\n", // it probes an address for five seconds else
+		"/etc/dhcpcd.conf": "noarp\n", // else it probes an address for five seconds
 	}})
 	state := i.State(t)
 	for _, want := range []string{"\neth0    inet 10.0.0.10/24 ", "\ndhcpcd: eth0 [ip4]"} {

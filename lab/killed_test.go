@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// hang is in the environment of a test process that is there to be killed:
-// the argument of the sleep that it runs in a sandbox.
+// hang is in the environment of the test process to kill: the argument of the sleep
+// that it runs in a sandbox.
 const hang = "EC2NET_LAB_TEST_HANG"
 
-// TestHang is not a test but what [TestKilled] kills.
+// TestHang is not a test: [TestKilled] kills it.
 func TestHang(t *testing.T) {
 	seconds := os.Getenv(hang)
 	if seconds == "" {
@@ -70,8 +70,8 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-// TestThreadsEnd sees to it that no thread stays behind in a sandbox, where
-// the Go runtime would let it run anything.
+// TestThreadsEnd: no thread stays behind in a sandbox, where the Go runtime would let
+// it run anything.
 func TestThreadsEnd(t *testing.T) {
 	tree := Debian(t, "bookworm")
 	home, err := os.Readlink("/proc/self/ns/mnt")

@@ -25,8 +25,8 @@ func sh(t *testing.T, tree *Tree, script string) string {
 	return r.Stdout
 }
 
-// TestTools tries every tool that the lab is for with one input that it must
-// accept and one that it must refuse.
+// TestTools gives every tool of the lab one input that it must accept and one that it
+// must refuse.
 func TestTools(t *testing.T) {
 	const (
 		mangle  = "*mangle\n:ec2net-eth1 - [0:0]\n-A ec2net-eth1 -j MARK --set-xmark 0x3e9/0x3fff\nCOMMIT\n"
@@ -56,8 +56,8 @@ func TestTools(t *testing.T) {
 			good: Cmd{Files: cfg("iface eth1 inet dhcp\n\tpost-up true\n")},
 			bad:  Cmd{Files: cfg("EC2SYNC=no\niface eth1 inet dhcp\n")},
 		},
-		// With the nft back end --test looks at the syntax only; a missing
-		// chain is found by restoring in earnest.
+		// With the nft back end --test checks only the syntax; a real restore
+		// finds a missing chain.
 		{
 			name: "iptables-nft --test",
 			args: []string{"iptables-nft-restore", "--test"},
@@ -199,7 +199,7 @@ func TestSandboxStatus(t *testing.T) {
 		"exit 3":        3,
 		"kill -TERM $$": 128 + 15,
 		"no-such-tool":  127,
-		// Run does not wait for what holds the standard output.
+		// Run does not wait for a process that holds the standard output.
 		"sleep 1000 & exit 4": 4,
 	} {
 		if r := tree.Run(t, Cmd{Args: []string{"sh", "-c", script}}); r.Status != want {
@@ -208,7 +208,7 @@ func TestSandboxStatus(t *testing.T) {
 	}
 }
 
-// TestSandboxErrors is about what is no Result.
+// TestSandboxErrors: these fail without a Result.
 func TestSandboxErrors(t *testing.T) {
 	tree := Debian(t, "bookworm")
 	seconds := fmt.Sprintf("2%09d", os.Getpid()) // the mark by which the sleep is found

@@ -55,15 +55,15 @@ logger --tag seen "$1"
 			if log := i.Log(t); strings.Count(log, "systemd[1]: Startup finished in") != 1 {
 				t.Errorf("the journal of one boot:\n%s", log)
 			}
-			// The client outside may well not be answered: which ENI has the
-			// default route is chance.
+			// The client outside may get no answer: which ENI has the default
+			// route is random.
 			i.Echo(t, 7)
 			asks(t, v.Host(t, "10.0.0.9"), "10.0.0.10:7")
 
 			if release != "bookworm" {
-				return // what follows is not the release's
+				return // the rest does not depend on the release
 			}
-			// What was forgotten to sync is there too: the disk is in memory.
+			// Unsynced files are there too: the disk is in memory.
 			i.Crash(t)
 			e.Detach(t)
 			i.On(t)

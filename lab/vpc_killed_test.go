@@ -19,7 +19,7 @@ import (
 // standard input ends or it is killed: the argument of the sleeps in them.
 const hangVPC = "EC2NET_LAB_TEST_HANG_VPC"
 
-// TestHangVPC is not a test but what [TestNothingLeft] runs.
+// TestHangVPC is not a test: [TestNothingLeft] runs it.
 func TestHangVPC(t *testing.T) {
 	seconds := os.Getenv(hangVPC)
 	if seconds == "" {
@@ -34,8 +34,7 @@ func TestHangVPC(t *testing.T) {
 	_, _ = io.Copy(io.Discard, os.Stdin)
 }
 
-// TestNothingLeft looks for what is left of VPCs after a test, whether it ended
-// as it should or was killed.
+// TestNothingLeft looks for remains of VPCs after a test that ended or was killed.
 func TestNothingLeft(t *testing.T) {
 	tree := Debian(t, "bookworm")
 	for n, end := range []string{"in order", "by SIGKILL"} {

@@ -44,7 +44,7 @@ func TestVPCConnects(t *testing.T) {
 		t.Errorf("host %s sent %d packets", c.Name, n)
 	}
 
-	// What a host sends to all comes to nobody: b hears of the second line first.
+	// A broadcast of a host reaches nobody: b receives the second line first.
 	heard := listenUDP(t, b, 9)
 	for _, to := range []string{"255.255.255.255:9", "10.0.0.255:9", "10.0.0.9:9"} {
 		conn := listenUDP(t, a, 0)
@@ -76,7 +76,7 @@ func TestVPCConnects(t *testing.T) {
 	}
 }
 
-// TestVPCMoves has an address go from one ENI to another.
+// TestVPCMoves moves an address from one ENI to another.
 func TestVPCMoves(t *testing.T) {
 	t.Parallel()
 	const addr = "10.0.0.50"
@@ -113,7 +113,7 @@ func TestVPCPort(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		want Counters // what is dropped, at least
-		pass bool     // or nothing is, and there is an answer
+		pass bool     // or nothing is dropped, and there is an answer
 		send func() error
 	}{
 		{name: "an assigned address", pass: true, send: func() error {
@@ -176,8 +176,7 @@ func TestVPCPort(t *testing.T) {
 	}
 }
 
-// send sends a line to the client, from an address that the host is given if it
-// has it not.
+// send sends a line to the client, from an address that the host gets if it lacks it.
 func send(h *Place, from string, answered bool) error {
 	err := h.Do(func() error {
 		err := addAddress("eth0", from+"/32")
@@ -221,7 +220,7 @@ func discover(t *testing.T, h *Place, chaddr net.HardwareAddr, answered bool) er
 	return err
 }
 
-// read reads what is to come, for a while only.
+// read reads with a time limit.
 func read(conn *net.UDPConn, data []byte) (int, error) {
 	if err := conn.SetReadDeadline(time.Now().Add(answerWait)); err != nil {
 		return 0, err
@@ -243,7 +242,7 @@ func listenUDP(t *testing.T, p *Place, port int) (conn *net.UDPConn) {
 	return conn
 }
 
-// TestVPCMetadata is about when an ENI is told of.
+// TestVPCMetadata: when the metadata service describes an ENI.
 func TestVPCMetadata(t *testing.T) {
 	t.Parallel()
 	v := NewVPC(t, Plan{})
@@ -320,7 +319,7 @@ func BenchmarkVPC(b *testing.B) {
 	}
 }
 
-// BenchmarkBoot is from power on to an address on eth0, without systemd.
+// BenchmarkBoot times a boot, from power on to an address on eth0, without systemd.
 func BenchmarkBoot(b *testing.B) {
 	i := NewVPC(b, Plan{}).Boot(b, Setup{})
 	for b.Loop() {

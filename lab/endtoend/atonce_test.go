@@ -8,9 +8,9 @@ import (
 )
 
 // Two hundred hooks and hotplugs of two ENIs, fifty at once, each a process of its
-// own, after somebody took half of the rules: all come to their end in time, and
-// the end is what one comes to. A hook has 15 s from its own start, in which a
-// busy machine does not start two hundred processes.
+// own, after somebody took half of the rules: all end in time, and the result is that
+// of a single one. A hook has 15 s from its own start, in which a busy machine does
+// not start two hundred processes.
 func TestAtOnce(t *testing.T) {
 	t.Parallel()
 	m := newFaulty(t)

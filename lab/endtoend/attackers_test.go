@@ -13,14 +13,14 @@ import (
 	"ec2net/lab/report"
 )
 
-// attack is a row of the table: what an attacker does, and what each way into
-// ec2net comes to.
+// attack is a row of the table: what an attacker does, and the result at each way into
+// ec2net.
 type attack struct {
 	name string
-	// prepare is done as root, before: a mistake of an administrator's that
-	// gives the attacker something, most often. The user has the number 1000.
+	// prepare runs as root, before: most often a mistake of an administrator that
+	// gives the attacker something. The user has the number 1000.
 	prepare string
-	// env is what root's environment has of the attacker's.
+	// env has the attacker's variables in root's environment.
 	env string
 	// command is what is called.
 	command string
@@ -28,8 +28,8 @@ type attack struct {
 	says    string
 }
 
-// evil is a program that every attack would like to have run, and a template
-// that every attack would like to have rendered.
+// evil is a program that every attack tries to make root run, and a template that it
+// tries to make root render.
 const evil = `
 mkdir -p /home/mallory/bin && cd /home/mallory/bin
 for name in ifup ifdown ip iptables iptables-restore systemctl logger sh dash env run-parts; do
@@ -47,7 +47,7 @@ printf '#!/bin/dash\n/usr/bin/env >/tmp/env\nexec /usr/sbin/ifup "$@"\n' >/usr/l
 chmod 755 /usr/local/sbin/ifup
 `
 
-// gotIn prints what an attacker has come to; nothing if to nothing.
+// gotIn prints what an attacker has achieved, if anything.
 const gotIn = `
 cat /tmp/owned 2>/dev/null || :
 test secret = "$(cat /etc/secret)" || echo another secret
@@ -92,8 +92,8 @@ var attacks = []attack{
 	{"as a user: docker down", "", "", asUser + "ec2net docker down", 5, "ec2net docker needs root"},
 }
 
-// TestAttackers: nothing of a user's is run, read into what is printed or
-// written, or followed, and eth1 goes on working.
+// TestAttackers: ec2net neither runs nor follows nor prints nor writes anything of a
+// user's, and eth1 goes on working.
 func TestAttackers(t *testing.T) {
 	t.Parallel()
 	found := make([]string, len(attacks)+len(places))
@@ -156,8 +156,8 @@ ip link set c9 master br9; ip link set c9 up; ip addr add 169.254.169.1/24 dev b
 	{"the same, on a veth without a bridge", "c9", ""},
 }
 
-// A container that answers in the place of IMDS, well-formed and with what it
-// would like root to write, can at most make ec2net refuse.
+// A container that answers in the place of IMDS, well-formed and with lines for root to
+// write, can at most make ec2net refuse.
 func (p place) falseIMDS(t *testing.T) string {
 	i := newFaulty(t)
 	touchTables(t, i.Instance)

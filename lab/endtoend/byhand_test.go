@@ -7,8 +7,8 @@ import (
 	"ec2net/lab"
 )
 
-// ec2ifup of an ENI that is up says what it did, what is as it should be, and what
-// only ec2ifdown and ec2ifup apply.
+// ec2ifup of an ENI that is up says what it did, or that nothing changed, and what only
+// ec2ifdown and ec2ifup apply.
 func TestUpAgain(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVPC(t, lab.Plan{})

@@ -11,7 +11,7 @@ import (
 	"ec2net/lab"
 )
 
-// trace is what strace(1) saw of a script.
+// trace has the calls of a script that strace(1) saw.
 type trace struct {
 	programs  []string // in the order of their starts, dash first, which runs the script
 	asked     []int    // how many netlink messages had been sent when each started
@@ -26,11 +26,11 @@ var (
 	netlinkType   = regexp.MustCompile(`nlmsg_type=(\w+)`)
 )
 
-// traced runs a script, which has to succeed, and returns what it and all its
-// descendants did, of which none may outlive it.
+// traced runs a script, which has to succeed, and returns the calls of it and all its
+// descendants. None may outlive it.
 func traced(t *testing.T, i *lab.Instance, script string) trace {
 	t.Helper()
-	// The filter stops only what is traced: the rest goes at its own speed.
+	// The filter stops only traced calls: the others run at full speed.
 	r := i.Run(t, lab.Cmd{Args: []string{"strace", "-f", "--seccomp-bpf", "-yy", "--successful-only", "-o", "/tmp/trace",
 		"-e", "trace=execve,clone,clone3,vfork,fork,sendto,sendmsg", "dash", "-ec", script}})
 	if r.Status != 0 {
@@ -64,7 +64,7 @@ func (tr trace) changes() []string {
 	return slices.DeleteFunc(slices.Clone(tr.requests), func(r string) bool { return strings.HasPrefix(r, "RTM_GET") })
 }
 
-// asked is what IMDS was asked since its log was emptied, sorted.
+// asked returns the requests to IMDS since its log was emptied, sorted.
 func asked(v *lab.VPC) string {
 	var paths []string
 	for _, r := range v.IMDS.Requests() {
@@ -82,7 +82,7 @@ func asked(v *lab.VPC) string {
 // and prefixes has of those that ec2net uses; "mac" tells the primary.
 const askedOnce = "device-number interface-id listing local-ipv4s mac network-card subnet-ipv4-cidr-block token vpc-ipv4-cidr-blocks"
 
-// sourceHook has dash source the exit hook, in the place of dhclient-script.
+// sourceHook makes dash source the exit hook, as dhclient-script does.
 func sourceHook(reason, iface, addr string) string {
 	return fmt.Sprintf("reason=%s interface=%s new_ip_address=%s; . /etc/dhcp/dhclient-exit-hooks.d/ec2net; :", reason, iface, addr)
 }

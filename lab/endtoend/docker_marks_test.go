@@ -8,8 +8,8 @@ import (
 	"ec2net/lab"
 )
 
-// A VPN's subnets are reached from a socket that is bound to an address of
-// eth1, and a VPN that takes everything does not take eth1's answers.
+// A socket that is bound to an address of eth1 reaches the subnets of a VPN, and a VPN
+// that takes everything does not take eth1's answers.
 func TestDockerVPN(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVPC(t, lab.Plan{})
@@ -58,8 +58,8 @@ func TestDockerVPN(t *testing.T) {
 	check("everything, as the default route")
 }
 
-// Marks that are none of ec2net's stay: those of bits that are not in its mask,
-// and those that are, on what belongs to no ENI but the primary.
+// Marks of others stay: those in bits outside ec2net's mask, and those in its bits on
+// packets that belong to no ENI but the primary.
 func TestDockerMarks(t *testing.T) {
 	t.Parallel()
 	for _, backend := range []string{"nft", "legacy"} {
@@ -109,7 +109,7 @@ count FORWARD -i eth1 -o docker0 -m mark --mark 0x203e9 -m comment --comment in-
 	}
 }
 
-// packets is what the rule with a comment has counted.
+// packets returns the count of the rule with a comment.
 func packets(list, comment string) int {
 	for line := range strings.Lines(list) {
 		if f := strings.Fields(line); strings.Contains(line, "/* "+comment+" */") {

@@ -27,7 +27,7 @@ func answersAt(t *testing.T, v *lab.VPC, port string, addrs ...string) {
 	}
 }
 
-// ours is what ec2net has in the kernel.
+// ours returns what ec2net has in the kernel.
 const ours = `ip rule; ip route show table 1001; iptables -t mangle -S`
 
 // Docker started after eth1, restarted, and both started by a boot.
@@ -81,8 +81,7 @@ func TestDockerRestart(t *testing.T) {
 	noneFailed(t, i)
 }
 
-// An ENI that is there before docker: its ifup leaves a process that waits for
-// docker0, until it is there.
+// The ifup of an ENI that is up before docker leaves a process that waits for docker0.
 func TestDockerLater(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVPC(t, lab.Plan{})
@@ -101,7 +100,7 @@ func TestDockerLater(t *testing.T) {
 	answersAt(t, v, "81", "10.0.0.10", "10.0.1.20", "10.0.1.21")
 }
 
-// Docker stopped and the ENI gone: what is left is what there was.
+// With docker stopped and the ENI gone, the state is as before.
 func TestDockerTraceless(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVPC(t, lab.Plan{})
@@ -148,9 +147,9 @@ func TestDockerTraceless(t *testing.T) {
 	sameState(t, "eth1 unplugged and docker down", before, i.State(t))
 }
 
-// A firewall saved before there was an ENI, and restored: without the marks what
-// docker publishes does not answer at eth1, all else goes on. Taking eth1 up
-// again mends it.
+// A firewall that was saved before there was an ENI is restored: without the marks the
+// ports that docker publishes do not answer at eth1, all else goes on. Bringing eth1
+// up again mends it.
 func TestDockerFirewall(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVPC(t, lab.Plan{})
@@ -229,7 +228,7 @@ type writer func(int)
 
 func (w writer) Write(b []byte) (int, error) { w(len(b)); return len(b), nil }
 
-// flows waits until much has come, and says whether it has.
+// flows waits until much has come, and reports whether it has.
 func (d *download) flows() bool {
 	start := d.got.Load()
 	for end := time.Now().Add(90 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {

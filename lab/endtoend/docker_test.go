@@ -18,11 +18,11 @@ const (
 	eth0Addr = "10.0.0.10"
 )
 
-// published are the options of a container whose Echo is to be asked at a port
-// of the host.
+// published returns the options of a container whose Echo answers at a port of the
+// host.
 func published(port int, more ...string) []string {
 	return append(more, "-p", fmt.Sprintf("%d:7", port), "-p", fmt.Sprintf("%d:7/udp", port),
-		// What nobody answers is not to be counted again with the next question.
+		// The next question must not count unanswered packets again.
 		"--sysctl=net.ipv4.tcp_synack_retries=0")
 }
 
@@ -34,8 +34,8 @@ func echo(t *testing.T, i *lab.Instance, name string, port int, more ...string) 
 	return c
 }
 
-// A line of the table is one who asks and what is asked: a port, at each address
-// of the instance.
+// A line of the table is a client and the port that it asks at each address of the
+// instance.
 type line struct {
 	what  string
 	from  *lab.Place
@@ -53,14 +53,14 @@ type scene struct {
 	containers []*lab.Container
 }
 
-// networks are those that the scene's containers are on, in order, each with
-// the port that its container publishes.
+// networks are the networks of the scene's containers, in order, each with the port
+// that its container publishes.
 var networks = []struct {
 	name string
 	port int
 }{{"docker0", 80}, {"network made before", 81}, {"network made after", 82}}
 
-// stage makes a scene. Off, eth1 is what one makes of it without ec2net.
+// stage makes a scene. With off, eth1 is configured by hand, without ec2net.
 func stage(t *testing.T, eth1 []string, backend string, on, primary bool) *scene {
 	t.Helper()
 	s := &scene{v: lab.NewVPC(t, lab.Plan{}), addrs: append([]string{eth0Addr}, eth1...)}
@@ -207,9 +207,8 @@ func (s *scene) leaves(t *testing.T, c *lab.Container) string {
 	return from
 }
 
-// Everybody asks everything that the instance has, of docker's and its own, at
-// every address. What ec2net makes work is the difference to the same table
-// without it.
+// Every client asks every port of the instance, docker's and its own, at every
+// address. The difference to the same table without ec2net is what ec2net makes work.
 func TestDockerMatrix(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -251,8 +250,8 @@ func TestDockerMatrix(t *testing.T) {
 	}
 }
 
-// sideBySide prints two tables as one. What was dropped and is from none of the
-// addresses has a column of its own: it is ARP.
+// sideBySide prints two tables as one. Drops from none of the addresses are ARP, and
+// have a column of their own.
 func sideBySide(addrs []string, off, on []line) string {
 	var text strings.Builder
 	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)

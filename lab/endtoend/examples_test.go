@@ -8,8 +8,8 @@ import (
 	"ec2net/lab"
 )
 
-// With each of the examples eth1 comes up, answers at every address and goes
-// away; and what the example is for is there.
+// With each of the examples eth1 comes up, answers at every address and goes away; and
+// the example takes effect.
 func TestExamples(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {

@@ -9,8 +9,8 @@ import (
 	"ec2net/lab/imds"
 )
 
-// ofIMDS makes a row of IMDS failing: what is known serves, of which render says
-// that it does, and what is new waits in vain.
+// ofIMDS makes a row in which IMDS fails: a known ENI uses its remembered facts, and
+// render says so; a new one waits in vain.
 func ofIMDS(name, says string, inflict func(*testing.T, *faulty)) fault {
 	return fault{name: name, says: says, inflict: inflict, want: [columns]int{addNew: 3}, recalled: true}
 }
@@ -31,21 +31,21 @@ func shell(script string) func(*testing.T, *faulty) {
 	return func(t *testing.T, m *faulty) { m.Sh(t, script) }
 }
 
-// template has an administrator break one.
+// template breaks a template, as an administrator may.
 func template(text string) func(*testing.T, *faulty) {
 	return func(t *testing.T, m *faulty) { m.WriteFile(t, "/etc/ec2net/templates/blocks.tmpl", text) }
 }
 
 const noTemplate = "rm /etc/ec2net/templates/blocks.tmpl"
 
-// ofTemplates makes a row of a template that does not render: what was rendered
-// last goes on, and everything that should have rendered says that it did not.
+// ofTemplates makes a row in which a template does not render: ec2net uses the files
+// that were rendered last, and every command that should have rendered reports it.
 func ofTemplates(name, says, text string) fault {
 	return fault{name: name, says: says, inflict: template(text), lift: noTemplate,
 		want: [columns]int{addNew: 4, addKnown: 4, bound: 4, renew: 4, renderRoot: 4}, slow: 10 * time.Second}
 }
 
-// ofIfup makes a row of an ifup that is not Debian's.
+// ofIfup makes a row with another ifup than Debian's.
 func ofIfup(name, says, script string) fault {
 	return fault{name: name, says: says, inflict: shell("cp --remove-destination /usr/sbin/ifup /usr/sbin/ifdown; mv /usr/sbin/ifup /usr/sbin/ifup.not; " + script),
 		lift: "mv /usr/sbin/ifup.not /usr/sbin/ifup", want: [columns]int{addNew: 5, addKnown: 5}}

@@ -17,7 +17,7 @@ const longPostUp = `{{define "cfg-post-up"}}
     post-up (setsid sh -c 'sleep 54321 & sleep 54321' &); sleep 54321 & sleep 54321
 {{end}}`
 
-// ec2net gives up what takes too long, and then nothing of it is left: no DHCP
+// ec2net gives up an ifup that takes too long, and nothing of it is left: no DHCP
 // client, no post-up line. The next try starts one DHCP client.
 func TestGivenUp(t *testing.T) {
 	t.Parallel()
@@ -27,7 +27,7 @@ func TestGivenUp(t *testing.T) {
 		// silent is a DHCP server that does not answer; postUp has a line that takes
 		// longer than the limit.
 		silent, postUp bool
-		// started is a shell condition: what is to be given up has begun.
+		// started is a shell condition: the process to give up has begun.
 		started string
 		// signal ends ec2net; without one it is the limit of ifup, 100 s.
 		signal syscall.Signal
@@ -82,8 +82,8 @@ func TestGivenUp(t *testing.T) {
 	}
 }
 
-// While somebody holds the lock of iptables, each iptables is waited for, and
-// not for ever: the ENI comes up and goes down without marks.
+// While somebody holds the lock of iptables, each iptables waits, but not for ever:
+// the ENI comes up and goes down without marks.
 func TestLockOfIptables(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVPC(t, lab.Plan{})

@@ -8,9 +8,9 @@ import (
 	"ec2net/lab"
 )
 
-// helperFiles are what Debian 11's images for clouds bring interfaces up by, the
-// primary too: udev calls a helper, which writes a stanza for what ifup does not
-// know, and asks systemd to start it. The script is this test's own.
+// helperFiles bring interfaces up as Debian 11's cloud images do, the primary too: udev
+// calls a helper, which writes a stanza for an interface that ifup does not know, and
+// asks systemd to start it. The script is this test's own.
 var helperFiles = map[string]string{
 	"/etc/network/interfaces": `source-directory /etc/network/interfaces.d
 source-directory /run/network/interfaces.d
@@ -29,9 +29,9 @@ fi
 `,
 }
 
-// cloud-ifupdown-helper has brought eth1 up, and ec2net leaves it alone. What its
-// hint says gives it eth1, now and after the next boot, and the primary stays the
-// helper's.
+// cloud-ifupdown-helper has brought eth1 up, and ec2net leaves it alone. The command in
+// ec2net's hint gives eth1 to ec2net, now and after the next boot, and the primary
+// stays the helper's.
 func TestHelper(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVPC(t, lab.Plan{})

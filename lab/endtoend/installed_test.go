@@ -10,8 +10,8 @@ import (
 	"ec2net/lab"
 )
 
-// Only ENIs are ec2net's: a veth, a bridge and a tun that come and go cost no
-// program and no request.
+// Only ENIs are ec2net's: a veth, a bridge and a tun that come and go start no program
+// and cause no request.
 func TestOnlyENIs(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVPC(t, lab.Plan{})
@@ -45,7 +45,7 @@ udevadm settle
 	i.WaitSh(t, "grep -q . /run/called")
 }
 
-// What is installed is sound in the eyes of Debian's own checkers.
+// Debian's own checkers accept the installed files.
 func TestInstalled(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -84,7 +84,7 @@ func TestInstalled(t *testing.T) {
 	// dhclient-script takes only what run-parts lists.
 	check("bookworm", "run-parts --list /etc/dhcp/dhclient-exit-hooks.d | grep -qx /etc/dhcp/dhclient-exit-hooks.d/ec2net")
 	check("trixie", "udevadm verify --no-summary /usr/lib/udev/rules.d/53-ec2-network-interfaces.rules")
-	// What upstart's jobs have a shell do, and that it is closed.
+	// The shell parts of upstart's jobs, and that each is closed.
 	check("bookworm", `
 for job in /etc/init/*.conf; do
 	sed -n -e 's/^end script$/}/' -e 's/^\([a-z-]* \)\?script$/{/' -e '/^{$/,/^}$/p' $job | dash -n
@@ -97,8 +97,8 @@ systemd-analyze verify --man=no `+strings.Join(units, " "))
 	}
 }
 
-// Templates may be anywhere where only root writes: the units that are confined
-// see a folder below /home too.
+// Templates may be anywhere where only root writes: confined units see a folder below
+// /home too.
 func TestTemplatesInHome(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVPC(t, lab.Plan{})

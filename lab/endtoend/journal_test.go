@@ -9,8 +9,7 @@ import (
 	"ec2net/lab/imds"
 )
 
-// A journald that does not read what it is sent keeps no hook waiting, and no
-// lock with it.
+// A journald that does not read blocks no hook, and so no lock.
 func TestJournaldStops(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVPC(t, lab.Plan{})
@@ -34,8 +33,8 @@ ip rule del from 10.0.0.20; ip rule del from 10.0.0.21`)
 	i.WaitFor(t, "a line in the log", func() bool { return strings.Contains(i.Log(t), "from 10.0.0.21 lookup 1001 protocol 236 (RENEW)") })
 }
 
-// systemd names an exit status by the LSB's list, which has other meanings. What
-// ec2net says is beside that, and a warning in the log; all else is no warning.
+// systemd names an exit status by the LSB's list, which has other meanings. ec2net's
+// own text is beside that, and a warning in the log; nothing else is a warning.
 func TestFailedUnit(t *testing.T) {
 	t.Parallel()
 	for _, release := range []string{"bookworm", "trixie"} {

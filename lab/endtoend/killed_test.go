@@ -14,8 +14,8 @@ import (
 	"ec2net/lab/report"
 )
 
-// killedAt are the ways in. ready is what comes before each run, new whether
-// eth2 is to be as nobody has ever seen it.
+// killedAt are the ways in. ready runs before each run; with new, eth2 is an ENI that
+// nobody has ever seen.
 var killedAt = []struct{ name, ready, command string }{
 	{"hotplug add", forget, commands[addNew]},
 	{"hotplug remove", "INTERFACE=eth2 ACTION=add /etc/network/ec2net.hotplug", "INTERFACE=eth2 ACTION=remove /etc/network/ec2net.hotplug"},
@@ -63,7 +63,7 @@ func TestKilled(t *testing.T) {
 func killed(t *testing.T, killat, ready, command string) (times int) {
 	m := newFaulty(t)
 	m.Install(t, killat)
-	// What ifup does is not the matter here, only that it is called.
+	// It only matters that ifup is called.
 	m.Sh(t, "ln -sf /bin/true /usr/local/sbin/ifup; ln -sf /bin/true /usr/local/sbin/ifdown")
 	all := func() map[string]string {
 		found := m.files(t)
@@ -74,8 +74,8 @@ func killed(t *testing.T, killat, ready, command string) (times int) {
 		maps.DeleteFunc(files, func(name, _ string) bool { return strings.HasSuffix(name, ".lock") })
 		return found
 	}
-	// If IMDS does not answer in time, ec2net goes on with what is known, and
-	// changes something else: then once more.
+	// If IMDS does not answer in time, ec2net uses remembered facts, and changes
+	// something else: then once more.
 	inTime := func(run func() lab.Result) (r lab.Result) {
 		m.WaitFor(t, "IMDS to answer in time", func() bool {
 			said := len(m.Log(t))

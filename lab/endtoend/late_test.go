@@ -13,8 +13,8 @@ const refreshing = "pgrep -f '[e]c2net refresh eth1'"
 
 // An ENI is attached again, its addresses are others than before, and IMDS answers
 // late: it comes up with the old ones, and has the new ones seconds after IMDS answers.
-// What asks until then is one process, outlives the hook and the unit that it was
-// started in, holds nothing of whoever called the hook, and ends.
+// One process asks until then: it outlives the hook and the unit that started it,
+// holds no file of the hook's caller, and ends.
 func TestReattachedWhileIMDSIsLate(t *testing.T) {
 	t.Parallel()
 	for name, setup := range map[string]lab.Setup{
@@ -50,8 +50,8 @@ func TestReattachedWhileIMDSIsLate(t *testing.T) {
 			}
 			i.Sh(t, refreshing+" && ip rule | grep -q 'from 10.0.0.21 lookup 1001'")
 
-			// The hook's caller may wait for whoever has its pipes: cat ends before what
-			// goes on in the background does.
+			// The hook's caller may wait until its pipes are closed: cat ends before the
+			// process in the background does.
 			i.Sh(t, "env reason=RENEW interface=eth1 new_ip_address=10.0.0.20 ec2net lease 2>&1 7>&1 | cat; "+refreshing)
 			i.WaitSh(t, "test 1 = $("+refreshing+" | wc -l)")
 

@@ -12,9 +12,9 @@ import (
 var leaseTime = flag.Duration("lease", 125*time.Second, "how long to look at leases of two minutes")
 
 // Leases of two minutes on two ENIs of one subnet, under a DHCP server that
-// hears no ENI through another's port. The renewal of eth1 is unicast, and
-// leaves by eth0: it is dropped. Bound again it is, by the broadcasts on eth1
-// itself that follow after half of the time: no lease runs out.
+// hears no ENI through another's port. The renewal of eth1 is unicast and leaves by
+// eth0: it is dropped. The broadcasts on eth1 itself that follow after half of the
+// time bind it again: no lease runs out.
 func TestLeases(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVPC(t, lab.Plan{Lease: 2 * time.Minute})
@@ -52,7 +52,7 @@ func TestLeases(t *testing.T) {
 	if seen, _ := monitor.Output(); strings.Contains(seen, "Deleted") {
 		t.Errorf("lost for a moment:\n%s", seen)
 	}
-	// A renewal that is going on comes to its end, and none begins.
+	// A running renewal ends, and none begins.
 	i.Sh(t, "pkill -STOP -x dhclient")
 	i.WaitSh(t, "! pgrep -r D,R,S,T -f '[d]hclient-script|[e]c2net lease' >/dev/null")
 	sameState(t, "after "+leaseTime.String(), before, i.State(t))
@@ -70,8 +70,8 @@ func TestLeases(t *testing.T) {
 	}
 }
 
-// IMDS is well only after the boot: the boot does not wait for it, and an ENI
-// that was attached meanwhile is configured when it is there.
+// IMDS answers only after the boot: the boot does not wait for it, and ec2net then
+// configures an ENI that was attached meanwhile.
 func TestIMDSAfterBoot(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVPC(t, lab.Plan{})

@@ -1,6 +1,6 @@
-// Package endtoend holds the tests of what ec2net promises, on real Debian
-// userlands in the lab: what is installed is what "make install" installs, and
-// nothing of ec2net is called but by the programs that call it on a machine.
+// Package endtoend tests what ec2net promises, on real Debian userlands in the lab:
+// with the files of "make install", and called only by the programs that call it on a
+// machine.
 package endtoend
 
 import (
@@ -48,8 +48,8 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// files has the one thing that the lab's ENIs need to count as ENIs: they are
-// veths, without the driver of EC2's network cards.
+// files makes the lab's ENIs count as ENIs: they are veths, without the driver of
+// EC2's network cards.
 var files = map[string]string{
 	"/etc/udev/rules.d/52-lab.rules": `SUBSYSTEM=="net", ACTION!="remove", KERNEL=="eth*|ens*", ENV{EC2NET_ENI}="1"` + "\n",
 }
@@ -59,15 +59,15 @@ func boot(t *testing.T, v *lab.VPC, s lab.Setup) *lab.Instance {
 	s.Install, s.Files = installed, files
 	i := v.Boot(t, s)
 	if !s.Systemd {
-		// udev had eth0 added, from which hotplug keeps its hands.
+		// udev calls hotplug for eth0 too, which leaves it alone.
 		i.WaitSh(t, "! pgrep -f '[e]c2net hotplug'")
 	}
 	i.Echo(t, 7)
 	return i
 }
 
-// answers wants each of the addresses to answer, by TCP and UDP, and no frame
-// to be dropped.
+// answers fails unless each of the addresses answers, by TCP and UDP, and no frame is
+// dropped.
 func answers(t *testing.T, v *lab.VPC, places []*lab.Place, addrs ...string) {
 	t.Helper()
 	answer(t, places, addrs...)
@@ -76,7 +76,7 @@ func answers(t *testing.T, v *lab.VPC, places []*lab.Place, addrs ...string) {
 	}
 }
 
-// answer is answers without what is dropped.
+// answer is answers without the check for dropped frames.
 func answer(t *testing.T, places []*lab.Place, addrs ...string) {
 	t.Helper()
 	for _, p := range places {
@@ -90,13 +90,12 @@ func answer(t *testing.T, places []*lab.Place, addrs ...string) {
 	}
 }
 
-// handled is a condition of shells: what udev has had started has ended, Debian's
-// own too.
+// handled is a condition for a shell: all that udev started has ended, Debian's own
+// programs too.
 const handled = " && ! pgrep -r D,R,S,T -f '[e]c2net.hotplug|[i]fupdown-hotplug' >/dev/null"
 
-// waitUp waits until ec2net has brought an interface up, for which it holds the
-// lock of the interface, and is through with what comes after: marks of
-// containers' answers.
+// waitUp waits until ec2net has brought an interface up, while it holds the lock of the
+// interface, and has then marked the answers of containers.
 func waitUp(t *testing.T, i *lab.Instance, name string) {
 	t.Helper()
 	i.WaitSh(t, strings.ReplaceAll(`
@@ -110,7 +109,7 @@ func waitDown(t *testing.T, i *lab.Instance, name string) {
 	i.WaitSh(t, "! test -e /run/ec2net/"+name+".up"+handled)
 }
 
-// lacks wants none of the words in the state.
+// lacks fails if the state has one of the words.
 func lacks(t *testing.T, state string, words ...string) {
 	t.Helper()
 	for _, w := range words {
@@ -120,8 +119,8 @@ func lacks(t *testing.T, state string, words ...string) {
 	}
 }
 
-// touchTables makes iptables' mangle table, which the nft back end leaves
-// there, empty, once anybody has used it.
+// touchTables makes iptables' mangle table, which the nft back end leaves behind,
+// empty, after its first use.
 func touchTables(t *testing.T, i *lab.Instance) {
 	t.Helper()
 	i.Sh(t, "iptables -t mangle -N touch; iptables -t mangle -X touch")

@@ -48,10 +48,9 @@ var commands = [columns]string{
 // has half of them, which on a busy machine may be too few.
 const patient = " --timeout 60s"
 
-// limits are how long each may take: what cmd/ec2net gives the hooks, scan and
-// render, and for hotplug what IMDS, ifup and ifdown may take. The finer limits
-// of hooks/ask.go are proven in hooks, with a clock of their own: TestAskBounds,
-// TestHookBounds.
+// limits bound the time of each: those of cmd/ec2net for the hooks, scan and render,
+// and for hotplug those of IMDS, ifup and ifdown. Tests in hooks prove the finer limits
+// of hooks/imds.go, with a clock of their own: TestAskBounds, TestHookBounds.
 var limits = [columns]time.Duration{addNew: 60 * time.Second, addKnown: 40 * time.Second, remove: 40 * time.Second,
 	bound: 15 * time.Second, renew: 15 * time.Second, release: 15 * time.Second, scan: 15 * time.Second, renderRoot: 10 * time.Second}
 
@@ -68,16 +67,14 @@ type fault struct {
 	during func(*testing.T, *faulty)
 	// recalled: render uses the remembered facts, and says so.
 	recalled bool
-	// brief is a fault of IMDS that is over when render has met it, and hotplug once
-	// more.
+	// brief: the fault of IMDS is over once render and a second hotplug have met it.
 	brief bool
 	// wrap stands before each command.
 	wrap string
-	// want are the exit statuses; says is what a line says of the fault, for
-	// each status that is not 0.
+	// want are the exit statuses; for each status that is not 0, a line contains says.
 	want [columns]int
 	says string
-	// slow is how long more than the limit ifup makes hotplug take.
+	// slow is the time beyond the limit that ifup costs hotplug.
 	slow time.Duration
 	// left are files that the fault itself leaves.
 	left []string
@@ -92,8 +89,8 @@ type faulty struct {
 	*lab.Instance
 }
 
-// newFaulty makes a machine on which nothing goes wrong yet, and eth1 is up; of
-// eth2 ec2net has not been told.
+// newFaulty makes a machine on which nothing goes wrong yet. eth1 is up; ec2net does
+// not know of eth2.
 func newFaulty(t *testing.T) *faulty {
 	t.Helper()
 	v := lab.NewVPC(t, lab.Plan{})
@@ -105,7 +102,7 @@ func newFaulty(t *testing.T) *faulty {
 	return m
 }
 
-// asked is how many requests IMDS has had for an ENI.
+// asked counts the requests to IMDS for an ENI.
 func (m *faulty) asked(e *lab.ENI) (n int) {
 	for _, r := range m.vpc.IMDS.Requests() {
 		if strings.Contains(r.Path, e.MAC) {
@@ -116,10 +113,9 @@ func (m *faulty) asked(e *lab.ENI) (n int) {
 }
 
 // TestFaults is the matrix of docs/reliability.md: each fault at each way into
-// ec2net. A cell is the exit status; whatever it is, all of this holds: one line
-// says why; every file is the old one or the new one; the rules and addresses
-// that worked are there; it takes no longer than it may; no process
-// and no lock is left; and when the fault is over everything is as it should be.
+// ec2net. A cell is the exit status. In every cell one line says why; every file is the
+// old one or the new one; the rules and addresses that worked are there; the time is
+// within the limits; no process and no lock is left; and after the fault all is well.
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	rows := faults()
@@ -160,7 +156,7 @@ func (f fault) test(t *testing.T, found *statuses) {
 	f.inflict(t, m)
 	inflicted := time.Now()
 
-	// What takes longest goes on beside the rest.
+	// The row that takes longest runs beside the rest.
 	added := make(chan string, 1)
 	v.IMDS.ResetLog()
 	go func() {
@@ -231,7 +227,7 @@ func (f fault) test(t *testing.T, found *statuses) {
 		m.Sh(t, commands[addNew])
 		up = append(up, "10.0.1.30", "10.0.1.31")
 	}
-	// Whose IMDS does not answer in time goes on with what is known.
+	// If IMDS does not answer in time, ec2net uses remembered facts.
 	m.WaitSh(t, "env "+commands[renew]+" && ip address show dev eth1 | grep -qwF 10.0.0.22")
 	v.ResetCounters(t) // a RELEASE that leaves by the primary is dropped
 	answers(t, v, []*lab.Place{v.Client}, up...)
@@ -246,7 +242,7 @@ func (f fault) test(t *testing.T, found *statuses) {
 	}
 }
 
-// cell calls ec2net once, notes what it found, and says what is wrong about it.
+// cell calls ec2net once, records the result, and reports what is wrong with it.
 func (f fault) cell(t *testing.T, m *faulty, column int, found *statuses) string {
 	said := len(m.Log(t))
 	start := time.Now()
@@ -274,7 +270,7 @@ func (f fault) cell(t *testing.T, m *faulty, column int, found *statuses) string
 	return ""
 }
 
-// files are those that ec2net writes.
+// files returns the files that ec2net writes.
 func (m *faulty) files(t *testing.T) map[string]string {
 	t.Helper()
 	found := make(map[string]string)
@@ -285,7 +281,7 @@ func (m *faulty) files(t *testing.T) map[string]string {
 	return found
 }
 
-// has says whether a file is there with this text.
+// has reports whether a file has this text.
 func has(files map[string]string, name, text string) bool {
 	there, ok := files[name]
 	return ok && there == text

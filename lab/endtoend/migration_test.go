@@ -29,7 +29,7 @@ ExecStart=/usr/sbin/ec2ifscan
 WantedBy=multi-user.target
 `
 
-// ubuntuEC2Net is what the forks of ubuntu-ec2net are installed as.
+// ubuntuEC2Net has the installed files of the forks of ubuntu-ec2net.
 var ubuntuEC2Net = map[string]string{
 	"/etc/udev/rules.d/53-ec2-network-interfaces.rules":      strings.ReplaceAll(oldRule, "%s", "/etc/network/ec2net.hotplug"),
 	"/etc/udev/rules.d/75-persistent-net-generator.rules":    oldGenerator,
@@ -59,7 +59,7 @@ iface eth1 inet dhcp
 `,
 }
 
-// netUtils1 is what ec2-net-utils 1.x is, on Debian.
+// netUtils1 has the installed files of ec2-net-utils 1.x, on Debian.
 var netUtils1 = map[string]string{
 	"/etc/udev/rules.d/53-ec2-network-interfaces.rules":   strings.ReplaceAll(oldRule, "%s", "/etc/sysconfig/network-scripts/ec2net.hotplug"),
 	"/etc/udev/rules.d/75-persistent-net-generator.rules": oldGenerator,
@@ -84,9 +84,9 @@ var kept = map[string]string{
 	"/etc/dhcp/dhclient-exit-hooks.d/zz-administrator": ":\n",
 }
 
-// The package takes over from an older tool: what is up stays up, from the next
-// boot on it is ec2net's, and nothing of the older tool runs again. What was
-// moved aside can be put back.
+// The package takes over from an older tool: interfaces stay up, from the next boot on
+// they are ec2net's, and nothing of the older tool runs again. A person can put the
+// files that were moved aside back.
 func TestMigration(t *testing.T) {
 	t.Parallel()
 	debs := packages(t)
@@ -163,8 +163,8 @@ func TestMigration(t *testing.T) {
 	}
 }
 
-// In a throwaway root: what was moved aside when the package cannot be unpacked,
-// and when it comes back after the older tool has.
+// In a throwaway root: the files that were moved aside, when the package cannot be
+// unpacked, and when it is installed again after the older tool was.
 func TestMigrationFiles(t *testing.T) {
 	t.Parallel()
 	debs := packages(t)

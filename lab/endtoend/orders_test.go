@@ -31,8 +31,8 @@ func TestSwappedDuringIfup(t *testing.T) {
 	noneFailed(t, i)
 }
 
-// Somebody takes eth1 down without ifupdown, or takes its cfg file away: ec2net
-// takes it up, and down, all the same.
+// Somebody takes eth1 down without ifupdown, or removes its cfg file: ec2net brings it
+// up, and takes it down, all the same.
 func TestBehindIfupdown(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVPC(t, lab.Plan{})

@@ -19,8 +19,8 @@ import (
 // maintainer has what shells and sed would take for their own.
 const maintainer = "Conan O'Brien & Sons 1/2 <conan@hosts.example>"
 
-// makeDeb has "make deb" build a package in a folder; more may be settings of
-// make, and PATH.
+// makeDeb builds a package in a folder by "make deb"; more may set variables of make,
+// and PATH.
 func makeDeb(version, dir string, more ...string) error {
 	cmd := exec.Command("make", append([]string{"-C", "../..", "deb", "DIST=" + dir, "VERSION=" + version, "DEB_ARCHS=amd64"}, more...)...)
 	cmd.Env = append(os.Environ(), "MAINTAINER="+maintainer)
@@ -30,8 +30,8 @@ func makeDeb(version, dir string, more ...string) error {
 	return nil
 }
 
-// builtPackages has the package and the next one in its /root, to be installed
-// from there.
+// builtPackages returns a tree with the package and its next version in /root, to
+// install from there.
 var builtPackages = sync.OnceValues(func() (string, error) {
 	dir := packagesDir
 	return dir, errors.Join(makeDeb("1.0", dir+"/root"), makeDeb("1.1", dir+"/root"))
@@ -101,7 +101,7 @@ func TestPackage(t *testing.T) {
 	}
 }
 
-// What the build cannot find out ends it, and is said.
+// The build fails, and says why, if it cannot find something out.
 func TestPackageBuildFails(t *testing.T) {
 	t.Parallel()
 	packages(t) // or why there are none
@@ -131,8 +131,8 @@ func read(t *testing.T, dir, name string) []byte {
 	return b
 }
 
-// listing is what is on the disk, with the sums of what is in /etc, but for what
-// a running system writes: logs, leases, and dpkg's own copies of its list.
+// listing lists the files on the disk, with the sums of those in /etc, without those
+// that a running system writes: logs, leases, and dpkg's own copies of its list.
 const listing = `
 find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /root -o -path /var/log -o -path /var/tmp \
 	-o -path /var/cache -o -path '/var/lib/dhcp/*' -o -path /var/lib/systemd/timers -o -path '/run/systemd/*' -o -path '/run/udev/*' \
@@ -141,9 +141,9 @@ find /etc -type f -exec md5sum {} + | LC_ALL=C sort -k2
 ls -d /run/ec2net 2>/dev/null || :
 `
 
-// Installed, used, upgraded, removed and purged: what is up is never touched,
-// what an administrator has written stays as long as it should, and in the end
-// all is as it was.
+// The package is installed, used, upgraded, removed and purged: interfaces that are up
+// are never touched, an administrator's files stay as long as they should, and in the
+// end all is as before.
 func TestPackageLife(t *testing.T) {
 	t.Parallel()
 	debs := packages(t)
@@ -223,8 +223,8 @@ systemctl is-enabled ec2net-scan.service ec2net-docker.service ec2net-primary.se
 	}
 }
 
-// Removed while an ENI waits to be tried again: its unit ends, those that have
-// run stay, and what they have made. No unit fails, then or later.
+// The package is removed while an ENI waits for its next try: its unit ends; units that
+// have run stay, with what they made. No unit fails, then or later.
 func TestRemovedWhileWaiting(t *testing.T) {
 	t.Parallel()
 	debs := packages(t)
@@ -270,7 +270,7 @@ func running(t *testing.T, i *lab.Instance) string {
 
 const boottime = "systemd-analyze --no-pager time; systemd-analyze --no-pager critical-chain multi-user.target network-online.target"
 
-// critical wants nothing of the boot to have waited for ec2net.
+// critical fails if anything of the boot has waited for ec2net.
 func critical(t *testing.T, i *lab.Instance) {
 	t.Helper()
 	chain := i.Sh(t, boottime)
@@ -282,8 +282,7 @@ func critical(t *testing.T, i *lab.Instance) {
 	}
 }
 
-// In a throwaway root: what the maintainer scripts make of the files that they
-// find.
+// In a throwaway root: what the maintainer scripts do with the files that they find.
 func TestPackageFiles(t *testing.T) {
 	t.Parallel()
 	debs := packages(t)

@@ -9,7 +9,7 @@ import (
 	"ec2net/lab"
 )
 
-// From udev's "add" to an answer by eth1, with no hand on it; and away again.
+// From udev's "add" to an answer by eth1, without a person; and back.
 func TestPlug(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVPC(t, lab.Plan{})
@@ -40,8 +40,8 @@ func TestPlug(t *testing.T) {
 	}
 }
 
-// The negative: with ec2net off, and eth1 configured as one does without it, its
-// addresses answer nobody outside.
+// The control: with ec2net off, and eth1 configured by hand, its addresses do not
+// answer outside.
 func TestOff(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVPC(t, lab.Plan{})
@@ -136,8 +136,8 @@ func TestThree(t *testing.T) {
 	}
 }
 
-// hook sources the exit hook as dhclient-script does, in dash, with -e off, and
-// sees to it that it leaks nothing and ends nothing.
+// hook sources the exit hook as dhclient-script does, in dash, with -e off, and fails
+// if it leaks a variable or exits.
 const hook = `
 hook() {
 	env reason="$1" interface=eth1 new_ip_address=10.0.0.20 dash -c '
@@ -173,7 +173,7 @@ func TestHook(t *testing.T) {
 
 	eth1.Assign(t, "10.0.0.25")
 	eth1.Unassign(t, "10.0.0.21")
-	// Whose IMDS does not answer in time goes on with what is known.
+	// If IMDS does not answer in time, ec2net uses remembered facts.
 	const has = "ip address show dev eth1 | grep -qwF "
 	i.WaitSh(t, hook+"hook RENEW; "+has+"10.0.0.25 && ! "+has+"10.0.0.21")
 	answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.0.20", "10.0.0.25")

@@ -7,9 +7,9 @@ import (
 	"ec2net/lab"
 )
 
-// The primary's own table: a host in eth1's subnet gets its answer from eth0's
-// address by eth0, and what main has through the primary is there too, as soon
-// as it changes.
+// With the primary's own table, eth0 answers a host in eth1's subnet that asks for
+// eth0's address. The table has main's routes through the primary, as soon as they
+// change.
 func TestPrimaryTable(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVPC(t, lab.Plan{Primary: []string{"10.0.0.10", "10.0.0.11"}})

@@ -18,9 +18,9 @@ var (
 	steps = flag.Int("steps", 200, "how many steps a random sequence has")
 )
 
-// TestSequence has random things happen to a whole instance, and looks after
-// each at what is up: it answers, whatever befalls the others. What a seed means
-// is always the same; when a kill comes in the course of things is not.
+// TestSequence does random things to a whole instance. After each, every interface
+// that is up answers, whatever happens to the others. A seed always means the same
+// things; only the moment of a kill differs.
 func TestSequence(t *testing.T) {
 	t.Parallel()
 	for s := *seed; s < *seed+3; s++ {
@@ -38,8 +38,8 @@ type sequence struct {
 	i     *lab.Instance
 	spare []*lab.ENI // not attached
 	at    map[string]*lab.ENI
-	// works are the interfaces that answered, and that nothing was done to since;
-	// known those of which IMDS has said everything.
+	// works are the interfaces that answered, and that have been left alone since;
+	// known those whose facts are complete.
 	works, known map[string]*lab.ENI
 	extra        map[*lab.ENI][]string // secondary addresses
 	ill          bool                  // IMDS
@@ -112,8 +112,7 @@ func (s *sequence) step() {
 	}
 }
 
-// always holds that what works goes on working, and that ifupdown can read
-// what there is.
+// always fails unless interfaces that worked still do, and ifupdown can read its files.
 func (s *sequence) always() {
 	s.t.Helper()
 	addrs := []string{"10.0.0.10"}
@@ -200,13 +199,13 @@ func (s *sequence) renew(name string, kill int) {
 	}
 }
 
-// has says whether an interface has the addresses that IMDS gives.
+// has reports whether an interface has the addresses that IMDS gives.
 func (s *sequence) has(name string) bool {
 	now := s.i.Sh(s.t, "ip -4 -oneline address show dev "+name)
 	return !slices.ContainsFunc(s.at[name].Addrs(), func(a string) bool { return !strings.Contains(now, " "+a+"/") })
 }
 
-// readdress has EC2 give an ENI a secondary address, or take it away.
+// readdress gives an ENI a secondary address in EC2, or takes it away.
 func (s *sequence) readdress(e *lab.ENI) {
 	if has := s.extra[e]; len(has) > 0 && s.rng.IntN(2) == 0 {
 		s.note("EC2 takes %s away", has[0])
@@ -242,8 +241,8 @@ func (s *sequence) heal() {
 	s.recover()
 }
 
-// recover is what brings a machine back after anything: a scan, and what was
-// detached taken down once more.
+// recover brings a machine back after anything: a scan, and once more taking down the
+// ENIs that were detached.
 func (s *sequence) recover() {
 	const quiet = "! pgrep -x 'ec2.*|ifup|ifdown'"
 	s.note("scan")
@@ -276,7 +275,7 @@ func (s *sequence) reboot() {
 	}
 }
 
-// up holds an interface to be up: what it leased answers.
+// up fails unless an interface is up: its leased address answers.
 func (s *sequence) up(name string) {
 	s.t.Helper()
 	waitUp(s.t, s.i, name)
@@ -285,7 +284,7 @@ func (s *sequence) up(name string) {
 	s.works[name] = s.at[name]
 }
 
-// whole holds an interface to have all that IMDS says.
+// whole fails unless an interface has all that IMDS says.
 func (s *sequence) whole(name string) {
 	s.t.Helper()
 	s.answer(name, s.at[name].Addrs())

@@ -7,8 +7,8 @@ import (
 	"ec2net/lab"
 )
 
-// One wrong line in the settings, and at the next boot every ENI comes up by the last
-// good ones, with the same numbers. Mended, the file holds at the next event.
+// With one wrong line in the settings, every ENI comes up at the next boot by the last
+// good ones, with the same numbers. Once mended, the file holds at the next event.
 func TestWrongSettings(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVPC(t, lab.Plan{})

@@ -8,8 +8,8 @@ import (
 	"ec2net/lab/imds"
 )
 
-// Under systemd udev only asks for a unit. The DHCP client outlives the unit,
-// no unit fails, and an "add" that is sent again runs hotplug again.
+// Under systemd udev only starts a unit. The DHCP client outlives the unit, no unit
+// fails, and a replayed "add" runs hotplug again.
 func TestSystemd(t *testing.T) {
 	t.Parallel()
 	for _, release := range []string{"bookworm", "trixie"} {
@@ -19,8 +19,8 @@ func TestSystemd(t *testing.T) {
 			eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
 			i := boot(t, v, lab.Setup{Release: release, Systemd: true, Prepare: "systemctl enable ec2net-scan.service"})
 			i.WaitRunning(t)
-			// On systemd's scale of 0 to 10. The two that run ifup, and with it
-			// whatever an administrator has it run, are not confined.
+			// On systemd's scale of 0 to 10. The two units that run ifup, and so an
+			// administrator's commands, are not confined.
 			for _, unit := range []string{"scan", "docker", "primary"} {
 				i.Sh(t, "systemd-analyze security --no-pager --threshold=29 ec2net-"+unit+".service")
 			}
@@ -57,7 +57,7 @@ func TestSystemd(t *testing.T) {
 	}
 }
 
-// While the unit waits to try again, an "add" has it try at once.
+// While the unit waits for its next try, an "add" makes it try at once.
 func TestTriedAtOnce(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVPC(t, lab.Plan{})
@@ -80,7 +80,7 @@ func TestTriedAtOnce(t *testing.T) {
 	noneFailed(t, i)
 }
 
-// What the docker unit is confined to is enough for either iptables.
+// Confined, the docker unit can still run either iptables.
 func TestDockerUnit(t *testing.T) {
 	t.Parallel()
 	for _, backend := range []string{"nft", "legacy"} {
@@ -129,7 +129,7 @@ func TestReboot(t *testing.T) {
 			answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.0.20", "10.0.0.21", "10.0.1.30")
 			noneFailed(t, i)
 
-			// IMDS is gone: what was written earlier is used.
+			// IMDS is gone: ec2net uses the files that are there.
 			v.IMDS.Fault(hang)
 			i.Reboot(t)
 			i.Echo(t, 7)
@@ -160,7 +160,7 @@ func TestReboot(t *testing.T) {
 	}
 }
 
-// oneClient wants one DHCP client on an interface.
+// oneClient fails unless an interface has one DHCP client.
 func oneClient(t *testing.T, i *lab.Instance, name string) {
 	t.Helper()
 	if n := clients(t, i, name); n != 1 {

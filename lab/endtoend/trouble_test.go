@@ -9,8 +9,7 @@ import (
 	"ec2net/lab/imds"
 )
 
-// An ENI that is not complete in IMDS at once: it is waited for, and nothing
-// provisional is written.
+// An ENI is incomplete in IMDS at first: ec2net waits, and writes nothing provisional.
 func TestProvisional(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVPC(t, lab.Plan{})
@@ -49,8 +48,8 @@ func fails(t *testing.T, i *lab.Instance, status int, within time.Duration, scri
 	}
 }
 
-// Bad input: a clear line in the log that names the interface, the documented
-// status, old files and working rules as they were.
+// After bad input the log has a clear line with the interface, the status is the
+// documented one, and old files and working rules stay.
 func TestTrouble(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVPC(t, lab.Plan{})
@@ -105,8 +104,8 @@ func TestTrouble(t *testing.T) {
 	logged("eth2: ifup eth2: there is no ifup: is ifupdown installed?")
 	i.Sh(t, "mv /usr/sbin/ifup.not /usr/sbin/ifup; rm -f /etc/network/interfaces.d/eth2.cfg /var/lib/ec2net/eth2.*")
 
-	// A post-up of the administrator's that fails: ifup starts a client and
-	// gives up; nothing of it is left.
+	// An administrator's post-up line fails: ifup starts a client and gives up;
+	// nothing of it is left.
 	i.WriteFile(t, "/etc/ec2net/templates/blocks.tmpl", "{{define \"cfg-post-up\"}}\n    post-up false\n{{end}}")
 	fails(t, i, 5, 20*time.Second, add)
 	i.Sh(t, "rm /etc/ec2net/templates/blocks.tmpl; rm -f /etc/network/interfaces.d/eth2.cfg /var/lib/ec2net/eth2.*; ip link set eth2 down; ip link set eth2 group 0")
@@ -115,7 +114,7 @@ func TestTrouble(t *testing.T) {
 	i.Sh(t, add)
 	answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.0.20", "10.0.0.21", "10.0.1.30")
 
-	// The folder of templates is not there (yet): what does without goes on.
+	// The folder of templates does not exist (yet): commands that need none go on.
 	const lease = " /usr/sbin/ec2net lease --templates /srv/none"
 	fails(t, i, 0, 5*time.Second, "env interface=eth1 reason=RELEASE old_ip_address=10.0.0.20"+lease)
 	lacks(t, i.Sh(t, "ip rule"), "lookup 1001")
