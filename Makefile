@@ -1,7 +1,7 @@
 # The targets that people use have a comment of two hashes; "make help" prints them.
 
 GO ?= go
-# The race detector needs a C compiler, which is not asked for.
+# The race detector needs a C compiler, which nothing else needs.
 RACE := $(if $(shell command -v gcc 2>/dev/null),-race)
 # From CHANGELOG.md.
 VERSION = $(or $(shell hooks/deb/version),$(error there is no version))
@@ -25,15 +25,15 @@ demo: ## see what ec2net does, in a VPC of network namespaces; needs root
 	@$(MAKE) --no-print-directory debian >/dev/null
 	@$(GO) run ./lab/cmd/demo
 
-# -count=1: the scripts run a tool that go test does not see change.
-test: debian lint ## what to run before a merge: lint and every test
+# -count=1: go test does not notice changes of the tool that the scripts run.
+test: debian lint ## lint and every test: run it before a merge
 	$(GO) test $(RACE) -count=1 -timeout 40m -parallel 6 ./...
 	$(if $(RACE),$(GO) test -count=1 ./hooks -run '^TestSequencesInMemory$$') # a thousand, which the race detector makes too slow
 
 check: lint ## lint, and every test that needs no Debian tree: under a minute
 	$(GO) test -count=1 -short $$($(GO) list ./... | grep -v '^ec2net/lab')
 
-# A name may stand for another err or ok, as "if err := ..." has it, and for no more.
+# err and ok may shadow another err or ok, as in "if err := ..."; no other name may.
 lint: ## gofmt, go vet, all of staticcheck, no name that shadows another
 	@test -z "$$(gofmt -l .)" || { gofmt -d . ; exit 1; }
 	$(GO) vet ./...
@@ -49,11 +49,11 @@ newest: ## take the newest modules into go.mod and lab/tools/go.mod
 	$(GO) get -u -t ./... && $(GO) mod tidy
 	$(GO) -C lab/tools get -u tool && $(GO) -C lab/tools mod tidy
 
-# The Debian tree in which Debian's own tools check what is rendered. It is
-# made once, in the user's cache folder.
+# Makes the Debian trees in which Debian's own tools check the rendered files, once, in
+# the user's cache folder.
 debian:
 	@if [ "$$(id -u)" != 0 ]; then \
-	    echo "make test: not root: what Debian's own tools check, and whatever needs a network namespace, is not run"; \
+	    echo "make test: not root: this leaves out tests with Debian's own tools, and tests in the lab"; \
 	else \
 	    command -v debootstrap >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends debootstrap; } && \
 	    $(GO) run ./lab/cmd/tree bookworm trixie bookworm-docker bookworm-shells bookworm-packaging; \
@@ -95,22 +95,22 @@ deb: ## build the Debian packages, and an SBOM beside each, in dist
 	@command -v dpkg-deb >/dev/null || { echo "make deb: there is no dpkg-deb" >&2; exit 1; }
 	@for arch in $(DEB_ARCHS); do MAKE='$(MAKE)' VERSION='$(VERSION)' hooks/deb/build $$arch || exit 1; done
 
-release: ## the same of a version with a date in CHANGELOG.md, with notes and sums
+release: ## the same for a version with a date in CHANGELOG.md, with notes and checksums
 	@MAKE='$(MAKE)' DIST='$(DIST)' DEB_ARCHS='$(DEB_ARCHS)' hooks/deb/release
 
 bench: ## time and allocations of rendering; as root, what ec2net costs in the lab
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 	@if [ "$$(id -u)" != 0 ]; then \
-	    echo "make bench: not root: what needs the lab is not measured"; \
+	    echo "make bench: not root: this leaves out measurements in the lab"; \
 	else \
 	    $(MAKE) --no-print-directory debian >/dev/null && $(GO) run ./lab/cmd/bench; \
 	fi
 
 FUZZTIME ?= 30s
-fuzz: ## fuzz everything that is parsed, FUZZTIME each
+fuzz: ## fuzz every parser, FUZZTIME each
 	$(GO) run ./lab/cmd/fuzz -time $(FUZZTIME) $(if $(UPDATE),-update)
 
-soak: ## a thousand random sequences of what can happen; needs root
+soak: ## run a thousand random sequences of events; needs root
 	$(GO) test ./hooks -run '^TestSequences$$' -sequences 1000 -timeout 60m $(if $(UPDATE),-update)
 
 update: ## write the golden files and the tables of ec2net(8), hooks/default and docs/reliability.md anew
