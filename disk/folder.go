@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// folder is the descriptor of a folder. What is done in it by a name is done there,
-// whatever becomes of the path by which it was found, and follows no link.
+// folder is the descriptor of a folder. Its methods act there by a file's name, whatever
+// becomes of the folder's path, and follow no link.
 type folder int
 
 const noFolder folder = -1
@@ -46,7 +46,7 @@ func (d folder) stat(name string) (st unix.Stat_t, err error) {
 	return st, err
 }
 
-// remove removes a file, or a folder in which nothing is.
+// remove removes a file or an empty folder.
 func (d folder) remove(name string) error {
 	err := unix.Unlinkat(int(d), name, 0)
 	if errors.Is(err, unix.EISDIR) {
@@ -55,7 +55,7 @@ func (d folder) remove(name string) error {
 	return err
 }
 
-// read reads a regular file of which the size is known.
+// read reads a regular file of known size.
 func (d folder) read(name string, size int) ([]byte, error) {
 	fd, err := unix.Openat(int(d), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -65,8 +65,8 @@ func (d folder) read(name string, size int) ([]byte, error) {
 	return readAll(fd, int64(size), maxRead)
 }
 
-// create writes a file that must not be there: O_EXCL follows no link that somebody
-// has planted at the name.
+// create writes a file that must not exist: O_EXCL follows no link that somebody has
+// planted at the name.
 func (d folder) create(name string, text []byte) error {
 	fd, err := unix.Openat(int(d), name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, fileMode)
 	if err != nil {
@@ -74,11 +74,11 @@ func (d folder) create(name string, text []byte) error {
 	}
 	f := os.NewFile(uintptr(fd), name)
 	_, err = f.Write(text)
-	// The mode is meant, whatever the umask of udev or dhclient is.
+	// Whatever the umask of udev or dhclient is.
 	return errors.Join(err, f.Chmod(fileMode), f.Sync(), f.Close())
 }
 
-// names are those of what is in the folder, in no order. They can be asked for once.
+// names lists the files in the folder, unsorted. Call it once.
 func (d folder) names() ([]string, error) {
 	var names []string
 	buf := make([]byte, 8<<10)
@@ -96,8 +96,8 @@ func (d folder) names() ([]string, error) {
 	}
 }
 
-// sweep removes the temporary files of writers of a file that were killed. That is for
-// tidiness alone, so no error stops the writer.
+// sweep removes the temporary files of killed writers of a file. It ignores errors,
+// since nothing depends on it.
 func (d folder) sweep(base string) {
 	names, _ := d.names()
 	for _, name := range names {

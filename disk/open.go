@@ -10,8 +10,8 @@ import (
 
 // open opens a file or a folder of the tree, and returns its descriptor. A hook opens
 // two dozen: openat2(2) walks each path in one call, and like os.Root leaves the tree
-// by no link. Whatever it answers but yes, and that there is none, is os.Root's to
-// decide, which knows every kernel and says what is wrong.
+// by no link. On any error of openat2 other than ENOENT, os.Root decides, which works on
+// every kernel and says what is wrong.
 func (t *Tree) open(name string, flags int, mode uint32) (int, error) {
 	fd, err := openat2(int(t.dir.Fd()), name, &unix.OpenHow{
 		Flags: uint64(flags | unix.O_CLOEXEC), Mode: uint64(mode), Resolve: unix.RESOLVE_BENEATH})
@@ -29,11 +29,11 @@ func (t *Tree) open(name string, flags int, mode uint32) (int, error) {
 	return unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 }
 
-// openat2 is there since Linux 5.6, unless a sandbox forbids it.
+// openat2 exists since Linux 5.6, unless a sandbox forbids it.
 var openat2 = unix.Openat2
 
-// readAll reads a file of this size from its descriptor, but at most this many bytes and
-// one. Less than was asked for is the end of a file that has a size: read(2).
+// readAll reads a file of this size from its descriptor, and at most one byte more than
+// most. A short read is the end of a file that has a size: read(2).
 func readAll(fd int, size int64, most int) ([]byte, error) {
 	data := make([]byte, min(int(size), most)+1)
 	for have := 0; ; {

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// withoutOpenat2 is a kernel before 5.6, or a sandbox that forbids the call.
+// withoutOpenat2 simulates a kernel before 5.6, or a sandbox that forbids the call.
 func withoutOpenat2(t *testing.T) {
 	t.Helper()
 	was := openat2
@@ -18,7 +18,7 @@ func withoutOpenat2(t *testing.T) {
 	openat2 = func(int, string, *unix.OpenHow) (int, error) { return -1, unix.ENOSYS }
 }
 
-// What a path leads to is the same on kernels with openat2(2) and without.
+// A path leads to the same on kernels with openat2(2) and without.
 func TestOpen(t *testing.T) {
 	for name, kernel := range map[string]func(*testing.T){"openat2": func(*testing.T) {}, "os.Root": withoutOpenat2} {
 		t.Run(name, func(t *testing.T) {
@@ -84,7 +84,7 @@ func TestOpen(t *testing.T) {
 	}
 }
 
-// A file without a size may have a text all the same.
+// A file of size 0, as in /proc, may have a text all the same.
 func TestReadProc(t *testing.T) {
 	tree := tree(t, "/proc/self")
 	want, err := os.ReadFile("/proc/self/limits")
@@ -94,7 +94,7 @@ func TestReadProc(t *testing.T) {
 	}
 }
 
-// An error names the file that was meant, and what is wrong, once.
+// An error names the caller's file, and what is wrong, once.
 func TestFailed(t *testing.T) {
 	dir := t.TempDir()
 	tree := tree(t, dir)

@@ -6,19 +6,18 @@ import (
 	"sync"
 )
 
-// sole is what was read of a tree into which nobody else writes, since it was changed.
+// sole caches the files and folders of a tree into which nobody else writes.
 type sole struct {
 	mu    sync.Mutex
 	files map[string][]byte
 	lists map[string][]string
 }
 
-// Sole says that nobody but this Tree changes anything below its folder: then it reads
-// no file or folder twice that is as it was. It is for tests, which look thousands of
-// times.
+// Sole promises that only this Tree changes anything below its folder: then it reads no
+// unchanged file or folder twice. It is for tests, which look thousands of times.
 func (t *Tree) Sole() { t.sole = &sole{files: map[string][]byte{}, lists: map[string][]string{}} }
 
-// file reads a file, unless it was read since it was changed.
+// file returns a file from the cache, or reads it.
 func (s *sole) file(name string, read func() ([]byte, error)) ([]byte, error) {
 	if s == nil {
 		return read()
@@ -36,7 +35,7 @@ func (s *sole) file(name string, read func() ([]byte, error)) ([]byte, error) {
 	return slices.Clone(text), nil
 }
 
-// list reads a folder, unless it was read since it was changed.
+// list returns a folder from the cache, or reads it.
 func (s *sole) list(name string, read func() ([]string, error)) ([]string, error) {
 	if s == nil {
 		return read()
@@ -54,7 +53,7 @@ func (s *sole) list(name string, read func() ([]string, error)) ([]string, error
 	return slices.Clone(names), nil
 }
 
-// changed forgets a file that has become another, and what was in the folders above it.
+// changed drops a file that has changed, and the folders above it, from the cache.
 func (s *sole) changed(name string) {
 	if s == nil {
 		return
@@ -70,7 +69,7 @@ func (s *sole) changed(name string) {
 	}
 }
 
-// opened is changed for a file that may have been there.
+// opened is changed for a file that may have existed before.
 func (s *sole) opened(name string) {
 	if s == nil {
 		return

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// What a tree has read it reads anew once it has changed it, and not before.
+// A tree reads a file again once it has changed the file, and not before.
 func TestSole(t *testing.T) {
 	dir := t.TempDir()
 	tree := tree(t, dir)

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Tree is a folder that stands for the root of a file system: "/" itself, or
-// any folder that files are to be written below. No link leads out of it.
+// Tree is the root of a file system: "/" itself, or any folder below which to read
+// and write files. No link leads out of it.
 type Tree struct {
 	root *os.Root
 	dir  *os.File // the same folder
@@ -25,7 +25,7 @@ type Tree struct {
 	sole    *sole
 }
 
-// OpenTree opens dir, which is made if create says so.
+// OpenTree opens dir, and with create makes it first.
 func OpenTree(dir string, create bool) (*Tree, error) {
 	if create {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -47,11 +47,10 @@ func OpenTree(dir string, create bool) (*Tree, error) {
 // Close lets go of the folder.
 func (t *Tree) Close() error { return errors.Join(t.dir.Close(), t.root.Close()) }
 
-// ErrNotRegular is what Read fails with where there is something that is no file: a
-// folder, a pipe.
+// ErrNotRegular is the error of Read for a folder, a pipe or the like.
 var ErrNotRegular = errors.New("is not a regular file")
 
-// maxRead bounds what is read of a file that ec2net itself has written.
+// maxRead bounds what Read reads, in bytes.
 const maxRead = 1 << 20
 
 // Read reads a regular file by its absolute path on the machine; nil if there
@@ -94,9 +93,9 @@ func (t *Tree) read(file, name string) ([]byte, error) {
 	return data, nil
 }
 
-// Content is what a file is to have.
+// Content is the text that a file is to have.
 type Content struct {
-	Path string // absolute, on the machine
+	Path string // absolute
 	Text []byte
 }
 
@@ -106,13 +105,12 @@ func (t *Tree) Write(file string, text []byte) (bool, error) {
 	return len(wrote) > 0, err
 }
 
-// WriteAll makes files have their content, and returns the paths of those that
-// did not have it already. At any moment, and after a loss of power, a file has
-// its old content or its new one and nothing between: each goes into a
-// temporary file in the same folder, whose name begins with a dot so that no
-// wildcard finds it, and is synced; when all have got that far they are renamed
-// in their order, and the folders synced. So what can fail, a full disk most of
-// all, fails before the first file is another.
+// WriteAll makes files have their content, and returns the paths of those that it
+// wrote because they did not have it yet. At any moment, and after a loss of power, a
+// file has its old content or its new one and nothing between. WriteAll writes and
+// syncs each content as a temporary file in the same folder, whose name begins with a
+// dot so that no wildcard finds it. Only then it renames them, in their order, and
+// syncs the folders. So a full disk, for one, fails it before the first file changes.
 func (t *Tree) WriteAll(files []Content) (wrote []string, err error) {
 	all := make([]written, 0, len(files))
 	defer func() {
@@ -142,8 +140,8 @@ func (t *Tree) WriteAll(files []Content) (wrote []string, err error) {
 	return wrote, nil
 }
 
-// failed names the file that was meant, in the place of a temporary one or a folder. A
-// file that is not to be trusted names what is to be mended.
+// failed names the caller's file in an error, not a temporary file or a folder. An
+// UntrustedError stays, since it names the file or folder to mend.
 func failed(op, file string, err error) error {
 	var untrusted *UntrustedError
 	if errors.As(err, &untrusted) {
@@ -155,12 +153,12 @@ func failed(op, file string, err error) error {
 	return &fs.PathError{Op: op, Path: file, Err: err}
 }
 
-// written is a file that is being written: its content is in the temporary one, or
-// there is no temporary one, since the file has it already.
+// written is a file that WriteAll is writing. temp has its content; it is empty if the
+// file has the content already.
 type written struct {
 	folder
 	base, temp string
-	changed    string // its name in the tree, if it was not as it should be
+	changed    string // its name in the tree, if its content differed
 }
 
 func (t *Tree) write(f Content) (written, error) {
@@ -186,8 +184,8 @@ func (t *Tree) write(f Content) (written, error) {
 	return w, nil
 }
 
-// has reports whether the file is as create would leave it. With judged it is not if
-// it is somebody else's, who could change it again.
+// has reports whether the file is as create would leave it; with judged, also whether
+// only root and the caller can change it.
 func (w written) has(text []byte, judged bool) (bool, error) {
 	st, err := w.stat(w.base)
 	switch kind := st.Mode & unix.S_IFMT; {
@@ -214,7 +212,7 @@ func (w *written) rename() error {
 	return unix.Fsync(int(w.folder))
 }
 
-// close leaves nothing of what was not renamed.
+// close removes the temporary file, unless it was renamed.
 func (w written) close() {
 	if w.temp != "" {
 		_ = w.remove(w.temp)
@@ -224,8 +222,8 @@ func (w written) close() {
 
 const fileMode = 0o644
 
-// temporary is how many letters of chance the name of a temporary file ends in,
-// abandoned how old one is that nobody writes any more.
+// The name of a temporary file ends in this many random letters. One that is this old
+// is abandoned.
 const (
 	temporary = 8
 	abandoned = time.Minute
@@ -287,7 +285,7 @@ func (t *Tree) MakeDir(dir string) error {
 	return t.root.MkdirAll(name, 0o755)
 }
 
-// OpenLock opens a file to be locked, and makes it if need be.
+// OpenLock opens a lock file, and makes it if need be.
 func (t *Tree) OpenLock(file string) (*os.File, error) {
 	name, err := t.folderOf(below(file))
 	if err != nil {

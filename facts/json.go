@@ -172,8 +172,8 @@ func fieldOf(d *document, name string) reflect.Value {
 	return reflect.ValueOf(d).Elem().FieldByIndex(index)
 }
 
-// fields are the places of a document's fields by their JSON names. Looking for them
-// costs more than all else about a file of facts.
+// fields has the places of a document's fields by their JSON names. Finding them costs
+// more than all the rest of reading a file of facts.
 var fields = sync.OnceValue(func() map[string][]int {
 	found := make(map[string][]int)
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[document]()) {

@@ -44,7 +44,7 @@ func Main(m *testing.M) {
 // files away and make device nodes.
 func Root() bool { return os.Geteuid() == 0 && os.Getenv(inside) == "" }
 
-// Need skips the test where no network namespace can be made.
+// Need skips the test if it cannot make a network namespace.
 func Need(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {

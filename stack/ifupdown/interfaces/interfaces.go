@@ -1,6 +1,5 @@
-// Package interfaces reads the text of interfaces(5) as ifupdown of Debian 11, 12
-// and 13 reads it: lines, stanzas, and which other files a file sources. It knows
-// no disk.
+// Package interfaces parses interfaces(5) as ifupdown of Debian 11, 12 and 13 does:
+// lines, stanzas, and the files that a file sources. It does not touch the disk.
 package interfaces
 
 import (
@@ -19,10 +18,10 @@ const Folder = "/etc/network/interfaces.d"
 // Path is the cfg file of an interface: /etc/network/interfaces.d/eth1.cfg.
 func Path(name string) string { return Folder + "/" + name + ".cfg" }
 
-// blanks are what isspace(3) takes for one, which ifupdown goes by.
+// blanks are the spaces of isspace(3), which ifupdown uses.
 const blanks = " \t\n\v\f\r"
 
-// Line is what ifupdown reads as one line.
+// Line is one line to ifupdown.
 type Line struct {
 	Number int // of its first line in the file; 1 is the first
 	Text   string
@@ -33,8 +32,8 @@ func (l Line) words() []string {
 	return strings.FieldsFunc(l.Text, func(r rune) bool { return strings.ContainsRune(blanks, r) })
 }
 
-// Lines yields the lines that say something: no empty ones, no comments, and one
-// that goes on after a backslash as a whole. A comment does not go on.
+// Lines yields the lines, without empty ones and comments. A line that ends in a
+// backslash is joined with the next one, unless it is a comment.
 func Lines(text []byte) iter.Seq[Line] {
 	return func(yield func(Line) bool) {
 		all := strings.Split(string(text), "\n")
@@ -97,12 +96,11 @@ func Generated(cfg []byte) bool {
 	return bytes.HasPrefix(cfg, []byte(generated)) || bytes.Contains(cfg, []byte("\n"+generated))
 }
 
-// unmanaged is the comment by which an administrator keeps ec2net's hands off an
-// ENI: ifupdown cannot read the bare words.
+// unmanaged has to be in a comment, since ifupdown cannot read the bare words.
 const unmanaged = "EC2SYNC=no"
 
-// Unmanaged reports whether a cfg file has the line "# EC2SYNC=no": then nothing
-// of its ENI is to be touched.
+// Unmanaged reports whether a cfg file has the line "# EC2SYNC=no", by which an
+// administrator keeps ec2net's hands off an ENI.
 func Unmanaged(cfg []byte) bool {
 	for line := range bytes.Lines(cfg) {
 		words, comment := bytes.CutPrefix(bytes.TrimLeft(line, " \t"), []byte("#"))
