@@ -7,34 +7,88 @@ import (
 	"strings"
 
 	"ec2net/facts"
+	"ec2net/plan"
 )
 
 // What the model beside a sequence wants to be there.
 
 // answer holds that the leased address of an interface has its rule.
 func (s *sequence) answer(name string) {
-	if rule := leasedRule(name, s.up[name]); !slices.Contains(s.kernelRules(s.t), rule) {
+	if rule := s.rule(name, s.up[name]); !slices.Contains(s.kernelRules(s.t), rule) {
 		s.fail("%s lacks %q", name, rule)
 	}
 }
 
-// number is that of a name's table, priority and mark.
-func number(name string) int { return 1000 + int(name[3]-'0') }
+// numberOf is that of the table, priority and mark of an ENI under a name.
+func numberOf(name string, mac facts.MAC) int {
+	if n, ok := strings.CutPrefix(name, "eth"); ok {
+		return 1000 + int(n[0]-'0')
+	}
+	return 1000 + int(mac[5]) // its device number
+}
+
+// taken reports whether another ENI that is there has the number that one would have
+// under a name: ec2net refuses that.
+func (s *sequence) taken(name string, mac facts.MAC) bool {
+	for other, m := range s.attached {
+		if m != mac && numberOf(other, m) == numberOf(name, mac) {
+			return true
+		}
+	}
+	return false
+}
 
 func (s *sequence) rulesOf(name string) (rules []string) {
 	for _, r := range s.kernelRules(s.t) {
-		if strings.HasPrefix(r, fmt.Sprintf("pref %d ", number(name))) && strings.HasSuffix(r, "protocol 236") {
+		if strings.HasPrefix(r, fmt.Sprintf("pref %d ", s.numbers[name])) && strings.HasSuffix(r, "protocol 236") {
 			rules = append(rules, r)
 		}
 	}
 	return rules
 }
 
+// rule is that of an address of an interface.
+func (s *sequence) rule(name string, a netip.Addr) string {
+	return fmt.Sprintf("pref %d from %s lookup %d protocol 236", s.numbers[name], a, s.numbers[name])
+}
+
 // kept holds that the leased address of what is up has the rule that it had.
 func (s *sequence) kept(name string, lease netip.Addr, before []string) {
-	rule := leasedRule(name, lease)
+	rule := s.rule(name, lease)
 	if s.up[name] == lease && slices.Contains(before, rule) && !slices.Contains(s.rulesOf(name), rule) {
 		s.fail("%s has lost the rule of its leased address", name)
+	}
+}
+
+// never holds that an address that IMDS gives an ENI was never without a rule while the
+// rules were changed, whatever befell ec2net.
+func (s *sequence) never(name string, before []string) {
+	rules := s.kernelRules(s.t)
+	for _, a := range s.vpc.enis[s.attached[name]].IPv4 {
+		has := func(rules []string) bool {
+			for up := range s.up {
+				if slices.Contains(rules, s.rule(up, a)) {
+					return true
+				}
+			}
+			return false
+		}
+		if has(before) && !has(rules) {
+			s.fail("%v of %s is without a rule", a, name)
+		}
+	}
+}
+
+// silent holds that an IMDS that says nothing takes no rule from an address that an
+// interface has, if no other ENI has it.
+func (s *sequence) silent(name string, had, before []string) {
+	rules := s.kernelRules(s.t)
+	others := s.contested(s.attached[name])
+	for _, p := range had {
+		a := netip.MustParsePrefix(p).Addr()
+		if rule := s.rule(name, a); slices.Contains(before, rule) && !slices.Contains(rules, rule) && !slices.Contains(others, a) {
+			s.fail("%s has %v, and has lost %q", name, a, rule)
+		}
 	}
 }
 
@@ -44,12 +98,14 @@ func parseAddr(s string) netip.Addr {
 	return a
 }
 
-func leasedRule(name string, lease netip.Addr) string {
-	return fmt.Sprintf("pref %d from %s lookup %d protocol 236", number(name), lease, number(name))
-}
-
-// none holds that nothing is left of an interface.
+// none holds that nothing is left of an interface, unless another one has its number,
+// or had: then it may be that one's.
 func (s *sequence) none(name string) {
+	for other, n := range s.numbers {
+		if other != name && n == s.numbers[name] {
+			return
+		}
+	}
 	if rules := s.rulesOf(name); len(rules) > 0 {
 		s.fail("%s is gone, and has rules:\n%s", name, strings.Join(rules, "\n"))
 	}
@@ -73,7 +129,7 @@ func (s *sequence) whole(name string) {
 			}
 		}
 		theirs, doubt := s.expected(e, lease)
-		rules, ips := wanted(name, lease, theirs)
+		rules, ips := wanted(s.numbers[name], lease, theirs)
 		there := slices.DeleteFunc(slices.Clone(addresses), func(a string) bool {
 			bare := strings.TrimSuffix(a, "/32")
 			return !slices.Contains(ips, a) && slices.Contains(s.slack, bare) || slices.Contains(doubt, parseAddr(bare))
@@ -81,16 +137,16 @@ func (s *sequence) whole(name string) {
 		// Old facts take no rule from an address that the interface has.
 		old := s.vpc.err != nil || s.strike.hit != ""
 		live := slices.DeleteFunc(slices.Clone(got), func(rule string) bool {
-			of := func(a netip.Addr) bool { return rule == leasedRule(name, a) }
+			of := func(a netip.Addr) bool { return rule == s.rule(name, a) }
 			return slices.ContainsFunc(doubt, of) || old && !slices.Contains(rules, rule) && slices.ContainsFunc(addresses, func(a string) bool {
 				a = strings.TrimSuffix(a, "/32")
-				return slices.Contains(s.slack, a) && rule == leasedRule(name, parseAddr(a))
+				return slices.Contains(s.slack, a) && rule == s.rule(name, parseAddr(a))
 			})
 		})
 		if slices.Equal(live, rules) && slices.Equal(there, ips) {
-			s.holds[name] = leasedRule(name, lease)
-			if e.IPv4 != nil && !slices.Contains(s.kernelRules(s.t), group999) {
-				s.fail("no group rule")
+			s.holds[name] = s.rule(name, lease)
+			if e.IPv4 != nil {
+				s.routed(name, e)
 			}
 			return
 		}
@@ -99,8 +155,33 @@ func (s *sequence) whole(name string) {
 	s.fail("%s has %q\n  %s\nwant:\n%s", name, addresses, strings.Join(got, "\n  "), strings.Join(wants, "\nor:\n"))
 }
 
+// routed holds that the table of an ENI leads somewhere, and that what does not belong
+// to an ENI comes before its rules.
+func (s *sequence) routed(name string, e facts.ENI) {
+	state := s.state(s.t)
+	l, _ := state.LinkNamed(name)
+	for _, dst := range []netip.Prefix{e.Subnet, netip.MustParsePrefix("0.0.0.0/0")} {
+		if !slices.ContainsFunc(state.Routes, func(r plan.Route) bool {
+			return r.Table == s.numbers[name] && r.Link == l.Index && r.Dst == dst
+		}) {
+			s.fail("table %d of %s has no route to %v", s.numbers[name], name, dst)
+		}
+	}
+	if !slices.Contains(rulesOf(state), group999) && !s.anyForeign(state) {
+		s.fail("no group rule")
+	}
+}
+
+// anyForeign reports whether somebody has put an ENI into another group.
+func (s *sequence) anyForeign(state plan.State) bool {
+	return slices.ContainsFunc(state.Links, func(l plan.Link) bool { return l.Group != 0 && l.Group != s.Numbers.Base })
+}
+
 // elsewhere is what IMDS has said of a device when it had another name.
 func (s *sequence) elsewhere(name string) (said []facts.ENI) {
+	if !facts.NumberedByName(name) {
+		return nil // ec2net asks for the place of such an ENI
+	}
 	kept, err := s.memory().recall("")
 	check(s.t, err)
 	var noted []facts.ENI
@@ -119,8 +200,7 @@ func (s *sequence) elsewhere(name string) (said []facts.ENI) {
 
 // wanted are the rules and addresses that follow from what IMDS said; e is zero
 // if it has said nothing.
-func wanted(name string, lease netip.Addr, e facts.ENI) (rules, addresses []string) {
-	n := number(name)
+func wanted(n int, lease netip.Addr, e facts.ENI) (rules, addresses []string) {
 	from := func(a netip.Addr) string { return fmt.Sprintf("pref %d from %s lookup %d protocol 236", n, a, n) }
 	for _, a := range e.IPv4 {
 		rules = append(rules, from(a))

@@ -200,8 +200,8 @@ func (s *sequence) alone() {
 	for _, name := range names {
 		lease, up := s.up[name]
 		for a := range s.claims {
-			if up && a != lease && slices.Contains(rules, leasedRule(name, a)) && s.another(s.attached[name], a) {
-				s.fail("%v is an address of %s, and there is %s", a, s.claims[a].mac, leasedRule(name, a))
+			if up && a != lease && slices.Contains(rules, s.rule(name, a)) && s.another(s.attached[name], a) {
+				s.fail("%v is an address of %s, and there is %s", a, s.claims[a].mac, s.rule(name, a))
 			}
 		}
 	}

@@ -16,9 +16,11 @@ import (
 	"time"
 
 	"ec2net/facts"
+	"ec2net/iprule"
 	"ec2net/kernel"
 	"ec2net/lab/report"
 	"ec2net/lab/unshared"
+	"ec2net/plan"
 )
 
 var (
@@ -67,7 +69,7 @@ func runSequences(t *testing.T, n int, boot boot) *tally {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
 					(&sequence{world: newWorld(t, boot), rng: rand.New(rand.NewPCG(s, 0)), t: t, happened: &happened,
-						seen: map[string][]facts.ENI{}, holds: map[string]string{},
+						seen: map[string][]facts.ENI{}, holds: map[string]string{}, numbers: map[string]int{},
 						moves: moves{lagging: map[netip.Addr]facts.MAC{}, claims: map[netip.Addr]claim{}}}).run()
 				})
 			})
@@ -117,6 +119,8 @@ type sequence struct {
 	// slack are addresses that ec2net may have given an interface without
 	// having noted it.
 	slack []string
+	// numbers are those of the ENIs, by name, of now or as they were last.
+	numbers map[string]int
 	moves
 }
 
@@ -135,7 +139,9 @@ func (s *sequence) run() {
 	}
 }
 
-var names = []string{"eth1", "eth2", "eth3"}
+// names are those of the ENIs; the number of ens4 is by its place, so that it may be
+// that of another name.
+var names = []string{"eth1", "eth2", "eth3", "ens4"}
 
 func (s *sequence) step() {
 	name := names[s.rng.IntN(len(names))]
@@ -149,12 +155,12 @@ func (s *sequence) step() {
 	}
 	switch p := s.rng.IntN(100); {
 	case p < 20 && !there:
-		mac, ips := s.newENI()
+		mac, ips := s.newENI(name)
 		if mac == (facts.MAC{}) {
 			return
 		}
 		s.note("plug %s, %s: %v", name, mac, ips)
-		s.plug(s.t, name, mac, ips)
+		s.plug(name, mac, ips)
 		s.add(name)
 	case p < 20:
 		s.note("udev adds %s again", name)
@@ -167,7 +173,7 @@ func (s *sequence) step() {
 	case p < 36 && there:
 		// udev's events come late: remove after the next device is there, or
 		// not at all.
-		mac, ips := s.newENI()
+		mac, ips := s.newENI(name)
 		if mac == (facts.MAC{}) {
 			return
 		}
@@ -175,7 +181,7 @@ func (s *sequence) step() {
 		s.note("unplug %s and plug in %s: %v, events %d", name, mac, ips, first)
 		s.unplug(s.t, name)
 		delete(s.holds, name)
-		s.plug(s.t, name, mac, ips)
+		s.plug(name, mac, ips)
 		if first == 0 {
 			s.remove(name)
 		}
@@ -212,6 +218,8 @@ func (s *sequence) step() {
 		s.changeAddresses(name)
 	case p < 90 && there:
 		s.move(name)
+	case p < 92 && there:
+		s.meddle(name)
 	case p < 97:
 		s.vpc.err = nil
 		if s.rng.IntN(2) == 0 {
@@ -241,6 +249,34 @@ func (s *sequence) step() {
 	}
 }
 
+// meddle is what other programs do to an ENI.
+func (s *sequence) meddle(name string) {
+	state := s.state(s.t)
+	l, _ := state.LinkNamed(name)
+	switch s.rng.IntN(3) {
+	case 0:
+		s.note("somebody flushes table %d", s.numbers[name])
+		for _, r := range state.Routes {
+			if r.Table == s.numbers[name] && r.Link == l.Index {
+				check(s.t, s.kernel.Apply(plan.DelRoute{Link: l, Route: r}))
+			}
+		}
+	case 1:
+		s.note("somebody flushes the rules")
+		for _, r := range state.Rules {
+			if r.Protocol == iprule.Protocol {
+				check(s.t, s.kernel.Apply(plan.DelRule{Rule: r}))
+			}
+		}
+		clear(s.holds)
+	case 2:
+		group := []int{0, 7}[s.rng.IntN(2)]
+		s.note("somebody puts %s into group %d", name, group)
+		s.ungrouped = s.ungrouped || group == 0
+		check(s.t, s.kernel.Apply(plan.SetGroup{Link: l, Group: group}))
+	}
+}
+
 func (s *sequence) note(format string, args ...any) {
 	line := fmt.Sprintf(format, args...)
 	if s.strike.at > 0 {
@@ -254,20 +290,25 @@ func (s *sequence) fail(format string, args ...any) {
 	s.t.Errorf("after step %d, %q: %s\nrules:\n  %s", len(s.steps), s.steps[len(s.steps)-1], fmt.Sprintf(format, args...), strings.Join(s.kernelRules(s.t), "\n  "))
 }
 
-// newENI makes an ENI that is not attached; a zero MAC if all are.
-func (s *sequence) newENI() (facts.MAC, []netip.Addr) {
+func (s *sequence) plug(name string, mac facts.MAC, ips []netip.Addr) {
+	s.world.plug(s.t, name, mac, ips)
+	s.numbers[name] = numberOf(name, mac)
+}
+
+// newENI makes an ENI that is not attached, and can be under a name; a zero MAC if
+// there is none.
+func (s *sequence) newENI(name string) (facts.MAC, []netip.Addr) {
 	i := byte(1 + s.rng.IntN(4))
 	mac := facts.MAC{2, 0, 0, 0, 1, i}
-	for _, taken := range s.attached {
-		if taken == mac {
-			return facts.MAC{}, nil
-		}
+	if _, there := s.nameOf(mac); there || s.taken(name, mac) {
+		return facts.MAC{}, nil
 	}
 	subnet := 1 + i%2
-	ips := []netip.Addr{netip.AddrFrom4([4]byte{10, 0, subnet, 10 * i})}
+	first := 10*i + byte(4*s.rng.IntN(2))
+	ips := []netip.Addr{netip.AddrFrom4([4]byte{10, 0, subnet, first})}
 	maps.DeleteFunc(s.lagging, func(_ netip.Addr, of facts.MAC) bool { return of == mac })
 	for n := range s.rng.IntN(3) {
-		if a := netip.AddrFrom4([4]byte{10, 0, subnet, 10*i + 1 + byte(n)}); s.free(a) {
+		if a := netip.AddrFrom4([4]byte{10, 0, subnet, first + 1 + byte(n)}); s.free(a) {
 			ips = append(ips, a)
 		}
 	}
@@ -299,17 +340,24 @@ func (s *sequence) shuffled() []string {
 // ec2net hears of it by hand.
 func (s *sequence) rename(name string) {
 	other := names[s.rng.IntN(len(names))]
-	if _, taken := s.attached[other]; taken {
+	if _, there := s.attached[other]; there || s.taken(other, s.attached[name]) {
 		return
 	}
-	s.note("%s is now %s", name, other)
+	early := s.rng.IntN(2) == 0 // its remove comes first
+	s.note("%s is now %s; remove first: %t", name, other, early)
 	delete(s.holds, name)
 	for _, a := range s.addrsNow(s.t, name) { // under the new name they are nobody's
 		s.slack = append(s.slack, strings.TrimSuffix(a, "/32"))
 	}
 	s.world.rename(s.t, name, other)
-	s.remove(name)
+	s.numbers[other] = numberOf(other, s.attached[other])
+	if early {
+		s.remove(name)
+	}
 	s.add(other)
+	if !early {
+		s.remove(name)
+	}
 }
 
 // ran1 runs ec2net once, checks how long it took, and says whether it came to
@@ -317,8 +365,15 @@ func (s *sequence) rename(name string) {
 func (s *sequence) ran1(name string, run func() error) (well bool) {
 	s.t.Helper()
 	start, hit := time.Now(), s.strike.hit
+	had := slices.Contains(s.kernelRules(s.t), group999)
 	err := survive(run)
 	s.said = err
+	if state := s.state(s.t); !had && slices.Contains(rulesOf(state), group999) {
+		// One that was there stays when somebody puts an ENI into another group.
+		if wrong := s.outside(state, func(group int) bool { return group == s.Numbers.Base }); len(wrong) > 0 {
+			s.fail("%s", strings.Join(wrong, "\n"))
+		}
+	}
 	// 40 s for IMDS and, at most, what a hook waits for it in ifup and ifdown.
 	if took := time.Since(start); took > hotplugIMDS+oneIMDS+3*leaseIMDS {
 		s.fail("took %v", took)
@@ -366,6 +421,7 @@ func (s *sequence) saw(name string, all ...facts.ENI) {
 
 // told notes what IMDS has told an ec2net that came to its end.
 func (s *sequence) told(name string) {
+	s.ungrouped = false
 	if s.vpc.err != nil {
 		if said := s.elsewhere(name); len(said) > 0 { // that may serve, and be noted
 			s.saw(name, said...)
@@ -431,6 +487,7 @@ func (s *sequence) leaseEvent(name, reason string) {
 	s.happened.leases.Add(1)
 	s.note("%s of %s", reason, name)
 	before, lease := s.kernelRules(s.t), s.up[name]
+	live := s.addrsNow(s.t, name)
 	well := s.ran1(name, func() error { return s.OnLease(s.t.Context(), Lease{name, reason, lease}) })
 	if leaseEvents[reason] == leaseEnds {
 		delete(s.holds, name)
@@ -438,6 +495,10 @@ func (s *sequence) leaseEvent(name, reason string) {
 			s.none(name)
 		}
 		return
+	}
+	s.never(name, before)
+	if s.vpc.err != nil {
+		s.silent(name, live, before)
 	}
 	if !well {
 		s.kept(name, lease, before)
@@ -465,6 +526,11 @@ func (s *sequence) settle() {
 	*s.strike, s.vpc.err = strike{}, nil
 	s.catchUp()
 	s.note("all is well again")
+	for _, l := range s.state(s.t).Links {
+		if l.Group == 7 {
+			check(s.t, s.kernel.Apply(plan.SetGroup{Link: l}))
+		}
+	}
 	for _, name := range names {
 		if _, there := s.attached[name]; there {
 			s.add(name)

@@ -40,6 +40,9 @@ type world struct {
 	// rendered is everything that was ever meant for a file.
 	rendered map[string]bool
 	kept     kept
+	// ungrouped says that somebody has taken an ENI out of its group, and that ec2net has
+	// not come to an end since.
+	ungrouped bool
 	// told is what the DHCP client's hook has failed with.
 	told  error
 	steps []string
@@ -415,8 +418,8 @@ func (w *world) always(t *testing.T) (wrong []string) {
 			wrong = append(wrong, "an address of the primary is gone: "+a)
 		}
 	}
-	if slices.Contains(rules, group999) {
-		wrong = append(wrong, w.grouped(state)...)
+	if slices.Contains(rules, group999) && !w.ungrouped {
+		wrong = append(wrong, w.outside(state, func(group int) bool { return group != 0 })...)
 	}
 	// The first that the kernel lists is the one that it uses.
 	first := slices.IndexFunc(state.Routes, func(r plan.Route) bool { return r.Table == iprule.MainTable && r.Default() && r.TOS == 0 })
@@ -428,11 +431,11 @@ func (w *world) always(t *testing.T) (wrong []string) {
 	return slices.AppendSeq(wrong, maps.Values(w.keeps(t).wrong))
 }
 
-// grouped checks what the group rule relies on: what sends is in the group. One that
-// has no address yet sends nothing.
-func (w *world) grouped(state plan.State) (wrong []string) {
+// outside says which interfaces that send are in a group that is not right, where there
+// is a group rule. One that has no address yet sends nothing.
+func (w *world) outside(state plan.State, right func(group int) bool) (wrong []string) {
 	for _, l := range state.Links {
-		if _, sends := w.up[l.Name]; l.Group != w.Numbers.Base && (sends || l.Name == "eth0") {
+		if _, sends := w.up[l.Name]; !right(l.Group) && (sends || l.Name == "eth0") {
 			wrong = append(wrong, fmt.Sprintf("there is a group rule, and %s is in group %d", l.Name, l.Group))
 		}
 	}
