@@ -54,6 +54,7 @@ func (s *sequence) move(name string) {
 		if !late {
 			s.caughtUp(a)
 		}
+		s.soon(other)
 		return
 	}
 }

@@ -328,6 +328,20 @@ func (s *sequence) changeAddresses(name string) {
 	}
 	s.happened.changes.Add(1)
 	s.note("IMDS has %v for %s", s.vpc.enis[mac].IPv4, name)
+	s.soon(name)
+}
+
+// soon lets ec2net hear of a change at once, or when something else happens; then
+// IMDS may be silent.
+func (s *sequence) soon(name string) {
+	if _, up := s.up[name]; up && s.rng.IntN(2) == 0 {
+		s.leaseEvent(name, "RENEW")
+		if _, still := s.up[name]; still && s.rng.IntN(4) == 0 {
+			s.vpc.err, *s.strike = errSilent, strike{}
+			s.note("IMDS: %v", s.vpc.err)
+			s.leaseEvent(name, "RENEW")
+		}
+	}
 }
 
 func (s *sequence) shuffled() []string {
