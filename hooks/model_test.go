@@ -64,7 +64,11 @@ func (s *sequence) kept(name string, lease netip.Addr, before []string) {
 // rules were changed, whatever befell ec2net.
 func (s *sequence) never(name string, before []string) {
 	rules := s.kernelRules(s.t)
-	for _, a := range s.vpc.enis[s.attached[name]].IPv4 {
+	mac := s.attached[name]
+	for _, a := range s.vpc.enis[mac].IPv4 {
+		if of, late := s.lagging[a]; late && of == mac {
+			continue // it is not
+		}
 		has := func(rules []string) bool {
 			for up := range s.up {
 				if slices.Contains(rules, s.rule(up, a)) {
