@@ -16,8 +16,9 @@ import (
 )
 
 // machineOf is the variable that names the work folder of a script to the test
-// binary, which then runs as the tool. A script that root runs has a machine of its
-// own: the tool sees $WORK/machine/etc, var and run as /etc, /var and /run.
+// binary, which then runs as the tool. A script that root runs, if only that of a user
+// namespace, has a machine of its own: the tool sees $WORK/machine/etc, var and run as
+// /etc, /var and /run.
 const machineOf = "EC2NET_TEST_MACHINE"
 
 // newMachine makes the machine of a script, and returns the folder of the

@@ -8,24 +8,23 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/vishvananda/netlink"
 
 	"ec2net/lab/imds"
+	"ec2net/lab/unshared"
 )
 
 // toolDir is the folder with the ec2net that the scripts run.
 const toolDir = "EC2NET_TEST_TOOL"
 
-// TestMain builds the tool as a release is built, and runs the tests; as root in a
-// network namespace of their own, which ends with the process. There eth0 and eth1
-// have the MACs of the fake IMDS.
+// TestMain builds the tool as a release is built, and runs the tests in a network
+// namespace of their own, which ends with the process. There eth0 and eth1 have the MACs
+// of the fake IMDS.
 func TestMain(m *testing.M) {
 	if work := os.Getenv(machineOf); work != "" {
 		fmt.Fprintln(os.Stderr, runOnMachine(work)) // it returns only if it fails
@@ -39,7 +38,7 @@ func TestMain(m *testing.M) {
 		os.Exit(again())
 	}
 	if os.Geteuid() == 0 {
-		if err := addInterfaces(); err != nil {
+		if err := errors.Join(unshared.OwnRoot(filepath.Join(os.Getenv(toolDir), "root")), addInterfaces()); err != nil {
 			fmt.Fprintln(os.Stderr, "cannot prepare the namespace:", err)
 			os.Exit(1)
 		}
@@ -62,22 +61,13 @@ func again() int {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return fail(err)
 	}
+	if err := os.Mkdir(filepath.Join(dir, "root"), 0o755); err != nil {
+		return fail(err)
+	}
 	if err := goBuild(filepath.Join(dir, "ec2net"), "."); err != nil {
 		return fail(err)
 	}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = append(os.Environ(), toolDir+"="+dir)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if os.Geteuid() == 0 {
-		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNET
-	}
-	// The signal at a parent's death is sent when its thread ends (prctl(2)).
-	runtime.LockOSThread()
-	if err := cmd.Run(); err != nil {
-		return fail(err)
-	}
-	return 0
+	return unshared.Again(toolDir + "=" + dir)
 }
 
 // goBuild builds the program in a folder as a release is built.
@@ -133,6 +123,10 @@ func TestScripts(t *testing.T) {
 				if tools, err = newMachine(env); err != nil {
 					return err
 				}
+				env.Setenv("ANOTHER_USER", "setpriv --reuid=65534 --regid=65534 --clear-groups")
+				if !unshared.Root() {
+					env.Setenv("ANOTHER_USER", "unshare --user")
+				}
 			}
 			env.Setenv("PATH", tools+string(os.PathListSeparator)+env.Getenv("PATH"))
 			if err := os.WriteFile(env.WorkDir+"/crlf", []byte("EC2NET_BASE=2000\r\n"), 0o644); err != nil {
@@ -144,6 +138,8 @@ func TestScripts(t *testing.T) {
 			switch name {
 			case "root":
 				return os.Geteuid() == 0, nil
+			case "machine-root": // not that of a user namespace
+				return unshared.Root(), nil
 			}
 			return false, fmt.Errorf("no condition %q", name)
 		},

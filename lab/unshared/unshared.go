@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -22,22 +23,32 @@ const inside = "EC2NET_TEST_UNSHARED"
 // again as root of a user namespace: user_namespaces(7). If the system forbids that,
 // Main says so once, and Netns skips the tests.
 func Main(m *testing.M) {
-	if os.Geteuid() == 0 {
-		os.Exit(m.Run())
+	if os.Geteuid() != 0 && allowed() {
+		os.Exit(Again())
 	}
-	if err := allowed(); err != nil {
-		fmt.Fprintf(os.Stderr, "tests that need a network namespace are skipped: not root, and there are no user namespaces (%v)\n", err)
-		os.Exit(m.Run())
+	os.Exit(m.Run())
+}
+
+// Again runs the test binary once more in a network namespace of its own, with more
+// variables, and returns its exit status. There it is root: the machine's, or that of
+// a user namespace. If the system forbids those, it is what it was, in no namespace.
+func Again(env ...string) int {
+	flags := uintptr(syscall.CLONE_NEWNET)
+	if os.Geteuid() != 0 {
+		if flags = 0; allowed() {
+			flags, env = userns, append(env, inside+"=1")
+		}
 	}
-	err := again(os.Args, append(os.Environ(), inside+"=1"))
+	err := again(os.Args, append(os.Environ(), env...), flags)
 	var ended *exec.ExitError
-	if errors.As(err, &ended) && ended.ExitCode() > 0 {
-		os.Exit(ended.ExitCode())
-	} else if err != nil {
-		fmt.Fprintln(os.Stderr, "cannot run the tests in a user namespace:", err)
-		os.Exit(1)
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &ended) && ended.ExitCode() > 0:
+		return ended.ExitCode()
 	}
-	os.Exit(0)
+	fmt.Fprintln(os.Stderr, "cannot run the tests in a namespace of their own:", err)
+	return 1
 }
 
 // Root reports whether the tests run as the machine's own root, who may mount, give
@@ -63,11 +74,15 @@ func Netns(t testing.TB) {
 	}
 }
 
-// allowed fails if this user cannot make network namespaces: some systems let an
-// ordinary user make a user namespace, but do nothing in it.
-func allowed() error {
-	return again([]string{os.Args[0]}, append(os.Environ(), inside+"=try"))
-}
+// allowed reports whether this user can make network namespaces, and says so if not:
+// some systems let an ordinary user make a user namespace, but do nothing in it.
+var allowed = sync.OnceValue(func() bool {
+	err := again([]string{os.Args[0]}, append(os.Environ(), inside+"=try"), userns)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "tests that need a network namespace are skipped: not root, and there are no user namespaces (%v)\n", err)
+	}
+	return err == nil
+})
 
 // init answers allowed, before there are more threads.
 func init() {
@@ -80,18 +95,20 @@ func init() {
 	os.Exit(0)
 }
 
-// again runs the test binary as root of a new user namespace. It ends when this
-// process does.
-func again(args, env []string) error {
+// userns is a user namespace, with a network and a mount namespace that are its root's.
+const userns = syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS
+
+// again runs the test binary in new namespaces; in a user namespace as its root. It
+// ends when this process does.
+func again(args, env []string, flags uintptr) error {
 	runtime.LockOSThread() // Pdeathsig is the death of the thread
 	defer runtime.UnlockOSThread()
 	cmd := exec.Command("/proc/self/exe", args[1:]...)
 	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = env, os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
-		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
-		Pdeathsig:   syscall.SIGKILL,
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags, Pdeathsig: syscall.SIGKILL}
+	if flags&syscall.CLONE_NEWUSER != 0 {
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
 	}
 	return cmd.Run()
 }
