@@ -104,3 +104,44 @@ func TestForbidden(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
+
+// Root of a user namespace has a root folder that is its own, and all of the machine.
+func TestOwnRoot(t *testing.T) {
+	const in = "EC2NET_TEST_ROOT"
+	if folder := os.Getenv(in); folder != "" {
+		at, err := os.Getwd()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := OwnRoot(folder); err != nil {
+			t.Fatal(err)
+		}
+		var st syscall.Stat_t
+		if err := syscall.Stat("/", &st); err != nil || int(st.Uid) != os.Geteuid() {
+			t.Errorf("/ belongs to user %d, %v", st.Uid, err)
+		}
+		if now, err := os.Getwd(); now != at || err != nil {
+			t.Errorf("from %s to %s, %v", at, now, err)
+		}
+		if _, err := os.Stat("unshared_test.go"); err != nil {
+			t.Error(err)
+		}
+		if f, err := os.CreateTemp("", ""); err != nil || !strings.HasPrefix(f.Name(), temporary) {
+			t.Errorf("%v, %v", f, err)
+		}
+		return
+	}
+	Need(t)
+	attr := &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+	if Root() {
+		attr = asNobody()
+	}
+	folder, err := os.MkdirTemp("", "ec2net-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(folder) })
+	if out, err := as(t, "^TestOwnRoot$", attr, in+"="+folder); err != nil || !strings.Contains(out, "--- PASS: TestOwnRoot") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
