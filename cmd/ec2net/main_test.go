@@ -70,9 +70,16 @@ func again() int {
 	return unshared.Again(toolDir + "=" + dir)
 }
 
+// coverDir is where "make cover" collects which statements ran, the tool's among them.
+func coverDir() string { return flag.Lookup("test.gocoverdir").Value.String() }
+
 // goBuild builds the program in a folder as a release is built.
 func goBuild(to, dir string) error {
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", to, ".")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", to)
+	if coverDir() != "" {
+		cmd.Args = append(cmd.Args, "-cover", "-coverpkg=ec2net/...")
+	}
+	cmd.Args = append(cmd.Args, ".")
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -116,6 +123,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			// No settings or templates of this machine, unless a script says so.
 			env.Setenv("EC2NET_TEMPLATES", env.WorkDir+"/templates")
+			env.Setenv("GOCOVERDIR", coverDir())
 			env.Setenv("ESCAPES", "a\x1b]0;b\a\nec2net: c")
 			tools := os.Getenv(toolDir)
 			if os.Geteuid() == 0 {
