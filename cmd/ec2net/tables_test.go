@@ -1,13 +1,19 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
+	"ec2net/fault"
 	"github.com/rogpeppe/go-internal/diff"
 	"github.com/spf13/pflag"
 )
@@ -212,4 +218,41 @@ func inFonts(text string) string {
 		}
 	}
 	return out + plain.Replace(text[at:])
+}
+
+// TestStatuses holds that every exit status has a text, and a place in the order in
+// which one of several errors decides.
+func TestStatuses(t *testing.T) {
+	f, err := parser.ParseFile(token.NewFileSet(), "../../fault/fault.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	ast.Inspect(f, func(n ast.Node) bool {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok || len(spec.Values) != 1 || len(spec.Names) != 1 {
+			return true
+		}
+		number, ok := spec.Values[0].(*ast.BasicLit)
+		if !ok {
+			return true
+		}
+		s, err := strconv.Atoi(number.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found++
+		if s >= len(statuses) {
+			t.Errorf("%s has no text in help.go", spec.Names[0].Name)
+		}
+		if s != 0 {
+			if got := fault.Of(errors.Join(fault.As(fault.Status(s), errors.New("joined")))); got != fault.Status(s) {
+				t.Errorf("%s of a joined error is %d: it is not in fault.go's deciding", spec.Names[0].Name, got)
+			}
+		}
+		return true
+	})
+	if found != len(statuses) {
+		t.Errorf("%d statuses, and texts of %d", found, len(statuses))
+	}
 }
