@@ -161,7 +161,7 @@ func TestWayToIMDS(t *testing.T) {
 		}
 		m.vpc.asks, m.log = 0, nil
 		m.lease(t, "eth1", "RENEW", "10.0.1.20")
-		if m.vpc.asks != 0 || !strings.Contains(strings.Join(m.log, "\n"), "going on with what IMDS said last") {
+		if m.vpc.asks != 0 || !strings.Contains(strings.Join(m.log, "\n"), "using the remembered facts") {
 			t.Errorf("asked %d times:\n%s", m.vpc.asks, strings.Join(m.log, "\n"))
 		}
 		same(t, "rules", m.rulesNow(t), readyRules)
@@ -210,7 +210,7 @@ func TestWayToIMDS(t *testing.T) {
 }
 
 // An answer about another ENI counts as none.
-func TestNotBelieved(t *testing.T) {
+func TestAnswerOfAnother(t *testing.T) {
 	t.Run("another's content", func(t *testing.T) {
 		onMachine(t, func(m *machine) {
 			ready(t, m)
@@ -226,7 +226,7 @@ func TestNotBelieved(t *testing.T) {
 				m.lease(t, "eth1", "RENEW", "10.0.1.20")
 				same(t, "rules", m.rulesNow(t), readyRules)
 				same(t, "addresses", m.addrsNow(t, "eth1"), []string{"10.0.1.20/24", "10.0.1.21/32"})
-				if m.file(t, factsPath("eth1")) != before || !strings.Contains(m.logged(), "not believed") {
+				if m.file(t, factsPath("eth1")) != before || !strings.Contains(m.logged(), "using the remembered facts") {
 					t.Errorf("log:\n%s", m.logged())
 				}
 				m.vpc.enis[macs["eth1"]] = truth

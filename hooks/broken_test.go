@@ -37,7 +37,7 @@ func TestBrokenTemplate(t *testing.T) {
 			t.Helper()
 			m.log = nil
 			err := m.OnLease(t.Context(), Lease{Interface: "eth1", Reason: reason, Address: addrs("10.0.1.20")[0]})
-			if !errors.Is(err, errTemplate) || !strings.Contains(strings.Join(m.log, "\n"), "eth1: the rules are those that were rendered last") {
+			if !errors.Is(err, errTemplate) || !strings.Contains(strings.Join(m.log, "\n"), "eth1: using the ip rules that were rendered last") {
 				t.Errorf("%s: %v\n%s", reason, err, strings.Join(m.log, "\n"))
 			}
 			same(t, "rules after "+reason, m.rulesNow(t), readyRules)

@@ -55,7 +55,7 @@ type leaseNews struct {
 type look struct {
 	recalled
 	name     string
-	link     plan.Link // the event's; its Index is 0 if there is none
+	link     plan.Link // the device with that name; its Index is 0 if there is none
 	rendered map[string]*ruleScript
 	// refused says that the kernel has refused a change, and that nothing else went
 	// wrong.
@@ -91,7 +91,7 @@ func (h *Host) look(n news) (*look, error) {
 		l.State.Links = links
 		l.hear(n)
 		scope := l.Scope(links)
-		if onTheWay(h.IMDS) {
+		if linkLocal(h.IMDS) {
 			scope.To = h.IMDS
 		}
 		return scope
@@ -170,11 +170,11 @@ func (l *look) stillThere(n news) error {
 func (h *Host) changes(ctx context.Context, l *look) ([]plan.Change, plan.Want, error) {
 	verdicts := l.Judge()
 	var broken error
-	others, cancel := context.WithTimeout(ctx, renderLimit) // for all of them
+	others, cancel := context.WithTimeout(ctx, renderLimit) // for all others together
 	defer cancel()
 	for i := range verdicts {
 		if v := &verdicts[i]; v.Name != l.name {
-			_ = h.renderRules(others, l, v) // whose event comes says it
+			_ = h.renderRules(others, l, v) // that ENI's own event reports the error
 		}
 	}
 	for i := range verdicts {
@@ -259,12 +259,12 @@ func (h *Host) converge(ctx context.Context, n news) (*look, error) {
 			return l, err
 		}
 		n.rendered = l.rendered
-		if err := h.goesOn(l, n, round); err != nil {
+		if err := h.mayChange(l, n, round); err != nil {
 			return l, err
 		}
 		changes, want, broken := h.changes(ctx, l)
 		if broken != nil && round == 1 {
-			h.Log.Warn(n.name, "the rules are those that were rendered last (%s)", n.why)
+			h.Log.Warn(n.name, "using the ip rules that were rendered last (%s)", n.why)
 		}
 		if len(changes) > 0 {
 			h.warnForeign(l, want)
@@ -277,7 +277,7 @@ func (h *Host) converge(ctx context.Context, n news) (*look, error) {
 		case round < maxRounds && (again || failed != nil):
 			continue
 		case failed == nil:
-			failed = errors.New("something keeps changing the rules back")
+			failed = errors.New("something keeps undoing these changes")
 		}
 		l.refused = broken == nil
 		return l, errors.Join(broken, failed)
@@ -303,9 +303,9 @@ func (h *Host) rewrite(l *look, changes []plan.Change, but string) {
 	}
 }
 
-// goesOn says of a look why nothing is to be changed. On the first look it remembers
-// what the DHCP client has said.
-func (h *Host) goesOn(l *look, n news, round int) error {
+// mayChange returns an error if, by this look, converge is to change nothing. On the
+// first look it remembers what the DHCP client has said.
+func (h *Host) mayChange(l *look, n news, round int) error {
 	if err := l.stillThere(n); err != nil {
 		return err
 	}
@@ -420,9 +420,9 @@ func (h *Host) remember(l *look, n news, broken error) error {
 	return h.write(n.name, s.file)
 }
 
-// scriptIs reports whether the ip-rule script of an ENI is as the look has rendered it,
-// if the ENI has one.
-func (h *Host) scriptIs(l *look, name string, e facts.ENI) bool {
+// scriptCurrent reports whether the ip-rule script on disk is what the look has rendered.
+// It is true of an ENI that has no script.
+func (h *Host) scriptCurrent(l *look, name string, e facts.ENI) bool {
 	s := l.rendered[name]
 	if render.Nothing(e) != "" || s == nil || len(s.file) == 0 {
 		return true

@@ -58,7 +58,7 @@ func (h *Host) DockerWait(ctx context.Context, name string) error {
 		}
 		select {
 		case <-ctx.Done():
-			return nil // docker that comes later calls "docker up"
+			return nil // if docker starts later, it calls "docker up"
 		case _, open := <-changed.C:
 			if !open {
 				return changed.Err()

@@ -99,7 +99,7 @@ func (e *UnmanagedError) Hint() string { return e.Try }
 type PrimaryError struct{ Name string }
 
 func (e *PrimaryError) Error() string {
-	return fmt.Sprintf("%s is the primary ENI, which ec2net never takes up or down", e.Name)
+	return fmt.Sprintf("%s is the primary ENI, which ec2net never brings up or takes down", e.Name)
 }
 
 // Status is that of what another try does not change.
@@ -113,7 +113,7 @@ func ParsePatterns(text string) (Patterns, error) {
 	p := Patterns(strings.Fields(text))
 	for _, pattern := range p {
 		if _, err := path.Match(pattern, "eth1"); err != nil || strings.ContainsAny(pattern, "/\\") {
-			return nil, fmt.Errorf("%.40q is not a pattern of names such as eth*", pattern)
+			return nil, fmt.Errorf("%.40q is not a pattern such as eth*", pattern)
 		}
 	}
 	return p, nil

@@ -57,7 +57,7 @@ func TestNoHook(t *testing.T) {
 		check(t, m.Add(t.Context(), "eth1"))
 		same(t, "rules", m.rulesNow(t), readyRules)
 		same(t, "addresses", m.addrsNow(t, "eth1"), []string{"10.0.1.20/24", "10.0.1.21/32"})
-		if !strings.Contains(strings.Join(m.log, "\n"), "eth1: ifup has not led to all ip rules: making them now") {
+		if !strings.Contains(strings.Join(m.log, "\n"), "eth1: ip rules are missing after ifup: adding them") {
 			t.Errorf("log:\n%s", strings.Join(m.log, "\n"))
 		}
 		check(t, m.Remove(t.Context(), "eth1"))
@@ -70,7 +70,7 @@ func TestNoHook(t *testing.T) {
 			return nil
 		}
 		check(t, m.Add(t.Context(), "eth1"))
-		if strings.Contains(strings.Join(m.log, "\n"), "making them now") {
+		if strings.Contains(strings.Join(m.log, "\n"), "ip rules are missing") {
 			t.Errorf("log:\n%s", strings.Join(m.log, "\n"))
 		}
 	})

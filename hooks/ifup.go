@@ -24,8 +24,8 @@ func (h *Host) ifup(ctx context.Context, l *look, e facts.ENI) error {
 	if counted, err := stack.CountedUp(e.Name); err != nil {
 		return err
 	} else if counted && !l.link.Up {
-		// Then ifup would do nothing.
-		h.Log.Info(e.Name, "is down, and ifupdown counts it as up: taken down by it first")
+		// ifup would do nothing.
+		h.Log.Info(e.Name, "is down, but ifupdown counts it as up: running ifdown first")
 		if _, err := stack.Down(ctx, e.Name); err != nil {
 			return err
 		}
@@ -41,10 +41,10 @@ func (h *Host) ifup(ctx context.Context, l *look, e facts.ENI) error {
 	now.State.Links = links
 	now.link, _ = now.State.LinkNamed(e.Name)
 	if err := now.stillThere(news{name: e.Name, device: &l.link}); err != nil {
-		return err // what was brought up is taken down by whoever comes next
+		return err // the next event takes down what ifup has brought up
 	}
 	if !now.link.Up {
-		h.Log.Warn(e.Name, "ifup has left it down")
+		h.Log.Warn(e.Name, "is down after ifup")
 	}
 	h.Log.Info(e.Name, "ifup done: %s, table %d", e.ID, e.Number)
 	return nil

@@ -96,7 +96,7 @@ type WayError struct {
 }
 
 func (e *WayError) Error() string {
-	return fmt.Sprintf("what answers at %s is not IMDS: the way there leads by %s, which is no ENI", e.To, e.By)
+	return fmt.Sprintf("what answers at %s is not IMDS: the route there leads by %s, which is not an ENI", e.To, e.By)
 }
 
 // Status is that of facts that are missing.
@@ -104,7 +104,7 @@ func (*WayError) Status() fault.Status { return fault.Facts }
 
 // Hint says where to look.
 func (e *WayError) Hint() string {
-	return fmt.Sprintf("ip route get %s shows the way: take it from the container network or VPN that has it", e.To)
+	return fmt.Sprintf("ip route get %s shows the route: the container network or VPN must not have that address", e.To)
 }
 
 // CheckWay refuses to ask IMDS at an address to which a bridge, a tunnel or the like
@@ -112,7 +112,7 @@ func (e *WayError) Hint() string {
 // its place. Elsewhere than at the link-local address IMDS is where somebody says
 // that it is.
 func CheckWay(k Kernel, to netip.Addr) error {
-	if !onTheWay(to) {
+	if !linkLocal(to) {
 		return nil
 	}
 	state, err := k.Look(func([]plan.Link) plan.Scope { return plan.Scope{To: to} })
@@ -122,10 +122,10 @@ func CheckWay(k Kernel, to netip.Addr) error {
 	return checkWay(k, to, &plan.Machine{State: state})
 }
 
-func onTheWay(to netip.Addr) bool { return to.Is4() && to.IsLinkLocalUnicast() }
+func linkLocal(to netip.Addr) bool { return to.Is4() && to.IsLinkLocalUnicast() }
 
 func (h *Host) checkWay(l *look) error {
-	if !onTheWay(h.IMDS) {
+	if !linkLocal(h.IMDS) {
 		return nil
 	}
 	return checkWay(h.Kernel, h.IMDS, &l.Machine)

@@ -25,9 +25,9 @@ type leaseEvent int
 
 const (
 	leaseNothing leaseEvent = iota
-	leaseBegins             // there was none before: it may hold up the boot
-	leaseRenewed            // it goes on
-	leaseEnds               // there is none any more: the rules go
+	leaseBegins             // a new lease, for which the boot may wait
+	leaseRenewed            // the same lease goes on
+	leaseEnds               // no lease any more: the rules go
 )
 
 // leaseEvents are the reasons of dhclient and of dhcpcd that mean something. Those
@@ -44,7 +44,7 @@ var leaseEvents = map[string]leaseEvent{
 func (h *Host) OnLease(ctx context.Context, lease Lease) error {
 	event := leaseEvents[lease.Reason]
 	if event == leaseNothing || facts.CheckName(lease.Interface) != nil {
-		return nil // such as the VLAN eth0.5, which is somebody else's
+		return nil // such as the VLAN eth0.5, which is not an ENI
 	}
 	n := news{name: lease.Interface, why: lease.Reason, lease: &leaseNews{addr: lease.Address, ended: event == leaseEnds}}
 	l, err := h.converge(ctx, n)
@@ -56,7 +56,7 @@ func (h *Host) OnLease(ctx context.Context, lease Lease) error {
 	}
 	k, _ := l.Of(n.name)
 	if k.Left != "" {
-		return nil // and no line in the log at every renewal
+		return nil // without a line in the log at every renewal
 	}
 	n.device, n.rendered = &l.link, l.rendered
 	if err == nil || l.refused {
@@ -100,9 +100,9 @@ func (h *Host) askForLease(ctx context.Context, l *look, n news, event leaseEven
 			return nil
 		}
 	case known:
-		h.Log.Warn(n.name, "%v; going on with what IMDS said last (%s)", failure, n.why)
+		h.Log.Warn(n.name, "%v; using the remembered facts (%s)", failure, n.why)
 	default:
-		h.Log.Warn(n.name, "%v; only the leased address gets its rule (%s)", failure, n.why)
+		h.Log.Warn(n.name, "%v; only the leased address gets a rule (%s)", failure, n.why)
 		if !k.Note.Of(l.link) {
 			_, err = facts.Bare(n.name, l.link.MAC, h.Numbers)
 		}
@@ -118,14 +118,15 @@ func (h *Host) take(ctx context.Context, l *look, n news, e facts.ENI) error {
 	last, known := k.FactsOf(l.link)
 	switch {
 	case !k.Stanza && !e.Primary && !last.Primary:
-		return nil // an ENI that somebody else configures
+		return nil // somebody else configures it
 	case known && e.Number != last.Number && !e.Primary:
-		// Its files, and so its table, are of another number: hotplug's matter.
-		h.Log.Warn(n.name, "IMDS gives it another place (table %d, was %d): unplug it, or take it down and up, to have it moved", e.Number, last.Number)
+		// Its files, and so its table, have the old number: only hotplug changes that.
+		h.Log.Warn(n.name, "its table is %d now, by IMDS, but it uses %d: \"ec2ifdown %s\" and \"ec2ifup %s\" change it",
+			e.Number, last.Number, n.name, n.name)
 		return nil
 	}
 	if k.Note.MAC == l.link.MAC && k.Note.Number != e.Number && !e.Primary {
-		h.Log.Warn(n.name, "was brought up with table %d, and is to have %d: \"ec2net down %s\" and \"ec2net up %s\" change it",
+		h.Log.Warn(n.name, "was brought up with table %d, and is to use %d: \"ec2ifdown %s\" and \"ec2ifup %s\" change it",
 			k.Note.Number, e.Number, n.name, n.name)
 	}
 	return h.learn(ctx, l, n, e)
@@ -138,7 +139,7 @@ func (h *Host) learn(ctx context.Context, l *look, n news, e facts.ENI) error {
 	k, _ := l.Of(n.name)
 	then := l.with(n)
 	changes, _, broken := h.changes(ctx, then)
-	if broken == nil && len(changes) == 0 && reflect.DeepEqual(k.Facts, e) && reflect.DeepEqual(then.Moved, l.Moved) && h.scriptIs(then, n.name, e) {
+	if broken == nil && len(changes) == 0 && reflect.DeepEqual(k.Facts, e) && reflect.DeepEqual(then.Moved, l.Moved) && h.scriptCurrent(then, n.name, e) {
 		return nil
 	}
 	_, err := h.converge(ctx, n)
@@ -167,7 +168,7 @@ func (h *Host) scanAfterPrimary(ctx context.Context, name string) error {
 		return nil
 	}
 	if err := h.scan(ctx, l, l.knownMACs()); err != nil {
-		h.Log.Warn(name, "%v", err) // the lease itself is in order
+		h.Log.Warn(name, "%v", err) // no error of the lease itself
 	}
 	return nil
 }
@@ -177,7 +178,7 @@ func (h *Host) scanAfterPrimary(ctx context.Context, name string) error {
 func LeaseFromEnvironment(env func(string) string) (Lease, error) {
 	l := Lease{Interface: env("interface"), Reason: strings.ToUpper(env("reason"))}
 	if l.Interface == "" || l.Reason == "" {
-		return l, errors.New("a DHCP client's hook has interface and reason in its environment")
+		return l, errors.New("the environment lacks interface or reason, which a DHCP client sets for its hook")
 	}
 	if text := env("new_ip_address"); text != "" {
 		a, err := netip.ParseAddr(text)

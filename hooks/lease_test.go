@@ -299,7 +299,7 @@ func TestIMDSGone(t *testing.T) {
 		m.lease(t, "eth1", "EXPIRE", "")
 		m.lease(t, "eth1", "BOUND", "10.0.1.20")
 		same(t, "rules", m.rulesNow(t), readyRules)
-		if log := strings.Join(m.log, "\n"); !strings.Contains(log, "eth1: IMDS at http://169.254.169.254: no answer in time; going on with what IMDS said last") {
+		if log := strings.Join(m.log, "\n"); !strings.Contains(log, "eth1: IMDS at http://169.254.169.254: no answer in time; using the remembered facts") {
 			t.Errorf("log:\n%s", log)
 		}
 

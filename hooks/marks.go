@@ -95,7 +95,7 @@ func (h *Host) markPrimary(ctx context.Context, e facts.ENI) error {
 	}
 	made, err := mangle{h, jumpOf(e)}.fill(ctx, path)
 	if made {
-		h.Log.Info(e.Name, "what comes in is marked %v", e.Mark())
+		h.Log.Info(e.Name, "packets that come in get the mark %v", e.Mark())
 	}
 	return err
 }
@@ -109,7 +109,7 @@ func (h *Host) dropMarks(ctx context.Context) error {
 	defer unlock()
 	dropped, err := mangle{h, jump{chain: render.DockerChain}}.drop(ctx)
 	if dropped {
-		h.Log.Info(plan.Bridge, "answers of containers get no marks any more")
+		h.Log.Info(plan.Bridge, "answers of containers no longer get the marks of the ENIs")
 	}
 	l, failed := h.look(news{})
 	if failed != nil {

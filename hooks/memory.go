@@ -201,7 +201,7 @@ func (s memory) facts(name string) (facts.Kept, error) {
 
 // keep remembers facts that are good. It reports whether they are new.
 func (s memory) keep(e facts.ENI) (bool, error) {
-	last, _ := s.facts(e.Name) // what cannot be read is written anew
+	last, _ := s.facts(e.Name) // an unreadable file is overwritten
 	var text bytes.Buffer
 	if err := last.With(e).Encode(&text); err != nil {
 		return false, err

@@ -13,7 +13,7 @@ import (
 	"ec2net/render"
 )
 
-var errNotYet = errors.New("the primary ENI has no address yet: nothing done until it has")
+var errNotYet = errors.New("the primary ENI has no address yet: waiting for its lease")
 
 // Add configures an ENI that was attached: facts, files, ifup. With files for this
 // very ENI it does not wait for IMDS.
@@ -32,7 +32,7 @@ func (h *Host) Add(ctx context.Context, name string) error {
 		switch {
 		case errors.Is(err, errReplaced):
 			h.Log.Info(name, "%v: beginning again", err)
-		case errors.Is(err, errNotYet), errors.Is(err, errTakenDown): // by somebody who knows why
+		case errors.Is(err, errNotYet), errors.Is(err, errTakenDown): // no reason to try again
 			h.Log.Info(name, "%v", err)
 			return nil
 		default:
@@ -97,9 +97,9 @@ type sourced struct {
 type origin int
 
 const (
-	remembered origin = iota // what IMDS said last
-	renamed                  // the same, when the device had another name
-	answered                 // what IMDS says now
+	remembered origin = iota // remembered facts
+	renamed                  // remembered facts of the device under another name
+	answered                 // fresh facts
 )
 
 // factsToPlug are the facts that IMDS gave last for the device, if it gave any: then
@@ -122,9 +122,9 @@ func (h *Host) factsToPlug(ctx context.Context, l *look) (sourced, error) {
 	}
 	e, err := h.askUntilComplete(ctx, l)
 	var imds *facts.IMDSError
-	if moved := l.Elsewhere(l.link); errors.As(err, &imds) && moved != nil {
-		h.Log.Warn(l.name, "%v; going on with what IMDS said last, when it had another name", err)
-		return sourced{*moved, renamed}, nil
+	if before := l.Elsewhere(l.link); errors.As(err, &imds) && before != nil {
+		h.Log.Warn(l.name, "%v; using the remembered facts of its former name", err)
+		return sourced{*before, renamed}, nil
 	}
 	return sourced{e, answered}, err
 }
@@ -169,8 +169,8 @@ func (h *Host) bringUp(ctx context.Context, l *look, e sourced) error {
 // arrival is an ENI on its way up.
 type arrival struct {
 	sourced
-	up       bool // it is up already
-	hasFiles bool // there are files by which it can come up
+	up       bool // it is live already
+	hasFiles bool // existing files can bring it up
 	files    []render.File
 	// trouble does not keep the ENI from coming up: it has the files of before.
 	trouble error
@@ -183,7 +183,7 @@ type arrival struct {
 func (h *Host) makeReady(ctx context.Context, n news, a *arrival) (*look, error) {
 	n.coming = !a.up
 	switch {
-	case a.up: // who finishes knows better
+	case a.up: // bringUp applies the answer after ifup
 	case a.from == answered:
 		n.answer = &a.ENI
 	case a.from == renamed:
@@ -209,7 +209,7 @@ func (h *Host) makeReady(ctx context.Context, n news, a *arrival) (*look, error)
 		return l, err
 	}
 	if a.trouble != nil {
-		h.Log.Warn(n.name, "going on with the files that are there")
+		h.Log.Warn(n.name, "using the existing files")
 	}
 	if n.coming {
 		// Before ifup: should this be killed, the next device of the name is known not to
@@ -226,13 +226,13 @@ func (h *Host) makeReady(ctx context.Context, n news, a *arrival) (*look, error)
 
 // finish makes what ifup, or the hook of its DHCP client, has not made.
 func (h *Host) finish(ctx context.Context, n news, e sourced) error {
-	n.up = false // the hook knows
-	n.notice = "ifup has not led to all ip rules: making them now"
+	n.up = false // the hook knows whether the lease has ended
+	n.notice = "ip rules are missing after ifup: adding them"
 	l, err := h.converge(ctx, n)
 	asked := e.from == answered
 	if l != nil {
 		k, _ := l.Of(n.name)
-		asked = asked || k.Lease.Of(l.link) // by the hook
+		asked = asked || k.Lease.Of(l.link) // the hook has asked
 	}
 	if !asked {
 		h.later(n.name, nil)
@@ -278,7 +278,7 @@ func (h *Host) downIfStale(ctx context.Context, l *look) (*look, error) {
 	if k.Note == (plan.Note{}) || k.Note.Of(l.link) {
 		return l, nil
 	}
-	h.Log.Info(l.name, "was brought up for another device: taken down first")
+	h.Log.Info(l.name, "was brought up for another device: taking it down first")
 	if err := h.takeDown(ctx, l); err != nil {
 		return l, err
 	}

@@ -24,12 +24,12 @@ func (h *Host) Scan(ctx context.Context) error {
 	known := l.knownMACs()
 	failed := h.scan(ctx, l, known)
 	if err := h.checkWay(l); err != nil {
-		h.Log.Warn("scan", "%v; only the ENIs that are known were looked at", err)
+		h.Log.Warn("scan", "%v; looked only at known ENIs", err)
 		return failed
 	}
 	macs, err := h.Source.MACs(ctx)
 	if err != nil {
-		h.Log.Warn("scan", "%v; only the ENIs that are known were looked at", err)
+		h.Log.Warn("scan", "%v; looked only at known ENIs", err)
 		return failed
 	}
 	unknown := slices.DeleteFunc(macs, func(mac facts.MAC) bool { return slices.Contains(known, mac) })
@@ -58,7 +58,7 @@ func (h *Host) scan(ctx context.Context, l *look, macs []facts.MAC) error {
 			continue
 		}
 		if err := h.Replay(link.Name); err != nil {
-			failed = errors.Join(failed, fmt.Errorf("cannot have udev add %s: %w", link.Name, err))
+			failed = errors.Join(failed, fmt.Errorf("cannot ask udev to add %s: %w", link.Name, err))
 			continue
 		}
 		h.Log.Info(link.Name, "is attached and %s: asked udev to add it", what)
@@ -84,7 +84,7 @@ func (h *Host) lacking(l *look, link plan.Link, changes []plan.Change) (string, 
 	}
 	switch {
 	case l.unread[link.Name] != nil:
-		return "", fmt.Errorf("%s: cannot tell whose it is: %w", link.Name, l.unread[link.Name])
+		return "", fmt.Errorf("cannot tell who configures %s: %w", link.Name, l.unread[link.Name])
 	case k.Left != "":
 		return "", nil
 	case !link.Up || !k.Note.Of(link):

@@ -47,13 +47,13 @@ func TestScan(t *testing.T) {
 
 		m.vpc.err, m.log = errors.New("IMDS is gone"), nil
 		scan("what is known needs no IMDS", "eth1")
-		if !strings.Contains(strings.Join(m.log, "\n"), "scan: IMDS is gone; only the ENIs that are known were looked at") {
+		if !strings.Contains(strings.Join(m.log, "\n"), "scan: IMDS is gone; looked only at known ENIs") {
 			t.Errorf("log:\n%s", strings.Join(m.log, "\n"))
 		}
 		m.Unmanaged = Patterns{"eth1"}
 		scan("kept from ec2net")
 		m.Unmanaged, m.Replay = nil, func(string) error { return errors.New("no such file") }
-		if err := m.Scan(t.Context()); err == nil || !strings.Contains(err.Error(), "cannot have udev add eth1: no such file") {
+		if err := m.Scan(t.Context()); err == nil || !strings.Contains(err.Error(), "cannot ask udev to add eth1: no such file") {
 			t.Errorf("%v", err)
 		}
 	})

@@ -90,7 +90,7 @@ func TestScanUnreadable(t *testing.T) {
 				m.added = nil
 				err := m.Scan(t.Context())
 				told(t, "scan", err, cfg)
-				if err != nil && !strings.Contains(err.Error(), "eth1: cannot tell whose it is") {
+				if err != nil && !strings.Contains(err.Error(), "cannot tell who configures eth1") {
 					t.Errorf("%v", err)
 				}
 				same(t, "asked udev to add", m.added, []string{"eth2"})

@@ -29,7 +29,7 @@ func (h *Host) Up(ctx context.Context, name string) error {
 		return err
 	}
 	if told.lines == 0 {
-		h.Log.Info(name, "is up, and as it should be")
+		h.Log.Info(name, "is up, nothing to change")
 	}
 	return nil
 }
@@ -100,7 +100,7 @@ func (h *Host) mendMarks(ctx context.Context, l *look) error {
 	}
 	made, err := mangle{h, jumpOf(e)}.fill(ctx, path)
 	if err == nil && (made || !whole) {
-		h.Log.Info(l.name, "marks were missing: made again")
+		h.Log.Info(l.name, "marks were missing: restored them")
 	}
 	return err
 }

@@ -193,7 +193,7 @@ func (p place) falseIMDS(t *testing.T) string {
 			t.Errorf("%s: status %d, want %d:\n%s", command, r.Status, status, r.Stderr)
 		}
 		i.WaitFor(t, "a line about "+command, func() bool {
-			return strings.Contains(r.Stderr+i.Log(t)[said:], "what answers at 169.254.169.254 is not IMDS: the way there leads by "+p.way)
+			return strings.Contains(r.Stderr+i.Log(t)[said:], "what answers at 169.254.169.254 is not IMDS: the route there leads by "+p.way)
 		})
 	}
 	asked.Range(func(_, from any) bool {

@@ -28,14 +28,14 @@ func TestUpAgain(t *testing.T) {
 			}
 		}
 	}
-	const whole = "ec2net: eth1: is up, and as it should be"
+	const whole = "ec2net: eth1: is up, nothing to change"
 	up("nothing to do", whole)
 
 	marks := i.Sh(t, "iptables -t mangle -S")
 	i.Sh(t, "iptables -t mangle -F ec2net-eth1")
-	up("its chain flushed", "ec2net: eth1: marks were missing: made again")
+	up("its chain flushed", "ec2net: eth1: marks were missing: restored them")
 	i.Sh(t, "iptables -t mangle -F; iptables -t mangle -X")
-	up("all marks flushed", "ec2net: eth1: marks were missing: made again")
+	up("all marks flushed", "ec2net: eth1: marks were missing: restored them")
 	if now := i.Sh(t, "iptables -t mangle -S"); now != marks {
 		t.Errorf("marks:\n%s\nwant:\n%s", now, marks)
 	}

@@ -40,8 +40,8 @@ func TestReattachedWhileIMDSIsLate(t *testing.T) {
 
 			v.IMDS.Fault(imds.Fault{Status: 503})
 			eth1.Attach(t, "eth1")
-			i.WaitFor(t, "eth1 goes on with old facts", func() bool {
-				return strings.Contains(i.Log(t), "eth1: IMDS") && strings.Contains(i.Log(t), "going on with what IMDS said last")
+			i.WaitFor(t, "eth1 uses the remembered facts", func() bool {
+				return strings.Contains(i.Log(t), "eth1: IMDS") && strings.Contains(i.Log(t), "using the remembered facts")
 			})
 			waitUp(t, i, "eth1")
 			if setup.Systemd {
