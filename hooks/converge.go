@@ -16,32 +16,33 @@ import (
 	"ec2net/render"
 )
 
-// news is what an event brings besides the occasion to look.
+// news is what an event knows, in addition to what a look finds.
 type news struct {
-	// name is the interface that the event is about; empty if it is about all.
+	// name is the event's interface; empty if the event is about all.
 	name string
-	// why is for the log.
+	// why names the event in the log.
 	why string
-	// device is the one that the event began with: if another one has the name, or
-	// it was taken down meanwhile, nothing is done. Nil: whichever has the name.
+	// device is the device that the event began with: converge does nothing if another
+	// one has the name now, or if this one was taken down meanwhile. Nil: whichever
+	// device has the name.
 	device *plan.Link
 	// lease is what the DHCP client says, if it says anything. up says that somebody
-	// wants the interface up: that its lease has ended does not count any more.
+	// wants the interface up: then an ended lease no longer counts.
 	lease *leaseNews
 	up    bool
-	// answer is what IMDS says of the interface, if it was asked. before is what it said
-	// last of the device when that had another name, if it could not be asked.
+	// answer is the answer of IMDS about the interface, if there is one. before, if there
+	// is none, is the remembered facts of the device under another name.
 	answer, before *facts.ENI
 	// coming says that the interface is about to be brought up, going that it is
 	// being taken down.
 	coming, going bool
-	// check, if it is set, says of the first look whether to go on.
+	// check, unless nil, returns an error if converge is to stop after the first look.
 	check func(*look) error
-	// docker is up, or down.
+	// docker says whether docker is up or down, if the event knows.
 	docker plan.Docker
-	// notice is logged before the first change of the interface.
+	// notice is a line for the log, before the first change of the interface.
 	notice string
-	// rendered are the ip rules that the event has seen rendered, by interface.
+	// rendered has the ip rules that the event has rendered, by interface.
 	rendered map[string]*ruleScript
 }
 
@@ -50,25 +51,24 @@ type leaseNews struct {
 	ended bool
 }
 
-// look is the machine as it was at one moment, with the news of an event. It is
-// thrown away after every wait.
+// look is the machine at one moment, with the news of an event. After every wait it is
+// outdated.
 type look struct {
 	recalled
 	name     string
 	link     plan.Link // the device with that name; its Index is 0 if there is none
 	rendered map[string]*ruleScript
-	// refused says that the kernel has refused a change, and that nothing else went
-	// wrong.
+	// refused says that the kernel refused a change, and nothing else went wrong.
 	refused bool
 }
 
-// ruleScript is which ip rules an ENI has by the templates.
+// ruleScript is the ip rules of an ENI, by the templates.
 type ruleScript struct {
 	facts  facts.ENI
 	file   []render.File
 	rules  []iprule.Rule
 	broken error
-	// lost says that the template is broken, and the script of before of no use.
+	// lost says that the template is broken, and no earlier script is usable.
 	lost bool
 }
 
@@ -77,7 +77,7 @@ var (
 	errTakenDown = errors.New("it was taken down meanwhile")
 )
 
-// look gathers what the kernel has and what is remembered.
+// look gathers what the kernel has and what ec2net remembers.
 func (h *Host) look(n news) (*look, error) {
 	r, err := h.memory().recall(n.name)
 	if err != nil {
@@ -103,7 +103,7 @@ func (h *Host) look(n news) (*look, error) {
 	return l, nil
 }
 
-// hear takes in the news of an event.
+// hear adds the news of an event to the look.
 func (l *look) hear(n news) {
 	l.link, _ = l.State.LinkNamed(n.name)
 	k, _ := l.Of(n.name)
@@ -138,7 +138,7 @@ func (l *look) hear(n news) {
 	}
 }
 
-// with is the look as it would be with more news, without looking again.
+// with returns a copy of the look with more news, without looking again.
 func (l *look) with(n news) *look {
 	more := *l
 	more.Known = append([]plan.Known(nil), l.Known...)
@@ -147,8 +147,8 @@ func (l *look) with(n news) *look {
 	return &more
 }
 
-// stillThere says what has become of the device while IMDS or a lock was waited
-// for.
+// stillThere returns an error if the event's device has gone, lost its name to another
+// or was taken down, during a wait for IMDS or a lock.
 func (l *look) stillThere(n news) error {
 	if n.device == nil {
 		return nil
@@ -164,9 +164,9 @@ func (l *look) stillThere(n news) error {
 	return nil
 }
 
-// changes are what leads from what the kernel has to what it should have. An error
-// says that a template of the event's ENI is broken; the rules that were rendered
-// last serve.
+// changes returns the changes that lead from what the kernel has to what it should have.
+// An error says that a template of the event's ENI is broken; then changes uses the
+// rules that were rendered last.
 func (h *Host) changes(ctx context.Context, l *look) ([]plan.Change, plan.Want, error) {
 	verdicts := l.Judge()
 	var broken error
@@ -191,8 +191,8 @@ func (h *Host) changes(ctx context.Context, l *look) ([]plan.Change, plan.Want, 
 	return plan.Diff(l.State, want), want, broken
 }
 
-// renderRules renders the ip rules of an ENI that has some, unless this event has
-// done so. If nobody knows them none of those is taken away that it has.
+// renderRules renders the ip rules of an ENI that is to have some, unless this event has
+// already. If they are lost, the ENI keeps all rules that it has.
 func (h *Host) renderRules(ctx context.Context, l *look, v *plan.Verdict) error {
 	if v.Do != plan.Serve || !v.Facts.Routed || !v.Facts.HasIPv4() {
 		return nil
@@ -208,8 +208,8 @@ func (h *Host) renderRules(ctx context.Context, l *look, v *plan.Verdict) error 
 	return s.broken
 }
 
-// rulesOf renders the ip rules of an ENI. A template that is broken does not take
-// away what works: then the script that was rendered last says the rules.
+// rulesOf renders the ip rules of an ENI. If its template is broken, rulesOf reads them
+// from the script that was rendered last, so that what works stays.
 func (h *Host) rulesOf(ctx context.Context, e facts.ENI) *ruleScript {
 	s := &ruleScript{facts: e}
 	s.file, s.broken = h.render(ctx, e, "rules")
@@ -227,11 +227,11 @@ func (h *Host) rulesOf(ctx context.Context, e facts.ENI) *ruleScript {
 	return s
 }
 
-// renderLimit is how long rendering may take; it takes less than a millisecond.
+// renderLimit bounds rendering, which takes less than a millisecond.
 const renderLimit = 3 * time.Second
 
-// render renders files of an ENI, with a limit of its own: what is left of the
-// caller's time is for going on without.
+// render renders files of an ENI. Its own limit leaves the caller time to do without
+// them.
 func (h *Host) render(ctx context.Context, e facts.ENI, only ...string) ([]render.File, error) {
 	ctx, cancel := context.WithTimeout(ctx, renderLimit)
 	defer cancel()
@@ -242,11 +242,11 @@ func (h *Host) render(ctx context.Context, e facts.ENI, only ...string) ([]rende
 // delete another; other programs change rules too.
 const maxRounds = 4
 
-// converge makes the kernel have what the machine should have, in the light of the
-// news, and remembers them. It is the one place that changes the kernel, under the
-// lock of the machine. It returns what it saw last.
+// converge looks and changes the difference until nothing differs, and remembers the
+// news. Nothing else changes groups, addresses, routes and rules. It holds the lock of
+// the kernel, and returns its last look.
 //
-// What goes wrong with another ENI than the event's is logged only.
+// What goes wrong with ENIs other than the event's, it only logs.
 func (h *Host) converge(ctx context.Context, n news) (*look, error) {
 	unlock, err := h.lock(ctx, "kernel")
 	if err != nil {
@@ -284,8 +284,8 @@ func (h *Host) converge(ctx context.Context, n news) (*look, error) {
 	}
 }
 
-// rewrite keeps the ip-rule scripts of other ENIs than the event's what their rules are
-// now.
+// rewrite updates the ip-rule scripts of ENIs whose rules have changed, but not that of
+// the event's own ENI.
 func (h *Host) rewrite(l *look, changes []plan.Change, but string) {
 	done := map[string]bool{but: true}
 	for _, c := range changes {
@@ -320,7 +320,7 @@ func (h *Host) mayChange(l *look, n news, round int) error {
 	return l.unread[n.name]
 }
 
-// warnForeign says which ENIs the group rule waits for.
+// warnForeign logs which ENIs the group rule waits for.
 func (h *Host) warnForeign(l *look, want plan.Want) {
 	for _, t := range want.Targets {
 		if len(t.Rules) == 0 || want.HasGroupRule(l.State) {
@@ -334,8 +334,8 @@ func (h *Host) warnForeign(l *look, want plan.Want) {
 	}
 }
 
-// apply makes changes, each whatever becomes of the others. again says that
-// something was taken away, so that the outcome has to be looked at.
+// apply makes all changes, also after one has failed. again says that it has removed
+// something: then converge has to look at the outcome.
 func (h *Host) apply(l *look, changes []plan.Change, n news) (again bool, failed error) {
 	noticed := n.notice == ""
 	for _, c := range changes {
@@ -363,7 +363,7 @@ func (h *Host) apply(l *look, changes []plan.Change, n news) (again bool, failed
 	return again, failed
 }
 
-// reason is why a change is made, for the log.
+// reason returns why ec2net makes a change, for the log.
 func (n news) reason(c plan.Change) string {
 	why := n.why
 	if n.name != "" && c.Of() != "" && c.Of() != n.name {
@@ -375,8 +375,7 @@ func (n news) reason(c plan.Change) string {
 	return why
 }
 
-// rememberLease keeps what the DHCP client has said: whichever event comes next
-// knows it.
+// rememberLease writes what the DHCP client has said to disk, for the next event.
 func (h *Host) rememberLease(l *look, n news) {
 	k, ok := l.Of(n.name)
 	if n.up && ok && k.Lease == (plan.Lease{}) {
@@ -392,8 +391,8 @@ func (h *Host) rememberLease(l *look, n news) {
 	}
 }
 
-// remember keeps facts that the kernel goes by now, and the script that shows which
-// rules they make.
+// remember writes the facts that the kernel now follows to disk, and the ip-rule script
+// that they render to.
 func (h *Host) remember(l *look, n news, broken error) error {
 	e := n.answer
 	if e == nil {

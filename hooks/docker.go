@@ -8,11 +8,10 @@ import (
 	"ec2net/plan"
 )
 
-// DockerUp does what has to wait for docker: the answers of containers get the mark
-// of the ENI that the question came in by, and docker0's subnet is in the table of
-// every ENI that is up.
+// DockerUp does what has to wait for docker: it marks the answers of containers for the
+// ENI of the request, and puts docker0's subnet into the table of every live ENI.
 func (h *Host) DockerUp(ctx context.Context) error {
-	// First: an ENI that comes up meanwhile sees it, or is seen.
+	// First: an ENI that comes up meanwhile finds this file, unless h.marks finds the ENI.
 	wrote, unwritten := h.Tree.Write(dockerMark, []byte("up\n"))
 	if err := h.marks(ctx); err != nil {
 		if wrote {
@@ -24,16 +23,16 @@ func (h *Host) DockerUp(ctx context.Context) error {
 	return errors.Join(unwritten, err)
 }
 
-// DockerDown takes away what DockerUp did.
+// DockerDown undoes DockerUp.
 func (h *Host) DockerDown(ctx context.Context) error {
 	err := errors.Join(h.Tree.Remove(dockerMark), h.dropMarks(ctx))
 	_, failed := h.converge(ctx, news{why: "docker", docker: plan.DockerDown})
 	return errors.Join(err, failed)
 }
 
-// DockerWait puts docker0's subnet into the table of an ENI as soon as docker0 is
-// stable: it has an address, is up, and so has its route. It waits for that by the
-// kernel's events, until ctx ends or the ENI is gone or down.
+// DockerWait waits until docker0 is stable, and puts its subnet into the table of an
+// ENI. Stable is: up, with an address, and so with a route. DockerWait watches the
+// kernel's events, and gives up when ctx ends or the ENI is gone or down.
 func (h *Host) DockerWait(ctx context.Context, name string) error {
 	if err := facts.CheckName(name); err != nil {
 		return err

@@ -1,6 +1,6 @@
-// Package hooks holds what happens on a machine, an event a file (an ENI is plugged
-// in or out, a lease, a scan, docker), and the one way that all of them go:
-// converge looks at the whole machine and makes the kernel have what it should.
+// Package hooks handles the events of a machine, each in a file of its own: an ENI is
+// attached or detached, a lease, a scan, docker. All of them go through converge, which
+// looks at the whole machine, and changes what differs from what it should have.
 package hooks
 
 import (
@@ -39,23 +39,23 @@ type Templates interface {
 }
 
 // Kernel is the part of the running system that hooks look at and change: package
-// kernel, or one in memory.
+// kernel, or for tests a kernel in memory.
 type Kernel interface {
 	// Links lists the interfaces.
 	Links() ([]plan.Link, error)
-	// Look brings what a plan looks at; scope says which routes, given the links.
+	// Look reads the state that a plan needs; scope chooses the routes, given the links.
 	Look(scope func([]plan.Link) plan.Scope) (plan.State, error)
 	// Apply makes one change.
 	Apply(plan.Change) error
-	// Source is the address from which the kernel would send to another one; not
-	// valid if there is no way.
+	// Source returns the source address that the kernel would choose for packets to an
+	// address; not valid if no route leads there.
 	Source(to netip.Addr) netip.Addr
-	// Watch tells whenever the kernel's network has changed, until ctx ends.
+	// Watch signals every change of the kernel's network, until ctx ends.
 	Watch(ctx context.Context) (*kernel.Watch, error)
 }
 
-// Log is the system log. A line says what was changed, or, as a warning, what needs
-// a person. It never blocks.
+// Log is the system log. Info says what ec2net changed, and why; Warn says what needs a
+// person. Neither blocks.
 type Log interface {
 	Info(iface, format string, args ...any)
 	Warn(iface, format string, args ...any)
@@ -65,34 +65,34 @@ type Log interface {
 type Host struct {
 	Kernel Kernel
 	Source Source
-	// IMDS is the address at which Source asks; not valid for one that an
-	// administrator gives by name.
+	// IMDS is the address that Source asks; not valid if an administrator has set a host
+	// name in its place.
 	IMDS      netip.Addr
 	Templates Templates
 	// Tree is the machine's root folder.
 	Tree    *disk.Tree
 	Numbers facts.Numbers
-	// Unmanaged are the interfaces that the settings keep from ec2net.
+	// Unmanaged are the interfaces that ec2net leaves alone, by its settings.
 	Unmanaged Patterns
 	Log       Log
 	// Replay asks udev for another "add" of an interface.
 	Replay func(iface string) error
 	// Later asks IMDS for an ENI again, in the background.
 	Later func(iface string) error
-	// Run runs a program and waits for it: ifup, ifdown, iptables. A status other
-	// than 0 is an error with the method ExitCode, as exec.ExitError has it.
+	// Run runs a program and waits for it: ifup, ifdown, iptables. On a status other
+	// than 0 the error has the method ExitCode, as exec.ExitError does.
 	Run func(ctx context.Context, program string, args ...string) error
 }
 
-// UnmanagedError says that ec2net is not to touch an interface.
+// UnmanagedError says that ec2net leaves an interface alone.
 type UnmanagedError struct{ Name, Why, Try string }
 
 func (e *UnmanagedError) Error() string { return fmt.Sprintf("%s is left alone: %s", e.Name, e.Why) }
 
-// Status is that of what another try does not change.
+// Status says that another try would end the same.
 func (*UnmanagedError) Status() fault.Status { return fault.NoRetry }
 
-// Hint says how to give it to ec2net.
+// Hint says how to give the interface to ec2net.
 func (e *UnmanagedError) Hint() string { return e.Try }
 
 // PrimaryError says that an interface is the primary ENI's.
@@ -102,13 +102,13 @@ func (e *PrimaryError) Error() string {
 	return fmt.Sprintf("%s is the primary ENI, which ec2net never brings up or takes down", e.Name)
 }
 
-// Status is that of what another try does not change.
+// Status says that another try would end the same.
 func (*PrimaryError) Status() fault.Status { return fault.NoRetry }
 
 // Patterns are names of interfaces, with * and ? as in a shell.
 type Patterns []string
 
-// ParsePatterns reads patterns with blanks between them.
+// ParsePatterns parses patterns with blanks between them.
 func ParsePatterns(text string) (Patterns, error) {
 	p := Patterns(strings.Fields(text))
 	for _, pattern := range p {
@@ -126,8 +126,8 @@ func (p Patterns) match(name string) bool {
 	})
 }
 
-// lock takes the lock of this name in /run/ec2net, and gives the function that
-// lets it go. It waits no longer than ctx. The kernel lets it go when the process
+// lock takes the lock of this name in /run/ec2net, and returns the function that
+// releases it. It waits until ctx ends. The kernel releases the lock when the process
 // ends, however it ends (flock(2)).
 func (h *Host) lock(ctx context.Context, name string) (func(), error) {
 	for {
@@ -145,7 +145,7 @@ func (h *Host) lock(ctx context.Context, name string) (func(), error) {
 
 func lockPath(name string) string { return filepath.Join(runDir, name+".lock") }
 
-// tryLock takes a lock unless somebody holds it.
+// tryLock takes a lock, unless another process holds it.
 func (h *Host) tryLock(name string) (unlock func(), held bool, err error) {
 	f, err := h.Tree.OpenLock(lockPath(name))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -11,8 +11,8 @@ import (
 // ifupLimit bounds ifup: dhclient gives up after a minute by itself.
 const ifupLimit = 100 * time.Second
 
-// ifup brings the ENI up, or leaves nothing of it. ifup that failed has started
-// a DHCP client and keeps no state; only ifdown --force takes that away. An ENI
+// ifup brings an ENI up, or leaves nothing behind. An ifup(8) that failed may have
+// started a DHCP client, and keeps no state: only ifdown --force ends the client. An ENI
 // that was up stays up.
 func (h *Host) ifup(ctx context.Context, l *look, e facts.ENI) error {
 	ctx, cancel := context.WithTimeout(ctx, ifupLimit)
@@ -50,7 +50,7 @@ func (h *Host) ifup(ctx context.Context, l *look, e facts.ENI) error {
 	return nil
 }
 
-// undo leaves nothing of what ifup has begun, also when ctx is over.
+// undo takes down what ifup has begun, even if ctx has ended.
 func (h *Host) undo(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ifupLimit)
 	defer cancel()

@@ -19,20 +19,20 @@ const (
 	// leaseIMDS is how long a DHCP client's hook may wait for IMDS: the client
 	// does nothing else meanwhile.
 	leaseIMDS = 5 * time.Second
-	// bootIMDS is how long it may in what holds up the boot: the lease of an ENI
-	// that is known.
+	// bootIMDS is how long the hook may wait when a known ENI gets its lease: the boot
+	// may wait for that.
 	bootIMDS = time.Second
-	// oneIMDS is how long one question may take where there are more.
+	// oneIMDS is how long one of several questions may take.
 	oneIMDS = 5 * time.Second
-	// pause and longestPause are the waits between two questions, the first doubled
-	// each time. With at most 20 requests to a question that makes 180 in 40 s, and
+	// pause is the wait before the second question; it doubles each time, up to
+	// longestPause. With at most 20 requests a question that makes 180 in 40 s, and
 	// the next hotplug comes a minute later.
 	pause        = 500 * time.Millisecond
 	longestPause = 8 * time.Second
 )
 
-// ask asks IMDS once for the device of a look, if the way there is IMDS's. The
-// answer counts if it is believed.
+// ask asks IMDS once for the device of a look, unless something stands between this
+// machine and IMDS. An answer that cannot be about the device is an error.
 func (h *Host) ask(ctx context.Context, l *look, patience time.Duration) (facts.ENI, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -46,13 +46,13 @@ func (h *Host) ask(ctx context.Context, l *look, patience time.Duration) (facts.
 	return e, l.Check(l.link, e)
 }
 
-// askUntilComplete asks IMDS until it has the whole ENI, is switched off, or has had
-// its time. It looks again before each question.
+// askUntilComplete asks IMDS until IMDS knows the whole ENI, is switched off, or
+// hotplugIMDS has passed. It looks again before each question.
 func (h *Host) askUntilComplete(ctx context.Context, l *look) (facts.ENI, error) {
 	ctx, cancel := context.WithTimeout(ctx, hotplugIMDS)
 	defer cancel()
-	// An answer with IPv6 addresses alone may be final, or the IPv4 addresses may not
-	// be published yet: it is kept, and IMDS asked again.
+	// An answer with IPv6 addresses alone may be final, or IMDS may not know the IPv4
+	// addresses yet: keep it, and ask again.
 	var ipv6Only facts.ENI
 	device := l.link
 	for wait := pause; ; wait = min(2*wait, longestPause) {
@@ -82,8 +82,8 @@ func (h *Host) askUntilComplete(ctx context.Context, l *look) (facts.ENI, error)
 	}
 }
 
-// switchedOff reports whether IMDS will say the same in a moment: an administrator
-// has switched it off.
+// switchedOff reports whether an administrator has switched IMDS off: asking again soon
+// would not help.
 func switchedOff(err error) bool {
 	var imds *facts.IMDSError
 	return errors.As(err, &imds) && imds.SwitchedOff()
@@ -99,18 +99,17 @@ func (e *WayError) Error() string {
 	return fmt.Sprintf("what answers at %s is not IMDS: the route there leads by %s, which is not an ENI", e.To, e.By)
 }
 
-// Status is that of facts that are missing.
+// Status says that ec2net could not get the facts.
 func (*WayError) Status() fault.Status { return fault.Facts }
 
-// Hint says where to look.
+// Hint says how to see the route, and what to change.
 func (e *WayError) Hint() string {
 	return fmt.Sprintf("ip route get %s shows the route: the container network or VPN must not have that address", e.To)
 }
 
-// CheckWay refuses to ask IMDS at an address to which a bridge, a tunnel or the like
-// leads, or which is this machine's own: there a container or a VPN would answer in
-// its place. Elsewhere than at the link-local address IMDS is where somebody says
-// that it is.
+// CheckWay returns an error if a bridge, a tunnel or the like leads to the address of
+// IMDS, or if that is an address of this machine: a container or a VPN would answer. It
+// checks only IMDS's own, link-local address: another one is an administrator's choice.
 func CheckWay(k Kernel, to netip.Addr) error {
 	if !linkLocal(to) {
 		return nil
@@ -143,7 +142,7 @@ func checkWay(k Kernel, to netip.Addr, m *plan.Machine) error {
 	return nil
 }
 
-// routeTo is the interface by which main leads to an address.
+// routeTo returns the interface by which main leads to an address.
 func routeTo(to netip.Addr, s plan.State) (plan.Link, bool) {
 	best := plan.Route{Dst: netip.PrefixFrom(to, -1)}
 	for _, r := range s.Routes {
@@ -157,9 +156,9 @@ func routeTo(to netip.Addr, s plan.State) (plan.Link, bool) {
 	return s.LinkAt(best.Link)
 }
 
-// linkWithAddr is the interface that has an address. With the address that the
-// kernel would send from it tells where other tools' rules lead, and whether an
-// address is this machine's own.
+// linkWithAddr returns the interface that has an address. checkWay calls it with the
+// source address that the kernel would choose: that takes account of other tools' rules,
+// and of a destination that is an address of this machine.
 func linkWithAddr(from netip.Addr, s plan.State) (plan.Link, bool) {
 	for _, a := range s.Addrs {
 		if a.Prefix.Addr() == from {

@@ -30,8 +30,8 @@ const (
 	leaseEnds               // no lease any more: the rules go
 )
 
-// leaseEvents are the reasons of dhclient and of dhcpcd that mean something. Those
-// that end in 6 are about IPv6, which is not rendered.
+// leaseEvents are the reasons of dhclient and of dhcpcd at which ec2net acts. Those that
+// end in 6 are about IPv6, which ec2net does not render.
 var leaseEvents = map[string]leaseEvent{
 	"BOUND": leaseBegins, "REBOOT": leaseBegins, "TIMEOUT": leaseBegins, "INFORM": leaseBegins, "STATIC": leaseBegins,
 	"RENEW": leaseRenewed, "REBIND": leaseRenewed,
@@ -39,8 +39,8 @@ var leaseEvents = map[string]leaseEvent{
 	"STOPPED": leaseEnds, "DEPARTED": leaseEnds,
 }
 
-// OnLease keeps the rules and the secondary addresses of an ENI current, or takes
-// the rules away. Only netlink is used: no process is started.
+// OnLease makes the rules and the secondary addresses of an ENI current, or removes the
+// rules. It makes all changes by netlink: no program runs.
 func (h *Host) OnLease(ctx context.Context, lease Lease) error {
 	event := leaseEvents[lease.Reason]
 	if event == leaseNothing || facts.CheckName(lease.Interface) != nil {
@@ -72,8 +72,7 @@ func (h *Host) OnLease(ctx context.Context, lease Lease) error {
 	return err
 }
 
-// askForLease asks IMDS for the ENI of a lease, and makes the kernel have what it
-// says.
+// askForLease asks IMDS for the ENI of a lease, and applies the answer.
 func (h *Host) askForLease(ctx context.Context, l *look, n news, event leaseEvent) error {
 	k, _ := l.Of(n.name)
 	last, known := k.FactsOf(l.link)
@@ -94,8 +93,8 @@ func (h *Host) askForLease(ctx context.Context, l *look, n news, event leaseEven
 	case !known && primary == l.link.MAC:
 		h.Log.Warn(n.name, "%v; the primary ENI stays as it is (%s)", failure, n.why)
 	case !k.Stanza && !last.Primary:
-		// An ENI that somebody else configures, as far as anybody knows. Where nobody
-		// knows the primary, it may be that.
+		// As far as ec2net knows, somebody else configures this ENI. But if it does not know
+		// the primary, this may be the primary.
 		if primary != (facts.MAC{}) || event != leaseBegins || !l.link.Device {
 			return nil
 		}
@@ -111,8 +110,8 @@ func (h *Host) askForLease(ctx context.Context, l *look, n news, event leaseEven
 	return err
 }
 
-// take goes by an answer of IMDS's, unless the ENI is somebody else's or its place is
-// another.
+// take applies an answer of IMDS, unless somebody else configures the ENI, or its number
+// has changed.
 func (h *Host) take(ctx context.Context, l *look, n news, e facts.ENI) error {
 	k, _ := l.Of(n.name)
 	last, known := k.FactsOf(l.link)
@@ -132,8 +131,8 @@ func (h *Host) take(ctx context.Context, l *look, n news, e facts.ENI) error {
 	return h.learn(ctx, l, n, e)
 }
 
-// learn makes the kernel have what an answer of IMDS's says, and remembers it. Where
-// that is the case already, as far as the look goes, nobody looks again.
+// learn converges on an answer of IMDS, and remembers it. It does not look again if, by
+// this look, neither changes anything.
 func (h *Host) learn(ctx context.Context, l *look, n news, e facts.ENI) error {
 	n.answer = &e
 	k, _ := l.Of(n.name)
@@ -146,8 +145,8 @@ func (h *Host) learn(ctx context.Context, l *look, n news, e facts.ENI) error {
 	return err
 }
 
-// later asks IMDS again soon, in the background: what goes on with old facts does so
-// for seconds, and not for half a lease. failure is what IMDS could not be asked for.
+// later asks IMDS again soon, in the background, so that remembered facts serve for
+// seconds, and not for half a lease. failure is why IMDS did not answer.
 func (h *Host) later(name string, failure error) {
 	if h.Later == nil || switchedOff(failure) {
 		return
@@ -157,8 +156,8 @@ func (h *Host) later(name string, failure error) {
 	}
 }
 
-// scanAfterPrimary comes back to ENIs that were plugged in while the primary had no
-// address.
+// scanAfterPrimary, if name is the primary, scans for the ENIs that were attached while
+// the primary had no address.
 func (h *Host) scanAfterPrimary(ctx context.Context, name string) error {
 	l, err := h.look(news{name: name})
 	if err != nil {
@@ -174,7 +173,6 @@ func (h *Host) scanAfterPrimary(ctx context.Context, name string) error {
 }
 
 // LeaseFromEnvironment reads what the client has put into the hook's environment.
-// An address that is none counts as no address.
 func LeaseFromEnvironment(env func(string) string) (Lease, error) {
 	l := Lease{Interface: env("interface"), Reason: strings.ToUpper(env("reason"))}
 	if l.Interface == "" || l.Reason == "" {

@@ -12,8 +12,7 @@ import (
 	"ec2net/render"
 )
 
-// marks makes the answers of containers get the mark of the ENI that the question
-// came in by.
+// marks marks the answers of containers for the ENI of the request.
 func (h *Host) marks(ctx context.Context) error {
 	unlock, err := h.lock(ctx, "docker")
 	if err != nil {
@@ -23,7 +22,8 @@ func (h *Host) marks(ctx context.Context) error {
 	return h.makeMarks(ctx, nil)
 }
 
-// makeMarks is marks under its lock. soon are ENIs that are about to be up.
+// makeMarks is marks, for a caller that holds its lock. soon are ENIs that are about to
+// come up.
 func (h *Host) makeMarks(ctx context.Context, soon []facts.ENI) error {
 	l, err := h.look(news{})
 	if err != nil {
@@ -58,11 +58,11 @@ func (h *Host) makeMarks(ctx context.Context, soon []facts.ENI) error {
 	return nil
 }
 
-// marksAgainLimit bounds what an ENI that comes or goes waits for the marks of
-// containers' answers: somebody may hold iptables' lock.
+// marksAgainLimit bounds how long an ENI, coming up or going down, waits for the marks
+// of containers' answers: another program may hold the lock of iptables.
 const marksAgainLimit = 10 * time.Second
 
-// marksAgain does marks again if docker is up, for the ENIs of now.
+// marksAgain makes the marks again, if docker is up, since the ENIs have changed.
 func (h *Host) marksAgain(ctx context.Context, soon ...facts.ENI) error {
 	ctx, cancel := context.WithTimeout(ctx, marksAgainLimit)
 	defer cancel()
@@ -71,7 +71,7 @@ func (h *Host) marksAgain(ctx context.Context, soon ...facts.ENI) error {
 		return err
 	}
 	defer unlock()
-	// Under the lock, which "docker down" takes when it has removed this.
+	// Under the lock: "docker down" removes this file before it takes the lock.
 	mark, err := h.Tree.Read(dockerMark)
 	if err != nil || mark == nil {
 		return err
@@ -79,8 +79,8 @@ func (h *Host) marksAgain(ctx context.Context, soon ...facts.ENI) error {
 	return h.makeMarks(ctx, soon)
 }
 
-// markPrimary marks what comes in by the primary, as the stanzas of the other ENIs
-// do: the primary has none.
+// markPrimary marks packets that come in by the primary. The other ENIs' stanzas do that
+// for them; the primary has none.
 func (h *Host) markPrimary(ctx context.Context, e facts.ENI) error {
 	files, err := h.render(ctx, e)
 	if err != nil {
@@ -100,7 +100,7 @@ func (h *Host) markPrimary(ctx context.Context, e facts.ENI) error {
 	return err
 }
 
-// dropMarks takes away what marks did.
+// dropMarks undoes marks.
 func (h *Host) dropMarks(ctx context.Context) error {
 	unlock, err := h.lock(ctx, "docker")
 	if err != nil {
@@ -124,7 +124,7 @@ func (h *Host) dropMarks(ctx context.Context) error {
 	return err
 }
 
-// lockWait is how many seconds iptables waits for its lock, which somebody else may
+// lockWait is how many seconds iptables waits for its lock, which another program may
 // hold.
 const lockWait = "10"
 
@@ -133,7 +133,8 @@ type jump struct{ iface, chain string }
 
 func jumpOf(e facts.ENI) jump { return jump{iface: e.Name, chain: render.View{ENI: e}.Chain()} }
 
-// args are those of iptables(8), with what is to be done about the rule: -A, -C, -D.
+// args are the arguments of iptables(8) that append, check or delete the rule, by an
+// action: -A, -C, -D.
 func (j jump) args(action string) []string {
 	args := []string{"-w", lockWait, "-t", "mangle", action, "PREROUTING"}
 	if j.iface != "" {
@@ -148,8 +149,8 @@ type mangle struct {
 	jump
 }
 
-// fill makes the chain what a fragment says, and the jump, which it reports whether
-// it was missing.
+// fill loads a fragment into the chain, and makes the jump. It reports whether the jump
+// was missing.
 func (m mangle) fill(ctx context.Context, fragment string) (made bool, err error) {
 	if err := m.run(ctx, "iptables-restore", "-w", lockWait, "--noflush", fragment); err != nil {
 		return false, err
@@ -161,8 +162,8 @@ func (m mangle) fill(ctx context.Context, fragment string) (made bool, err error
 	return true, m.run(ctx, "iptables", m.args("-A")...)
 }
 
-// drop takes away every jump into the chain, and the chain, which it reports whether
-// it was there.
+// drop removes every jump into the chain, and the chain. It reports whether there was a
+// chain.
 func (m mangle) drop(ctx context.Context) (dropped bool, err error) {
 	for {
 		there, err := m.has(ctx, m.args("-C")...)
@@ -182,12 +183,12 @@ func (m mangle) drop(ctx context.Context) (dropped bool, err error) {
 	return true, m.run(ctx, "iptables", "-w", lockWait, "-t", "mangle", "-X", m.chain)
 }
 
-// has asks iptables(8). It is false if there is no such rule or chain; an error
-// means that iptables could not say.
+// has runs iptables(8) with arguments that fail if a rule or chain does not exist, and
+// reports whether it exists. An error means that iptables could not say.
 func (h *Host) has(ctx context.Context, args ...string) (bool, error) {
 	err := h.Run(ctx, "iptables", args...)
 	var ended interface{ ExitCode() int }
-	// 1: no such rule, no such chain; 2: nor the chain that the rule jumps to.
+	// 1: no such rule or chain; 2: not even the chain that the rule jumps to.
 	if errors.As(err, &ended) && (ended.ExitCode() == 1 || ended.ExitCode() == 2) {
 		return false, nil
 	} else if err != nil {

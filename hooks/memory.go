@@ -22,12 +22,12 @@ const (
 	runDir   = "/run/ec2net"
 )
 
-// OwnFolders are those in which nobody but ec2net writes.
+// OwnFolders are the folders in which only ec2net writes.
 var OwnFolders = []string{stateDir, runDir}
 
-// memory is what ec2net remembers on disk. For an ENI: the facts that IMDS gave
-// last, for good; since boot, as what it was brought up and its lease. For the
-// machine: which addresses have moved, and whether docker is up.
+// memory is what ec2net remembers on disk. Of an ENI: the remembered facts, for good; its
+// note and its lease, until the next boot. Of the machine: which addresses have moved,
+// for good; whether docker is up, until the next boot.
 type memory struct {
 	tree      *disk.Tree
 	numbers   facts.Numbers
@@ -38,8 +38,8 @@ func (h *Host) memory() memory {
 	return memory{tree: h.Tree, numbers: h.Numbers, unmanaged: h.Unmanaged}
 }
 
-// parsed are facts that were read, by what they follow from: an event looks several
-// times, and parsing takes longer than reading.
+// parsed caches facts by the text and the numbers that they follow from: an event looks
+// several times, and parsing takes longer than reading.
 var parsed = struct {
 	sync.Mutex
 	files map[written]facts.Kept
@@ -50,10 +50,10 @@ type written struct {
 	numbers facts.Numbers
 }
 
-// maxParsed bounds what a process that goes on for months keeps.
+// maxParsed bounds the cache of a process that runs for months.
 const maxParsed = 256
 
-// parse reads the facts of one ENI.
+// parse parses the facts of one ENI.
 func parse(text []byte, n facts.Numbers) (facts.Kept, error) {
 	parsed.Lock()
 	defer parsed.Unlock()
@@ -79,25 +79,25 @@ func leasePath(name string) string { return path.Join(runDir, name+".lease") }
 
 var (
 	movedPath = path.Join(stateDir, "moved")
-	// dockerMark says that "docker up" has been.
+	// dockerMark is the file that "docker up" writes and "docker down" removes.
 	dockerMark = path.Join(runDir, "docker.up")
 )
 
-// recalled is what memory holds of the machine, each file read once.
+// recalled is what ec2net remembers of the machine, each file read once.
 type recalled struct {
 	plan.Machine
-	// unread says of an interface why nobody can tell what is known of it, or whose
-	// it is.
+	// unread says why the note, the lease or the cfg file of an interface could not be
+	// read. Without the cfg file ec2net does not know the owner.
 	unread map[string]error
-	// damaged says which facts could not be used.
+	// damaged says why the remembered facts of an interface are unusable.
 	damaged map[string]error
-	// movedUnread says why nobody can tell which addresses have moved.
+	// movedUnread says why the list of moved addresses could not be read.
 	movedUnread error
-	// scripts are the interfaces of which an ip-rule script is there.
+	// scripts are the interfaces that have an ip-rule script.
 	scripts map[string]bool
 }
 
-// recall reads everything that is remembered, and what there is of name.
+// recall reads everything that ec2net remembers, and looks for the cfg file of name.
 func (s memory) recall(name string) (recalled, error) {
 	r := recalled{Machine: plan.Machine{Numbers: s.numbers}, unread: map[string]error{}, damaged: map[string]error{}, scripts: map[string]bool{}}
 	kept, err := s.tree.List(stateDir)
@@ -121,7 +121,7 @@ func (s memory) recall(name string) (recalled, error) {
 	return r, nil
 }
 
-// recallOne adds what is remembered of an interface, of the files that are there.
+// recallOne adds what ec2net remembers of an interface. there are the files that exist.
 func (r *recalled) recallOne(s memory, name string, there []string) {
 	k := plan.Known{Name: name}
 	var noteUnread, leaseUnread error
@@ -139,7 +139,7 @@ func (r *recalled) recallOne(s memory, name string, there []string) {
 		k.Lease, leaseUnread = s.lease(name)
 	}
 	r.scripts[name] = slices.Contains(there, name+".rules")
-	// A template of the administrator's own may not say what it makes.
+	// The cfg file of an administrator's template may not say that ec2net generated it.
 	k.Ours = r.scripts[name] || k.Facts.Name != "" || k.Note != (plan.Note{})
 	if err := errors.Join(noteUnread, leaseUnread, s.owned(&k)); err != nil {
 		r.unread[name] = err
@@ -148,7 +148,7 @@ func (r *recalled) recallOne(s memory, name string, there []string) {
 	r.Known = append(r.Known, k)
 }
 
-// interfacesOf are the names of interfaces of which there is a file, and one more.
+// interfacesOf returns the interfaces that have a file, and one more.
 func interfacesOf(files []string, more string) []string {
 	var found []string
 	if facts.CheckName(more) == nil {
@@ -163,7 +163,7 @@ func interfacesOf(files []string, more string) []string {
 	return found
 }
 
-// owned says whose an interface is, as far as its cfg file tells.
+// owned finds the owner of an interface, as far as the settings and its cfg file tell.
 func (s memory) owned(k *plan.Known) error {
 	if s.unmanaged.match(k.Name) {
 		k.Left = "EC2NET_UNMANAGED names it"
@@ -181,7 +181,7 @@ func (s memory) owned(k *plan.Known) error {
 	return nil
 }
 
-// facts gives the last good facts of an interface, without a name if there are none.
+// facts returns the remembered facts of an interface, without a name if there are none.
 // They may be of another ENI that had the name.
 func (s memory) facts(name string) (facts.Kept, error) {
 	var none facts.Kept
@@ -199,7 +199,7 @@ func (s memory) facts(name string) (facts.Kept, error) {
 	return k, nil
 }
 
-// keep remembers facts that are good. It reports whether they are new.
+// keep writes good facts, and reports whether the file has changed.
 func (s memory) keep(e facts.ENI) (bool, error) {
 	last, _ := s.facts(e.Name) // an unreadable file is overwritten
 	var text bytes.Buffer
@@ -209,11 +209,10 @@ func (s memory) keep(e facts.ENI) (bool, error) {
 	return s.tree.Write(factsPath(e.Name), text.Bytes())
 }
 
-// cfg is the interface's stanza as it stands on disk, nil without one.
+// cfg returns the cfg file of an interface; nil if there is none.
 func (s memory) cfg(name string) ([]byte, error) { return s.tree.Read(interfaces.Path(name)) }
 
-// script is the ip-rule script of an interface as it was written last; nil without
-// one.
+// script returns the ip-rule script of an interface; nil if there is none.
 func (s memory) script(name string) ([]byte, error) {
 	file, err := render.Path("rules", name)
 	if err != nil {
@@ -222,7 +221,7 @@ func (s memory) script(name string) ([]byte, error) {
 	return s.tree.Read(file)
 }
 
-// note reads /run/ec2net/eth1.up: "MAC INDEX NUMBER". What does not say that is none.
+// note reads /run/ec2net/eth1.up: "MAC INDEX NUMBER". Any other text counts as no note.
 func (s memory) note(name string) (plan.Note, error) {
 	var n plan.Note
 	var mac string
@@ -248,15 +247,15 @@ func (s memory) clearNote(name string) error {
 	return errors.Join(s.tree.Remove(notePath(name)), s.tree.Remove(leasePath(name)))
 }
 
-// What stands in the place of the address of a lease that has ended, and of one
-// whose client named none.
+// The words in place of the address, if the lease has ended, or its client gave no
+// address.
 const (
 	ended     = "ended"
 	noAddress = "unknown"
 )
 
-// lease reads /run/ec2net/eth1.lease: "MAC INDEX ADDRESS". What does not say that is
-// none.
+// lease reads /run/ec2net/eth1.lease: "MAC INDEX ADDRESS". Any other text counts as no
+// lease.
 func (s memory) lease(name string) (plan.Lease, error) {
 	var l plan.Lease
 	var mac, addr string

@@ -11,8 +11,8 @@ import (
 // stack is ifupdown on this machine.
 func (h *Host) stack() *ifupdown.Stack { return &ifupdown.Stack{Tree: h.Tree, Run: h.Run} }
 
-// checkOwner refuses a device that somebody else configures: two masters of one
-// interface are worse than either. What ec2net has brought up is its own.
+// checkOwner returns an error if somebody else configures the device: two programs that
+// configure one interface are worse than either.
 func (h *Host) checkOwner(ctx context.Context, l *look) error {
 	k, _ := l.Of(l.name)
 	for _, find := range []func() (stack.Owner, error){
@@ -31,7 +31,8 @@ func (h *Host) checkOwner(ctx context.Context, l *look) error {
 	return nil
 }
 
-// ownTable reports whether a table may be an interface's by the numbers of ec2net.
+// ownTable returns a function that reports whether a table can be the interface's own,
+// by ec2net's numbers.
 func (h *Host) ownTable(name string) func(table int) bool {
 	if e, err := facts.Bare(name, facts.MAC{}, h.Numbers); err == nil {
 		return func(table int) bool { return table == e.Number }

@@ -15,8 +15,8 @@ import (
 
 var errNotYet = errors.New("the primary ENI has no address yet: waiting for its lease")
 
-// Add configures an ENI that was attached: facts, files, ifup. With files for this
-// very ENI it does not wait for IMDS.
+// Add configures an ENI that was attached: facts, files, ifup. If it has files for this
+// very ENI, it does not wait for IMDS.
 func (h *Host) Add(ctx context.Context, name string) error {
 	if err := facts.CheckName(name); err != nil {
 		return err
@@ -27,7 +27,7 @@ func (h *Host) Add(ctx context.Context, name string) error {
 	}
 	defer unlock()
 	for {
-		// While IMDS or ifup was waited for, another device may have got the name.
+		// While plug waits for IMDS or ifup, another device may get the name.
 		err := h.plug(ctx, name)
 		switch {
 		case errors.Is(err, errReplaced):
@@ -62,7 +62,7 @@ func (h *Host) plug(ctx context.Context, name string) error {
 	return h.bringUp(ctx, l, e)
 }
 
-// mayPlug says whether a device is ec2net's to bring up, and now.
+// mayPlug returns an error if ec2net is not to bring the device up, or not yet.
 func (h *Host) mayPlug(ctx context.Context, l *look) error {
 	k, _ := l.Of(l.name)
 	switch {
@@ -82,13 +82,13 @@ func (h *Host) mayPlug(ctx context.Context, l *look) error {
 	return h.checkOwner(ctx, l)
 }
 
-// isUp reports whether the device is up, and ec2net has brought it up.
+// isUp reports whether the event's ENI is live: up, and brought up by ec2net.
 func (l *look) isUp() bool {
 	k, _ := l.Of(l.name)
 	return l.link.Up && k.Note.Of(l.link)
 }
 
-// sourced are facts, and where they come from.
+// sourced is facts, and where they come from.
 type sourced struct {
 	facts.ENI
 	from origin
@@ -102,9 +102,10 @@ const (
 	answered                 // fresh facts
 )
 
-// factsToPlug are the facts that IMDS gave last for the device, if it gave any: then
-// they are not waited for, and IMDS is asked once for what hangs on an ENI's place.
-// For a device that had another name then, IMDS comes first.
+// factsToPlug returns the remembered facts of the device, if there are any, without
+// waiting for IMDS. Only if its name does not give its number, factsToPlug asks once
+// before. It uses facts that the device had under another name only if IMDS does not
+// answer.
 func (h *Host) factsToPlug(ctx context.Context, l *look) (sourced, error) {
 	if damaged := l.damaged[l.name]; damaged != nil {
 		h.Log.Warn(l.name, "%v", damaged)
@@ -129,7 +130,7 @@ func (h *Host) factsToPlug(ctx context.Context, l *look) (sourced, error) {
 	return sourced{e, answered}, err
 }
 
-// fits says whether an ENI can be configured on this machine.
+// fits returns an error if ec2net cannot configure an ENI on this machine.
 func (h *Host) fits(l *look, e facts.ENI) error {
 	if err := l.Distinct(e); err != nil {
 		return err
@@ -137,8 +138,8 @@ func (h *Host) fits(l *look, e facts.ENI) error {
 	return h.stack().Reads(e.Name)
 }
 
-// bringUp writes the files of an ENI, and runs ifup. What goes wrong and does not
-// keep the ENI from coming up is said at the end.
+// bringUp writes the files of an ENI, and runs ifup. If something fails, and the ENI can
+// come up all the same, bringUp goes on, and returns the error at the end.
 func (h *Host) bringUp(ctx context.Context, l *look, e sourced) error {
 	l, err := h.downIfStale(ctx, l)
 	if err != nil {
@@ -172,14 +173,14 @@ type arrival struct {
 	up       bool // it is live already
 	hasFiles bool // existing files can bring it up
 	files    []render.File
-	// trouble does not keep the ENI from coming up: it has the files of before.
+	// trouble is an error that does not keep the ENI from coming up, by existing files.
 	trouble error
 }
 
-// makeReady does what comes before ifup: the files, the group of all ENIs, the note, the
-// marks of containers' answers; and it remembers the facts. It looks again, since
-// somebody may have taken the device while IMDS was waited for. Nothing changes before
-// the files are written.
+// makeReady does what comes before ifup: files, the group of all ENIs, the remembered
+// facts, the note, the marks of containers' answers. It looks again, since the device
+// may have got another owner during the wait for IMDS. It changes nothing before it has
+// written the files.
 func (h *Host) makeReady(ctx context.Context, n news, a *arrival) (*look, error) {
 	n.coming = !a.up
 	switch {
@@ -189,7 +190,7 @@ func (h *Host) makeReady(ctx context.Context, n news, a *arrival) (*look, error)
 	case a.from == renamed:
 		n.before = &a.ENI
 	}
-	// With the kernel's lock in hand nobody waits: what was waited for in plug is decided.
+	// Nobody waits while holding the kernel's lock; plug has waited for other owners.
 	noWait, cancel := context.WithCancel(ctx)
 	cancel()
 	n.check = func(now *look) error {
@@ -212,19 +213,19 @@ func (h *Host) makeReady(ctx context.Context, n news, a *arrival) (*look, error)
 		h.Log.Warn(n.name, "using the existing files")
 	}
 	if n.coming {
-		// Before ifup: should this be killed, the next device of the name is known not to
-		// be the one that ifupdown has in mind, and that one is taken down first. And
-		// before marksAgain: a "docker up" that begins now knows of the ENI.
+		// Before ifup: if ec2net is killed in it, and another device gets the name, the note
+		// tells the next event to run ifdown first. And before marksAgain, so that a "docker
+		// up" that begins now sees the ENI.
 		if err := errors.Join(h.memory().clearNote(n.name), h.memory().setNote(l.link, a.Number)); err != nil {
 			return l, err
 		}
 	}
-	// Before the first packet that comes in is marked.
+	// Before the ENI's stanza marks the first packet.
 	a.trouble = errors.Join(a.trouble, h.marksAgain(ctx, a.ENI))
 	return l, nil
 }
 
-// finish makes what ifup, or the hook of its DHCP client, has not made.
+// finish makes the changes that ifup, or the hook of its DHCP client, has left out.
 func (h *Host) finish(ctx context.Context, n news, e sourced) error {
 	n.up = false // the hook knows whether the lease has ended
 	n.notice = "ip rules are missing after ifup: adding them"
@@ -240,15 +241,15 @@ func (h *Host) finish(ctx context.Context, n news, e sourced) error {
 	return err
 }
 
-// hasFiles reports whether an ENI can come up by the files that are there: they were
-// written for this device, under this number.
+// hasFiles reports whether existing files can bring an ENI up: ec2net wrote them for this
+// device, with this number.
 func (l *look) hasFiles(e facts.ENI) bool {
 	k, _ := l.Of(e.Name)
 	last, known := k.FactsOf(l.link)
 	return k.Stanza && known && !k.Fresh && e.Number == last.Number
 }
 
-// write writes rendered files, and says which are not as they were.
+// write writes rendered files, and logs which have changed.
 func (h *Host) write(name string, files []render.File) error {
 	wrote, err := h.Tree.WriteAll(Contents(files))
 	for _, path := range wrote {
@@ -260,8 +261,8 @@ func (h *Host) write(name string, files []render.File) error {
 	return nil
 }
 
-// Contents is rendered files in the order of writing: the cfg file comes last,
-// since it calls for the others.
+// Contents returns rendered files in the order of writing: the cfg file comes last,
+// since it uses the others.
 func Contents(files []render.File) []disk.Content {
 	var contents []disk.Content
 	for _, f := range slices.Backward(files) {
@@ -270,9 +271,9 @@ func Contents(files []render.File) []disk.Content {
 	return contents
 }
 
-// downIfStale takes down what was brought up under this name for a device that is not
-// there any more, with the files that it was brought up with. Then it looks again: the
-// device that has the name now is down, too.
+// downIfStale takes down what was brought up under this name for another device, by the
+// stanza that brought it up. Then it looks again: this takes down the device that has
+// the name now, too.
 func (h *Host) downIfStale(ctx context.Context, l *look) (*look, error) {
 	k, _ := l.Of(l.name)
 	if k.Note == (plan.Note{}) || k.Note.Of(l.link) {

@@ -8,8 +8,8 @@ import (
 	"ec2net/kernel"
 )
 
-// Refresh asks IMDS for an ENI that is up until it has answered, and makes the kernel
-// have what it says. One such question at a time is enough for an ENI.
+// Refresh asks IMDS for an ENI until it answers, and applies the answer. It does nothing
+// if another Refresh of the ENI is running.
 func (h *Host) Refresh(ctx context.Context, name string) error {
 	if err := facts.CheckName(name); err != nil {
 		return err
@@ -23,8 +23,7 @@ func (h *Host) Refresh(ctx context.Context, name string) error {
 		err := h.refresh(ctx, name)
 		switch {
 		case errors.Is(err, errReplaced):
-			// Whoever went on with old facts of the new device may have found the lock
-			// held.
+			// The Refresh of the new device may have found the lock held.
 			h.Log.Info(name, "%v: beginning again (refresh)", err)
 		case errors.Is(err, errTakenDown):
 			h.Log.Info(name, "%v: nothing done (refresh)", err)

@@ -10,9 +10,8 @@ import (
 	"ec2net/plan"
 )
 
-// Scan asks udev for another "add" of every ENI that is attached but not configured,
-// configured for another device than the one that is there, or without all of its
-// ip rules.
+// Scan asks udev for another "add" of every attached ENI that is not configured, whose
+// name was configured for another device, or that lacks ip rules.
 func (h *Host) Scan(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, leaseIMDS)
 	defer cancel()
@@ -20,7 +19,7 @@ func (h *Host) Scan(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// What is known needs no answer of IMDS's.
+	// Known ENIs need no answer of IMDS.
 	known := l.knownMACs()
 	failed := h.scan(ctx, l, known)
 	if err := h.checkWay(l); err != nil {
@@ -42,12 +41,13 @@ func (h *Host) Scan(ctx context.Context) error {
 	return errors.Join(failed, h.scan(ctx, l, unknown))
 }
 
-// knownMACs are those of the ENIs that ec2net may touch.
+// knownMACs returns the MACs of the known ENIs, except for those that are left alone.
 func (l *look) knownMACs() []facts.MAC {
 	macs, _ := l.MACs()
 	return macs
 }
 
+// scan asks udev for another "add" of each of these ENIs that lacks something.
 func (h *Host) scan(ctx context.Context, l *look, macs []facts.MAC) error {
 	var failed error
 	changes, _, _ := h.changes(ctx, l)
@@ -66,15 +66,14 @@ func (h *Host) scan(ctx context.Context, l *look, macs []facts.MAC) error {
 	return failed
 }
 
-// lacking says what an ENI that is attached lacks; nothing if it is the primary or
-// left alone.
+// lacking says what an attached ENI lacks; nothing if it is the primary or left alone.
 func (h *Host) lacking(l *look, link plan.Link, changes []plan.Change) (string, error) {
 	if link.MAC == l.Primary() {
 		return "", nil
 	}
 	k, known := l.Of(link.Name)
 	if !known {
-		// Nothing is remembered of the name: its cfg file may say whose it is.
+		// ec2net remembers nothing of the name, but its cfg file may tell the owner.
 		r, err := h.memory().recall(link.Name)
 		if err != nil {
 			return "", err

@@ -9,17 +9,17 @@ import (
 	"ec2net/plan"
 )
 
-// Remove takes down an ENI that was detached. The files stay. An interface that ec2net
-// has never configured is passed over.
+// Remove takes down an ENI that was detached. Its files stay. Remove ignores an interface
+// that ec2net has never configured.
 func (h *Host) Remove(ctx context.Context, name string) error { return h.remove(ctx, name, removal{}) }
 
-// RemoveIfGone is Remove for udev: between its "remove" and the work, the ENI
-// may have been plugged in again and brought up.
+// RemoveIfGone is Remove for udev: since its "remove", the ENI may have been attached
+// again and brought up; then it stays up.
 func (h *Host) RemoveIfGone(ctx context.Context, name string) error {
 	return h.remove(ctx, name, removal{ifGone: true})
 }
 
-// Down is Remove for a person, who hears what there was not to take down.
+// Down is Remove for a person: if there is nothing to take down, the error says so.
 func (h *Host) Down(ctx context.Context, name string) error {
 	return h.remove(ctx, name, removal{byHand: true})
 }
@@ -47,13 +47,13 @@ func (h *Host) remove(ctx context.Context, name string, how removal) error {
 	}
 	err = h.takeDown(ctx, l)
 	if k, _ := l.Of(name); how.ifGone && l.link.Index != 0 && k.Note != (plan.Note{}) {
-		// The event of the device that has the name now may have come too early.
+		// The "add" of the device that has the name now may have come too early.
 		err = errors.Join(err, h.Replay(name))
 	}
 	return err
 }
 
-// goes reports whether an interface is to be taken down; an error says why not.
+// goes reports whether to take the interface down; an error says why not.
 func (how removal) goes(l *look) (bool, error) {
 	k, _ := l.Of(l.name)
 	there := l.link.Index != 0
@@ -72,7 +72,7 @@ func (how removal) goes(l *look) (bool, error) {
 	return true, nil
 }
 
-// nothing is what is said of an interface that ec2net has never configured.
+// nothing returns the error, if any, for an interface that ec2net has never configured.
 func (how removal) nothing(l *look) error {
 	switch {
 	case !how.byHand:
@@ -83,8 +83,8 @@ func (how removal) nothing(l *look) error {
 	return &UnmanagedError{Name: l.name, Why: "ec2net has never configured it"}
 }
 
-// takeDown runs ifdown, and then takes away what ifdown may have left: with the
-// device gone no hook of the DHCP client runs.
+// takeDown runs ifdown, and then removes what ifdown may have left: once the device is
+// gone, no hook of the DHCP client runs.
 func (h *Host) takeDown(ctx context.Context, l *look) error {
 	ran, err := h.stack().Down(ctx, l.name)
 	if ran && err == nil {
@@ -92,17 +92,17 @@ func (h *Host) takeDown(ctx context.Context, l *look) error {
 	}
 	gone := news{name: l.name, why: "removed", going: true}
 	_, failed := h.converge(ctx, gone)
-	// After ifdown: up to then what comes in is marked.
+	// After ifdown: until then packets that come in get the mark.
 	h.dropFlows(l.with(gone))
 	if err = errors.Join(err, failed); err == nil {
-		// Cleared last: a retry needs it to find the rules' number, and to know that
-		// ifupdown still has the interface up.
+		// Last: a retry needs the note to find the rules' number, and to know that ifupdown
+		// still counts the interface as up.
 		err = h.memory().clearNote(l.name)
 	}
 	return errors.Join(err, h.marksAgain(ctx))
 }
 
-// dropFlows ends the connections with the marks that are nobody's any more.
+// dropFlows ends the connections whose marks belong to no ENI any more.
 func (h *Host) dropFlows(gone *look) {
 	for _, number := range gone.Freed(gone.name) {
 		drop := plan.DropFlows{ENI: gone.name, Mark: facts.Mark(number), Mask: h.Numbers.MarkMask}

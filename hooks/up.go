@@ -9,8 +9,8 @@ import (
 	"ec2net/render"
 )
 
-// Up is Add for a person. Of an ENI that is up it also looks at what ifup made, mends
-// the marks, and says what takes the ENI down and up, or that all is as it should be.
+// Up is Add for a person. If the ENI was up already, Up also mends its marks, and logs
+// which changes need ec2ifdown and ec2ifup, or that there was nothing to change.
 func (h *Host) Up(ctx context.Context, name string) error {
 	if err := facts.CheckName(name); err != nil {
 		return err
@@ -50,7 +50,8 @@ func (c *counting) Warn(iface, format string, args ...any) {
 	c.Log.Warn(iface, format, args...)
 }
 
-// inspect looks at what ifup has made of an ENI that is up.
+// inspect checks what ifup has made for a live ENI: its marks, the stanza that brought it
+// up, its DHCP client.
 func (h *Host) inspect(ctx context.Context, name string) error {
 	unlock, err := h.lock(ctx, name)
 	if err != nil {
@@ -78,8 +79,8 @@ func (h *Host) inspect(ctx context.Context, name string) error {
 	return marks
 }
 
-// mendMarks makes the marks of an ENI again if some are missing: who flushes or
-// loads a firewall takes them away.
+// mendMarks makes the marks of an ENI again if some are missing: flushing or loading a
+// firewall removes them.
 func (h *Host) mendMarks(ctx context.Context, l *look) error {
 	k, _ := l.Of(l.name)
 	e, known := k.FactsOf(l.link)

@@ -4,9 +4,9 @@ import (
 	"context"
 )
 
-// Watch keeps the machine what it should be, until ctx ends: whenever the kernel's
-// network changes it converges, from what is known. Without a table of the primary's
-// own it returns at once: nothing else needs it.
+// Watch converges whenever the kernel's network changes, until ctx ends. It does not ask
+// IMDS. If the primary has no table of its own, Watch returns at once: nothing else
+// needs it.
 func (h *Host) Watch(ctx context.Context) error {
 	if !h.Numbers.Primary {
 		return nil
