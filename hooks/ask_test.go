@@ -26,10 +26,10 @@ func imdsSays(status int) error {
 	return fmt.Errorf("asked: %w", &facts.IMDSError{HTTP: status})
 }
 
-// slow is an IMDS that says nothing until it is not waited for any longer.
+// slow is an IMDS that does not answer before the caller gives up.
 type slow struct {
 	Source
-	err  error // says this at once, instead
+	err  error // if set, its answer, at once
 	asks int
 }
 
@@ -53,7 +53,7 @@ func (k still) Look(scope func([]plan.Link) plan.Scope) (plan.State, error) {
 	return plan.State{Links: k.links}, nil
 }
 
-// What asking costs IMDS, and whoever waits, at most.
+// How many questions IMDS gets, and how long a caller waits, at most.
 func TestAskBounds(t *testing.T) {
 	link := plan.Link{Name: "eth1", Index: 2, MAC: macs["eth1"]}
 	for _, c := range []struct {
@@ -83,7 +83,7 @@ func TestAskBounds(t *testing.T) {
 	}
 }
 
-// TestHookBounds is how long a hook and scan wait for an IMDS that says nothing.
+// TestHookBounds measures how long a hook and scan wait for an IMDS that does not answer.
 func TestHookBounds(t *testing.T) {
 	unshared.Need(t)
 	for _, c := range []struct {
@@ -115,7 +115,7 @@ func TestHookBounds(t *testing.T) {
 	}
 }
 
-// While IMDS is asked, the device may go, or another may come in its place.
+// During the wait for IMDS, the device goes, or another one gets its name.
 func TestAskGone(t *testing.T) {
 	link := plan.Link{Name: "eth1", Index: 2, MAC: macs["eth1"]}
 	for _, now := range [][]plan.Link{nil, {{Name: "eth1", Index: 3, MAC: macs["eth1"]}}, {{Name: "eth1", Index: 2, MAC: macs["eth2"]}}} {
@@ -134,7 +134,7 @@ func TestAskGone(t *testing.T) {
 	}
 }
 
-// A container or a VPN that has the way to IMDS is not asked.
+// ec2net does not ask a container or a VPN in the place of IMDS.
 func TestWayToIMDS(t *testing.T) {
 	imds := netip.MustParseAddr("169.254.169.254")
 	onMachine(t, func(m *machine) {
@@ -143,7 +143,7 @@ func TestWayToIMDS(t *testing.T) {
 		attrs.Name = "docker9"
 		check(t, m.netns.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}))
 		bridge := attrs.Name
-		check(t, CheckWay(m.kernel, imds)) // no way at all: asking will tell
+		check(t, CheckWay(m.kernel, imds)) // no route at all: the question itself fails
 
 		eth0, err := m.netns.LinkByName("eth0")
 		check(t, err)
@@ -157,7 +157,7 @@ func TestWayToIMDS(t *testing.T) {
 			t.Errorf("by a bridge: %v", err)
 		}
 		if err := CheckWay(m.kernel, netip.MustParseAddr("192.0.2.1")); err != nil {
-			t.Errorf("an endpoint that somebody chose: %v", err)
+			t.Errorf("an administrator's endpoint: %v", err)
 		}
 		m.vpc.asks, m.log = 0, nil
 		m.lease(t, "eth1", "RENEW", "10.0.1.20")
@@ -171,7 +171,7 @@ func TestWayToIMDS(t *testing.T) {
 		check(t, m.netns.AddrDel(l, &netlink.Addr{IPNet: toIPNet(netip.MustParsePrefix("169.254.169.1/24"))}))
 		check(t, CheckWay(m.kernel, imds))
 
-		// What is sent to IMDS has no type of service.
+		// Packets to IMDS have no TOS.
 		other := &netlink.Route{LinkIndex: l.Attrs().Index, Dst: toIPNet(netip.MustParsePrefix("169.254.169.254/32")), Tos: 0x10, Scope: netlink.SCOPE_LINK}
 		check(t, m.netns.RouteAdd(other))
 		check(t, CheckWay(m.kernel, imds))
@@ -202,14 +202,14 @@ func TestWayToIMDS(t *testing.T) {
 		}
 		check(t, m.netns.AddrDel(lo, &netlink.Addr{IPNet: toIPNet(netip.MustParsePrefix("169.254.169.254/32"))}))
 
-		// A bridge on top of the primary is the primary.
+		// A bridge on top of the primary counts as the primary.
 		m.address(t, bridge, "169.254.169.1/24")
 		check(t, m.netns.LinkSetHardwareAddr(l, primaryMAC[:]))
 		check(t, CheckWay(m.kernel, imds))
 	})
 }
 
-// An answer about another ENI counts as none.
+// An answer that is about another ENI does not count.
 func TestAnswerOfAnother(t *testing.T) {
 	t.Run("another's content", func(t *testing.T) {
 		onMachine(t, func(m *machine) {
@@ -239,7 +239,7 @@ func TestAnswerOfAnother(t *testing.T) {
 			truth := m.vpc.enis[macs["eth2"]]
 			m.says(macs["eth2"], func(e *facts.ENI) { e.ID = "eni-1" })
 			m.vpc.asked = func() {
-				if m.vpc.asks > 3 { // the first is of eth1's lease
+				if m.vpc.asks > 3 { // the first was for eth1's lease
 					m.vpc.enis[macs["eth2"]] = truth
 				}
 			}
@@ -248,8 +248,7 @@ func TestAnswerOfAnother(t *testing.T) {
 	})
 }
 
-// A first answer that was wrong is not believed for ever: the lease bears out the
-// next one.
+// ec2net recovers from a wrong first answer: the leased address is in the next one.
 func TestWrongAtFirst(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		truth := m.vpc.enis[macs["eth1"]]
@@ -266,7 +265,7 @@ func TestWrongAtFirst(t *testing.T) {
 
 func sortedRules(rules []string) []string { return slices.Sorted(slices.Values(rules)) }
 
-// A container's own veth may have the way to IMDS.
+// A route to IMDS leads to a container, by a veth without a bridge.
 func TestWayByVeth(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)

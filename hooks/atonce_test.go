@@ -17,11 +17,11 @@ import (
 
 const eightENIs = 8
 
-// eight has eight ENIs attached, with their leases.
+// eight attaches eight ENIs, with their leases.
 func (m *machine) eight(t *testing.T) (names []string) {
 	t.Helper()
 	var mu sync.Mutex
-	m.Log, m.Kernel = quiet{}, m.kernel // which is safe to share; counting is not
+	m.Log, m.Kernel = quiet{}, m.kernel // the kernel is safe to share; a counter is not
 	m.Run = func(_ context.Context, program string, args ...string) error {
 		mu.Lock()
 		defer mu.Unlock()
@@ -46,11 +46,11 @@ func leased(name string) netip.Addr {
 	return netip.MustParseAddr(fmt.Sprintf("10.0.%s.20", name[3:]))
 }
 
-// Two hundred hotplugs and hooks of eight ENIs at once: the same end as one
-// after the other, and nobody waits for long. They share one connection to the
-// kernel: netlink sockets belong to the namespace that they were opened in, so
-// any thread may use them. Time is the bubble's: what counts is the waiting for
-// each other, not how busy the machine is.
+// Two hundred hotplugs and hooks of eight ENIs at once: the result is the same as one
+// after the other, and none waits for long. They share one connection to the kernel:
+// a netlink socket stays in the namespace in which it was opened, so any thread may use
+// it. The time is that of synctest: it counts only the waits for each other, not how
+// busy the machine is.
 func TestAtOnce(t *testing.T) {
 	unshared.Need(t)
 	type end struct{ rules, addrs, ran []string }

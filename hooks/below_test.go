@@ -17,13 +17,13 @@ func TestMain(m *testing.M) { unshared.Main(m) }
 
 // below is the kernel that a world runs on: a real one, or one in memory.
 type below struct {
-	// ec2net's is the connection of ec2net, whose requests may be struck; eyes is that
-	// of all others: the model, ifup, the administrator.
+	// ec2net is the connection of ec2net, whose requests may be struck. All others use
+	// eyes: the model, ifup, the administrator.
 	ec2net, eyes Kernel
 	links        links
 }
 
-// links is what happens to the interfaces of a machine.
+// links changes the interfaces of a machine.
 type links interface {
 	add(name string, mac facts.MAC) error
 	del(name string) error
@@ -31,12 +31,12 @@ type links interface {
 	set(name string, up bool) error
 }
 
-// A boot starts a kernel as it is when a machine is switched on, and calls before
-// before each request of ec2net's.
+// A boot starts a kernel, as after power-on. Before each request of ec2net it calls
+// before.
 type boot func(t *testing.T, before func(request string) error) below
 
-// realKernel boots the kernel in a network namespace of its own, which the calling thread
-// is in from here on.
+// realKernel boots the kernel in a network namespace of its own, in which the calling
+// thread stays.
 func realKernel(t *testing.T, before func(string) error) below {
 	t.Helper()
 	unshared.Netns(t)
@@ -49,7 +49,7 @@ func realKernel(t *testing.T, before func(string) error) below {
 	return below{struck, eyes, veths{netns}}
 }
 
-// kernelInMemory boots a kernel without one.
+// kernelInMemory boots a kernel in memory.
 func kernelInMemory(_ *testing.T, before func(string) error) below {
 	eyes := mem.New()
 	struck := eyes.Another()
@@ -125,7 +125,7 @@ func (c cards) set(name string, up bool) error {
 	return nil
 }
 
-// openKernel opens the kernel of the namespace, to which eth* are ENIs.
+// openKernel opens the kernel of the namespace, for which eth* are ENIs.
 func openKernel(t *testing.T) *kernel.Kernel {
 	t.Helper()
 	k, err := kernel.Open()

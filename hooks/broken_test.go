@@ -26,8 +26,8 @@ func (broken) Docker(context.Context, []facts.ENI, int) (render.File, error) {
 	return render.File{}, errTemplate
 }
 
-// A template that an administrator has broken is said at every turn, and takes
-// nothing away: what was rendered last goes on.
+// An administrator breaks a template. Every event reports it, and removes nothing: ec2net
+// uses the rules that were rendered last.
 func TestBrokenTemplate(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -54,13 +54,13 @@ func TestBrokenTemplate(t *testing.T) {
 			t.Errorf("add: %v", err)
 		}
 		same(t, "programs", m.ran, []string{"ifup eth1"})
-		// There is nothing to fall back on for an ENI that is new.
+		// For a new ENI there is nothing to fall back on.
 		if err := m.Add(t.Context(), "eth2"); !errors.Is(err, errTemplate) {
 			t.Errorf("add eth2: %v", err)
 		}
 		same(t, "programs", m.ran, []string{"ifup eth1"})
 
-		// Without the script the leased address has its rule.
+		// Without the script the leased address still has its rule.
 		check(t, m.Tree.Remove("/var/lib/ec2net/eth1.rules"))
 		err := m.OnLease(t.Context(), Lease{Interface: "eth1", Reason: "BOUND", Address: addrs("10.0.1.20")[0]})
 		if !errors.Is(err, errTemplate) || !slices.Contains(m.rulesNow(t), from1001("10.0.1.20")) {
@@ -77,8 +77,8 @@ func TestBrokenTemplate(t *testing.T) {
 	})
 }
 
-// The rules of what was brought up go with it, whatever has become of the facts
-// and the settings meanwhile.
+// Taking an ENI down removes its rules, even if its facts are lost or the settings have
+// changed since it came up.
 func TestDownWithoutFacts(t *testing.T) {
 	for what, lose := range map[string]func(*machine){
 		"another base":  func(m *machine) { m.Numbers.Base = 3000 },
@@ -94,7 +94,7 @@ func TestDownWithoutFacts(t *testing.T) {
 				ready(t, m)
 				lose(m)
 				check(t, m.Remove(t.Context(), "eth1"))
-				// The rule of all ENIs has the number of the base, which takes a reboot.
+				// The group rule has the old base's number; a new base needs a reboot.
 				left := slices.DeleteFunc(m.rulesNow(t), func(r string) bool { return r == group999 && m.Numbers.Base != 1000 })
 				same(t, "rules", left, nil)
 				if m.file(t, notePath("eth1")) != "" {
@@ -105,8 +105,7 @@ func TestDownWithoutFacts(t *testing.T) {
 	}
 }
 
-// Facts that cannot be read are as good as none: IMDS is asked, and has them
-// written anew.
+// Unreadable facts count as none: ec2net asks IMDS, and overwrites them.
 func TestCorruptFacts(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -124,7 +123,7 @@ func TestCorruptFacts(t *testing.T) {
 	})
 }
 
-// Facts are lost, and IMDS is gone: what there is stays.
+// Facts are lost, and IMDS is gone: rules and addresses stay.
 func TestFactsLost(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -144,7 +143,7 @@ func (m *machine) put(t *testing.T, path, text string) {
 	check(t, err)
 }
 
-// slowRules are templates of which those for some interfaces do not end.
+// slowRules are templates that do not end for some interfaces.
 type slowRules struct {
 	Templates
 	slow []string
@@ -158,8 +157,8 @@ func (s slowRules) Render(ctx context.Context, e facts.ENI, only ...string) ([]r
 	return s.Templates.Render(ctx, e, only...)
 }
 
-// The templates of several ENIs do not end. Another one waits for that once, whose own
-// rules come from its own template, and the hooks of all come to an end in time.
+// The templates of several ENIs do not end. The event of another ENI waits for them once,
+// and its rules come from its own template. The hooks of all ENIs end in time.
 func TestSlowTemplates(t *testing.T) {
 	inBubble(t, func(t *testing.T, m *machine) {
 		m.Log, m.Kernel = quiet{}, m.kernel
@@ -172,7 +171,7 @@ func TestSlowTemplates(t *testing.T) {
 		m.Templates = slowRules{m.Templates, names[1:7]}
 		event := func(name string, most time.Duration, says error) {
 			t.Helper()
-			// An address that is new, so that IMDS's answer is something to converge on.
+			// A new address, so that the answer of IMDS changes something.
 			m.says(facts.MAC{2, 0, 0, 0, 8, name[3] - '0'}, func(e *facts.ENI) {
 				e.IPv4 = append(e.IPv4, netip.AddrFrom4([4]byte{10, 0, name[3] - '0', 30}))
 			})
@@ -193,8 +192,8 @@ func TestSlowTemplates(t *testing.T) {
 	})
 }
 
-// Of an ENI whose template is broken, and whose script of before is lost, no event
-// takes a rule away.
+// The template of an ENI is broken, and its last script is lost: no event removes a rule
+// of it.
 func TestRulesUnknown(t *testing.T) {
 	for what, spoil := range map[string]func(*testing.T, *machine){
 		"no script": func(t *testing.T, m *machine) { check(t, m.Tree.Remove("/var/lib/ec2net/eth2.rules")) },

@@ -38,8 +38,8 @@ func (m *machine) delRoute(t *testing.T, name, dst, gateway string, metric int) 
 	check(t, m.netns.RouteDel(&r))
 }
 
-// mainNow are main's routes to a place, in the order in which the kernel looks,
-// but for those of a TOS.
+// mainNow returns main's routes to a destination, except for those of a TOS, in the order
+// in which the kernel tries them.
 func (m *machine) mainNow(t *testing.T, dst string) (routes []string) {
 	t.Helper()
 	s := m.state(t)
@@ -56,8 +56,8 @@ func (m *machine) mainNow(t *testing.T, dst string) (routes []string) {
 	return routes
 }
 
-// dhcpcdPrimary gives the primary a default route with a metric of its client's
-// choice.
+// dhcpcdPrimary gives the primary a lease, and a default route with the metric that its
+// client chose.
 func (m *machine) dhcpcdPrimary(t *testing.T, metric int, by netlink.RouteProtocol) {
 	t.Helper()
 	m.addRoute(t, "eth0", everywhere, "10.0.0.1", metric, by)
@@ -73,7 +73,7 @@ func (m *machine) beUp(t *testing.T, name, addr string, metric int) {
 	m.lease(t, name, "BOUND", addr)
 }
 
-// nothingLeft wants no change, whoever's lease is renewed.
+// nothingLeft checks that renewing a lease changes nothing.
 func (m *machine) nothingLeft(t *testing.T) {
 	t.Helper()
 	m.log = nil
@@ -82,7 +82,7 @@ func (m *machine) nothingLeft(t *testing.T) {
 	same(t, "log", m.log, nil)
 }
 
-// The primary's metric is above that of eth1, and the one of eth2, whose client
+// The primary's metric is above that of eth1, and equal to that of eth2: eth2's client
 // takes the primary's route for its own.
 func TestPrimaryIsCopied(t *testing.T) {
 	for name, by := range map[string]netlink.RouteProtocol{"dhcp": unix.RTPROT_DHCP, "static": unix.RTPROT_BOOT} {
@@ -117,7 +117,7 @@ func TestPrimaryIsCopied(t *testing.T) {
 				m.nothingLeft(t)
 				same(t, "main with the original again", m.mainNow(t, everywhere), three)
 
-				// dhcpcd deletes the first that it finds, by interface and metric.
+				// dhcpcd deletes the first route that has this interface and metric.
 				all := m.routes(t)
 				found := slices.IndexFunc(all, func(r plan.Route) bool { return r.Table == unix.RT_TABLE_MAIN && r.Dst.Bits() == 0 })
 				r := m.route(t, "eth0", everywhere, "", all[found].Metric, 0)
@@ -145,8 +145,8 @@ func TestPrimaryIsCopied(t *testing.T) {
 	}
 }
 
-// The copy is what the original is, but for its metric and who has made it; and
-// the kernel drops it with its source.
+// The copy is like the original except for metric and protocol, and the kernel drops it
+// together with its source address.
 func TestCopyIsLikeOriginal(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		r := m.route(t, "eth0", everywhere, "192.0.2.1", 1002, unix.RTPROT_STATIC)
@@ -170,12 +170,12 @@ func TestCopyIsLikeOriginal(t *testing.T) {
 		check(t, err)
 		check(t, m.netns.AddrDel(l, a))
 		if now := m.mainNow(t, everywhere); slices.Contains(now, "eth0 1000 192.0.2.1") {
-			t.Errorf("without its source there is still the copy: %q", now)
+			t.Errorf("its source is gone, but the copy is still there: %q", now)
 		}
 	})
 }
 
-// Another gateway: the new copy is there before the old one goes.
+// The gateway changes: ec2net adds the new copy before it deletes the old one.
 func TestGatewayChanges(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		m.dhcpcdPrimary(t, 1002, unix.RTPROT_DHCP)
@@ -194,8 +194,8 @@ func TestGatewayChanges(t *testing.T) {
 	})
 }
 
-// A VPN's default route stays where it is: the primary's copy passes ENIs alone.
-// Without one the ENIs' routes go behind the original.
+// A VPN's default route keeps its place: a copy of the primary's may pass only routes of
+// ENIs. If the VPN's is between, there is no copy, and the ENIs' go behind the original.
 func TestVPNBetween(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		addVeth(t, m.netns, "vpn", [6]byte{2, 0xbe, 0, 0, 0, 1})
@@ -207,7 +207,7 @@ func TestVPNBetween(t *testing.T) {
 		same(t, "main with a VPN between", m.mainNow(t, everywhere), between)
 		m.nothingLeft(t)
 
-		// The VPN is away, and comes back.
+		// The VPN goes, and comes back.
 		m.delRoute(t, "vpn", everywhere, "", 1003)
 		m.lease(t, "eth1", "RENEW", "10.0.1.20")
 		same(t, "main without it", m.mainNow(t, everywhere), []string{"eth0 1000 10.0.0.1", "eth0 1005 10.0.0.1", "eth1 1006 10.0.1.1"})
@@ -216,7 +216,7 @@ func TestVPNBetween(t *testing.T) {
 		m.lease(t, "eth1", "RENEW", "10.0.1.20")
 		same(t, "main with it again", m.mainNow(t, everywhere), between)
 
-		// Before all, or behind, it is in nobody's way.
+		// Before all others or behind them, it changes nothing.
 		m.delRoute(t, "vpn", everywhere, "", 1003)
 		m.addRoute(t, "vpn", everywhere, "192.0.2.2", 50, unix.RTPROT_STATIC)
 		m.addRoute(t, "vpn", everywhere, "192.0.2.2", 2000, unix.RTPROT_STATIC)
@@ -227,8 +227,8 @@ func TestVPNBetween(t *testing.T) {
 	})
 }
 
-// The primary's lease runs out, and eth2's client renews before the primary is
-// back: there is room for the primary's default route, and before the others.
+// The primary's lease expires, and eth2's client renews before the primary is back: the
+// primary's next default route still has a place before the others.
 func TestPrimaryIsAway(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		m.dhcpcdPrimary(t, 1002, unix.RTPROT_DHCP)
@@ -256,7 +256,7 @@ func TestPrimaryIsAway(t *testing.T) {
 	})
 }
 
-// The primary's own table has the original, or, where that is gone, the copy.
+// The primary's own table has the original, or, if that is gone, the copy.
 func TestPrimaryTableHasNoCopy(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		m.Numbers.Primary = true

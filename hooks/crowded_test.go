@@ -12,7 +12,7 @@ import (
 	"ec2net/plan"
 )
 
-// few is a kernel that is to be asked for few routes.
+// few is a kernel that fails the test if somebody asks for many routes.
 type few struct {
 	Kernel
 	t     *testing.T
@@ -32,7 +32,7 @@ func (k *few) Look(scope func([]plan.Link) plan.Scope) (plan.State, error) {
 }
 
 // On a machine with 20,000 routes no event asks for more of them than it needs, and a
-// renewal with nothing to do looks once.
+// renewal that changes nothing looks once.
 func TestCrowded(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		m.IMDS = netip.MustParseAddr("169.254.169.254")
@@ -88,7 +88,7 @@ func TestCrowded(t *testing.T) {
 	})
 }
 
-// crowd gives main many routes that are nobody's business.
+// crowd adds many routes to main that ec2net need not see.
 func (m *machine) crowd(t *testing.T, n int) {
 	t.Helper()
 	other := m.linkNamed(t, "p-eth2")

@@ -15,7 +15,7 @@ import (
 	"ec2net/render"
 )
 
-// iptables that refuses is not taken for done.
+// ec2net reports it if iptables refuses.
 func TestIptablesRefuses(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -28,9 +28,9 @@ func TestIptablesRefuses(t *testing.T) {
 			return nil
 		}
 		if err := m.DockerUp(t.Context()); err == nil {
-			t.Error("iptables -A failed, and nobody says so")
+			t.Error("iptables -A failed, and DockerUp returned no error")
 		}
-		check(t, m.DockerDown(t.Context())) // there is nothing to take away
+		check(t, m.DockerDown(t.Context())) // there is nothing to remove
 	})
 }
 
@@ -39,7 +39,7 @@ type exited int
 func (e exited) Error() string { return "exited" }
 func (e exited) ExitCode() int { return int(e) }
 
-// What docker needs does not keep an ENI down.
+// A failure at docker's marks does not keep an ENI down.
 func TestDockerInTheWay(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		check(t, m.Add(t.Context(), "eth1"))
@@ -68,7 +68,7 @@ func (endlessDocker) Docker(ctx context.Context, _ []facts.ENI, _ int) (render.F
 	return render.File{}, ctx.Err()
 }
 
-// An ENI that is up keeps its mark for containers, whatever of its state is lost.
+// A live ENI keeps its mark for containers even if its facts or its note are lost.
 func TestDockerKeepsMarks(t *testing.T) {
 	for name, lose := range map[string]func(*testing.T, *machine){
 		"facts": func(t *testing.T, m *machine) { m.put(t, factsPath("eth1"), "\x00") },
@@ -88,7 +88,7 @@ func TestDockerKeepsMarks(t *testing.T) {
 	}
 }
 
-// docker comes up: an ENI that is an administrator's by now is none of ec2net's.
+// docker comes up after an administrator has taken over an ENI: ec2net leaves it alone.
 func TestDockerUnmanaged(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -106,8 +106,8 @@ func TestDockerUnmanaged(t *testing.T) {
 	})
 }
 
-// An ENI that an administrator takes over while it is up goes on answering for
-// its containers.
+// An administrator takes over an ENI while it is up: the answers of containers still
+// leave by it.
 func TestDockerTakenOver(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -120,8 +120,8 @@ func TestDockerTakenOver(t *testing.T) {
 	})
 }
 
-// An ENI comes up while "docker up" is under way, or goes while "docker down" is: the
-// answers of containers get its mark, or none.
+// An ENI comes up while "docker up" runs: the answers of containers get its mark. Another
+// goes down while "docker down" runs: they get none.
 func TestDockerMeanwhile(t *testing.T) {
 	const fragment = "/var/lib/ec2net/docker.iptables"
 	setup := func(t *testing.T, m *machine) (when func(do func(args []string))) {
@@ -191,7 +191,7 @@ func TestDockerMeanwhile(t *testing.T) {
 	})
 }
 
-// What "docker up" could not do is not taken for done, and not for begun.
+// "docker up" fails: it returns an error, and ec2net does not count docker as up.
 func TestDockerUpFails(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)

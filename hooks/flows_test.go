@@ -13,8 +13,8 @@ import (
 	"ec2net/plan"
 )
 
-// dropping is a kernel that remembers which connections were dropped, and calls a
-// function before.
+// dropping is a kernel that records which connections ec2net drops, and first calls a
+// function.
 type dropping struct {
 	Kernel
 	drops  []string
@@ -31,8 +31,8 @@ func (k *dropping) Apply(c plan.Change) error {
 	return k.Kernel.Apply(c)
 }
 
-// What is taken down leaves no connection with its mark, whatever has become of its
-// facts: what a container still sends in one would leave by another ENI.
+// An ENI that is taken down leaves no connection with its mark, even if its facts are
+// lost: later packets of a container in such a connection would leave by another ENI.
 func TestDownDropsFlows(t *testing.T) {
 	for what, lose := range map[string]func(*testing.T, *machine){
 		"all is known": func(*testing.T, *machine) {},
@@ -51,7 +51,7 @@ func TestDownDropsFlows(t *testing.T) {
 				ready(t, m)
 				lose(t, m)
 				k := &dropping{Kernel: m.Kernel}
-				// After ifdown: up to then what comes in is marked.
+				// After ifdown: until then packets that come in get the mark.
 				k.before = func() {
 					if len(m.ran) != 1 || !strings.HasPrefix(m.ran[0], "ifdown ") {
 						t.Errorf("ran %q before", m.ran)
@@ -67,7 +67,7 @@ func TestDownDropsFlows(t *testing.T) {
 	}
 }
 
-// The connections of an ENI that has the number now are its own.
+// If another ENI has the number now, the connections with its mark stay.
 func TestDownSparesFlows(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -79,7 +79,7 @@ func TestDownSparesFlows(t *testing.T) {
 	})
 }
 
-// With real connections.
+// The same with real connections.
 func TestDownDropsRealFlows(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -97,7 +97,7 @@ func TestDownDropsRealFlows(t *testing.T) {
 	})
 }
 
-// connect makes conntrack know a connection.
+// connect adds a connection to conntrack.
 func (m *machine) connect(t *testing.T, port uint16, mark uint32) {
 	t.Helper()
 	from, to := net.IPv4(10, 7, 0, 1), net.IPv4(10, 0, 1, 20)
@@ -111,7 +111,7 @@ func (m *machine) connect(t *testing.T, port uint16, mark uint32) {
 	check(t, err)
 }
 
-// connections are the marks of the connections that conntrack knows.
+// connections returns the marks of the connections that conntrack knows.
 func (m *machine) connections(t *testing.T) (marks []uint32) {
 	t.Helper()
 	all, err := netlink.ConntrackTableList(netlink.ConntrackTable, netlink.FAMILY_V4)

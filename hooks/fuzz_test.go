@@ -8,7 +8,7 @@ import (
 	"ec2net/plan"
 )
 
-// fuzzTree is a tree of which only the files that a target writes differ.
+// fuzzTree returns a tree in which only the files change that a target writes.
 func fuzzTree(f *testing.F) *disk.Tree {
 	f.Helper()
 	tree, err := disk.OpenTree(f.TempDir(), false)
@@ -19,7 +19,8 @@ func fuzzTree(f *testing.F) *disk.Tree {
 	return tree
 }
 
-// Whatever stands in ec2net's own files in /run: what is taken reads back as the same.
+// Whatever is in ec2net's own files in /run: what ec2net accepts of it, it writes and
+// reads back unchanged.
 func FuzzRun(f *testing.F) {
 	f.Add("02:00:00:00:01:20 7 1001\n", "02:00:00:00:01:20 7 10.0.1.20\n")
 	f.Add("02:00:00:00:01:20 -7 99999999999999999999", "02:00:00:00:01:20 7 ended")

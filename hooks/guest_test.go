@@ -18,7 +18,7 @@ import (
 	"ec2net/stack/ifupdown/interfaces"
 )
 
-// Whoever configures an interface already has it to himself.
+// ec2net leaves an interface alone that another program configures.
 func TestGuest(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		link := m.linkNamed(t, "eth1")
@@ -111,7 +111,7 @@ func (m *machine) forget(t *testing.T, name string) {
 	check(t, m.Tree.Remove(interfaces.Path(name)))
 }
 
-// What ec2net has brought up stays its own, whoever shows up later.
+// An interface that ec2net has brought up stays its own, even if another owner turns up.
 func TestGuestLater(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -148,8 +148,8 @@ func TestUnmanaged(t *testing.T) {
 	}
 }
 
-// A stanza that an administrator has written under the name of ec2net's file is
-// the administrator's; a template need not say what it makes.
+// A stanza that an administrator wrote in a file with the name of ec2net's is the
+// administrator's. But the cfg file of an administrator's template need not name ec2net.
 func TestOwnStanza(t *testing.T) {
 	const own = "# mine\nauto eth1\niface eth1 inet static\n  address 10.0.1.20/24\n"
 	onMachine(t, func(m *machine) {
@@ -192,7 +192,7 @@ func (f fakeOverrides) Names() (names []string, err error) {
 func (f fakeOverrides) Read(name string) ([]byte, error) { return []byte(f[name]), nil }
 func (f fakeOverrides) Path(name string) string          { return "/overrides/" + name }
 
-// Somebody takes the interface while IMDS is waited for.
+// The interface gets another owner during the wait for IMDS.
 func TestTakenMeanwhile(t *testing.T) {
 	for path, text := range map[string]string{
 		"/etc/network/interfaces.d/eth1.cfg": "# EC2SYNC=no\niface eth1 inet dhcp\n",
@@ -213,7 +213,7 @@ func TestTakenMeanwhile(t *testing.T) {
 	}
 }
 
-// What an administrator keeps from ec2net is not touched for another ENI's sake.
+// The event of one ENI does not change another that an administrator keeps from ec2net.
 func TestUnmanagedByOthers(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -230,7 +230,7 @@ func TestUnmanagedByOthers(t *testing.T) {
 	})
 }
 
-// The group rule waits for an ENI that is kept out of the group.
+// There is no group rule while an ENI is kept out of the group.
 func TestUnmanagedAndGroup(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		check(t, m.Add(t.Context(), "eth2"))
@@ -269,8 +269,8 @@ func TestUnmanagedFromTheStart(t *testing.T) {
 	})
 }
 
-// Nobody waits for networkd with the kernel's lock in hand: the hooks of all ENIs would
-// wait as well.
+// ec2net does not wait for networkd while it holds the kernel's lock: the hooks of all
+// ENIs would wait too.
 func TestUndecidedNetworkd(t *testing.T) {
 	inBubble(t, func(t *testing.T, m *machine) {
 		m.put(t, fmt.Sprintf("/run/systemd/netif/links/%d", m.linkNamed(t, "eth1").Index), "ADMIN_STATE=pending\n")
@@ -278,7 +278,7 @@ func TestUndecidedNetworkd(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			time.Sleep(25 * time.Millisecond) // to look when nobody else does anything
+			time.Sleep(25 * time.Millisecond) // to look while nothing else happens
 			for range 50 {
 				time.Sleep(100 * time.Millisecond)
 				unlock, busy, err := m.tryLock("kernel")

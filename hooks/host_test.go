@@ -28,7 +28,7 @@ type vpc struct {
 	enis map[facts.MAC]facts.ENI
 	err  error
 	asks int
-	// asked is called before each answer, if it is set.
+	// asked, unless nil, is called before each answer.
 	asked func()
 }
 
@@ -59,24 +59,24 @@ func (v *vpc) MACs(context.Context) ([]facts.MAC, error) {
 	return macs, v.err
 }
 
-// machine is a network namespace with eth0, eth1 and eth2, a folder as its root,
-// and an IMDS; ifup and ifdown are recorded.
+// machine is a network namespace with eth0, eth1 and eth2, a folder as its root, and an
+// IMDS. It records the calls of ifup and ifdown.
 type machine struct {
 	*Host
 	vpc      *vpc
 	log      []string
-	warned   []string // those lines of the log that are warnings
+	warned   []string // the warnings in log
 	ran      []string
-	added    []string         // that udev was asked to add again
-	later    []string         // that IMDS is to be asked for again
-	fails    map[string]error // of a program
+	added    []string         // the interfaces that ec2net asked udev to add
+	later    []string         // the interfaces to ask IMDS for again
+	fails    map[string]error // by program
 	asked    atomic.Int64     // netlink requests
 	kernel   Kernel           // uncounted, unstruck
 	netns    *netlink.Handle
 	onLogged func(line string)
 }
 
-// record is the log of a machine.
+// record writes to the log of a machine.
 type record struct{ *machine }
 
 func (r record) Info(iface, format string, args ...any) {
@@ -92,7 +92,7 @@ func (r record) Warn(iface, format string, args ...any) {
 	r.Info(iface, format, args...)
 }
 
-// quiet is a log that nobody reads.
+// quiet is a log that drops all lines.
 type quiet struct{}
 
 func (quiet) Info(string, string, ...any) {}
@@ -205,7 +205,7 @@ func (m *machine) setUp(t *testing.T, name string) {
 	check(t, m.netns.LinkSetUp(l))
 }
 
-// rulesNow are the rules of the kernel but the three it comes with.
+// rulesNow returns the rules of the kernel, without the three of every machine.
 func (m *machine) rulesNow(t *testing.T) []string {
 	t.Helper()
 	var texts []string
@@ -251,7 +251,7 @@ func from1001(addr string) string {
 	return fmt.Sprintf("pref 1001 from %s lookup 1001 protocol 236", addr)
 }
 
-// foreign adds rules that are not ec2net's doing.
+// foreign adds rules as another program would.
 func (m *machine) foreign(t *testing.T, rules ...iprule.Rule) {
 	t.Helper()
 	for _, r := range rules {
@@ -259,7 +259,7 @@ func (m *machine) foreign(t *testing.T, rules ...iprule.Rule) {
 	}
 }
 
-// state is what the kernel has, all routes too.
+// state returns the state of the kernel, with all routes.
 func (m *machine) state(t *testing.T) plan.State {
 	s, err := m.kernel.Look(nil)
 	check(t, err)

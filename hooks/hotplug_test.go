@@ -35,7 +35,7 @@ func TestAdd(t *testing.T) {
 				t.Errorf("%s has no %q:\n%s", path, want, text)
 			}
 		}
-		// Again, with IMDS gone: the files of this very ENI serve, ifup comes first.
+		// Again, without IMDS: ec2net uses the files of this very ENI, and runs ifup first.
 		m.vpc.err, m.ran, m.log = errors.New("gone"), nil, nil
 		start := time.Now()
 		check(t, m.Add(t.Context(), "eth1"))
@@ -46,8 +46,8 @@ func TestAdd(t *testing.T) {
 	})
 }
 
-// With a static address there is no DHCP client, and with another client perhaps
-// no hook; and one that there is may have been killed.
+// Nothing calls the hook: the address is static, the DHCP client has no hook, or the hook
+// was killed.
 func TestNoHook(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		m.Run = func(context.Context, string, ...string) error {
@@ -87,7 +87,7 @@ func TestAddRefuses(t *testing.T) {
 			t.Errorf("primary: %v", err)
 		}
 		if err := m.Remove(t.Context(), "eth0"); !errors.As(err, &primary) {
-			// Its facts are not kept by a refusal, so they are given here.
+			// Add refuses the primary, and remembers no facts of it: write them here.
 			e, err := m.vpc.ENI(t.Context(), "eth0", primaryMAC, m.Numbers)
 			check(t, err)
 			_, err = m.memory().keep(e)
@@ -124,7 +124,7 @@ func TestAddRefuses(t *testing.T) {
 	})
 }
 
-// ifupdown that does not read the stanza: said before ifup is run.
+// ifupdown does not read the stanza: ec2net says so before it runs ifup.
 func TestNotSourced(t *testing.T) {
 	for text, ok := range map[string]bool{
 		"source /etc/network/interfaces.d/*\n":                         true,
@@ -147,8 +147,8 @@ func TestNotSourced(t *testing.T) {
 	}
 }
 
-// Before the primary has an address nothing is done, once it is known which
-// interface that is.
+// If ec2net knows which interface is the primary, it does nothing before that has an
+// address.
 func TestPrimaryNotUp(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		check(t, m.Add(t.Context(), "eth1"))
@@ -166,7 +166,7 @@ func TestPrimaryNotUp(t *testing.T) {
 	})
 }
 
-// ifup that fails leaves nothing: its DHCP client goes with ifdown --force.
+// A failed ifup leaves nothing behind: ifdown --force ends its DHCP client.
 func TestIfupFails(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		m.fails["ifup"] = errors.New("exit status 1: post-up")
@@ -182,8 +182,7 @@ func TestIfupFails(t *testing.T) {
 	})
 }
 
-// ifup that fails for an ENI that is up, since it is missing or hangs, takes
-// nothing away.
+// ifup fails for a live ENI, since it is missing or hangs: the ENI stays up.
 func TestIfupFailsAgain(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -199,7 +198,8 @@ func TestIfupFailsAgain(t *testing.T) {
 	})
 }
 
-// Plugged and unplugged five times: the same state each time, files kept.
+// An ENI is attached and detached five times: the state is the same each time, and the
+// files stay.
 func TestPlugAndUnplug(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		before := m.rulesNow(t)
@@ -224,7 +224,7 @@ func TestPlugAndUnplug(t *testing.T) {
 	})
 }
 
-// Unplugging one ENI leaves the rules of another, and the group rule.
+// Detaching one ENI leaves the rules of another, and the group rule.
 func TestUnplugOne(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -238,8 +238,8 @@ func TestUnplugOne(t *testing.T) {
 	})
 }
 
-// An ENI that had another name before: its old number is nobody's, and the
-// group rule stays while it has rules.
+// An ENI had another name before: the rules with its old number go, and the group rule
+// stays while the ENI has rules.
 func TestOldName(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		old, err := facts.Renamed(m.vpc.enis[macs["eth1"]], "eth3", facts.DefaultNumbers)
@@ -255,7 +255,7 @@ func TestOldName(t *testing.T) {
 	})
 }
 
-// udev's "remove" that comes late leaves the ENI that was plugged in since.
+// A late "remove" of udev leaves an ENI alone that was attached since.
 func TestLateRemove(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -272,7 +272,7 @@ func TestLateRemove(t *testing.T) {
 	})
 }
 
-// "add" for an ENI that is up already mends what is missing.
+// "add" of a live ENI restores what is missing.
 func TestAddMends(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -289,11 +289,11 @@ func TestAddMends(t *testing.T) {
 	})
 }
 
-// Another device gets the name while IMDS is waited for.
+// Another device gets the name during the wait for IMDS.
 func TestReplacedMeanwhile(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		eni := m.vpc.enis[macs["eth1"]]
-		delete(m.vpc.enis, macs["eth1"]) // IMDS does not know it yet, and will not
+		delete(m.vpc.enis, macs["eth1"]) // IMDS never knows it
 		other := facts.MAC{2, 0, 0, 0, 7, 7}
 		m.vpc.asked = func() {
 			m.vpc.asked = nil
@@ -308,13 +308,13 @@ func TestReplacedMeanwhile(t *testing.T) {
 			t.Errorf("took %v", took)
 		}
 		if !strings.Contains(m.file(t, "/run/ec2net/eth1.up"), other.String()) {
-			t.Error("another device was brought up")
+			t.Error("ec2net brought up another device")
 		}
 	})
 }
 
-// The name belongs to another ENI now: the old one is taken down with its own
-// files before the new one's are written.
+// Another ENI has the name now: ec2net takes the old one down with its own files, before
+// it writes the new one's.
 func TestAnotherENI(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -333,8 +333,8 @@ func TestAnotherENI(t *testing.T) {
 	})
 }
 
-// ifdown takes the device down that has the name now: that is not somebody's doing, and
-// it comes up.
+// ec2net's ifdown also takes down the new device of the name: this does not count as taken
+// down by an administrator, so the device comes up.
 func TestAnotherENITakenDown(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -361,8 +361,8 @@ func TestAnotherENITakenDown(t *testing.T) {
 	})
 }
 
-// A group that somebody else has set is respected; then the group rule would
-// do harm, and is not there.
+// ec2net respects a group that another program has set. Then the group rule would do
+// harm, so there is none.
 func TestForeignGroup(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		l, err := m.netns.LinkByName("eth0")
@@ -383,8 +383,7 @@ func TestForeignGroup(t *testing.T) {
 	})
 }
 
-// plug makes a device, as the hypervisor does.
-// pull detaches a device; nobody is told.
+// pull detaches a device, without an event.
 func (m *machine) pull(t *testing.T, name string) {
 	t.Helper()
 	l, err := m.netns.LinkByName(name)
@@ -397,7 +396,7 @@ func (m *machine) plug(t *testing.T, name string, mac facts.MAC) {
 	addVeth(t, m.netns, name, mac)
 }
 
-// Overrides govern the hook: what the script says is what the kernel has.
+// The hook follows overrides: the kernel has the rules of the rendered script.
 func TestOverrideGovernsRules(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		templates, err := render.Load(oneOverride{})
@@ -416,8 +415,8 @@ func (oneOverride) Read(string) ([]byte, error) {
 	return []byte("{{define \"rules\"}}\nrule add pref {{.Priority}} from 10.200.0.0/16 lookup {{.Table}} suppress_prefixlength 0\n{{end}}"), nil
 }
 
-// Who takes an ENI down while IMDS is asked does not have it come up again when
-// the unit tries once more.
+// An administrator takes an ENI down during the wait for IMDS: it does not come up again,
+// even when the unit tries again.
 func TestTakenDownMeanwhile(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -428,12 +427,12 @@ func TestTakenDownMeanwhile(t *testing.T) {
 			check(t, err)
 			check(t, m.netns.LinkSetDown(l))
 		}
-		check(t, m.Add(t.Context(), "eth1")) // the unit tries again what fails
+		check(t, m.Add(t.Context(), "eth1")) // an error would make the unit try again
 		same(t, "addresses", m.addrsNow(t, "eth1"), []string{"10.0.1.20/24", "10.0.1.21/32"})
 	})
 }
 
-// An administrator's own address is no lease.
+// An administrator's own address does not count as a lease.
 func TestAddWithOwnAddress(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)

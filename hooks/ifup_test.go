@@ -7,7 +7,7 @@ import (
 	"ec2net/facts"
 )
 
-// A note that says nothing takes nothing down.
+// A damaged note does not take an ENI down.
 func TestNoteDamaged(t *testing.T) {
 	for _, text := range []string{"", "\x00\x00", "02:00:00:00:01:20"} {
 		onMachine(t, func(m *machine) {
@@ -22,7 +22,7 @@ func TestNoteDamaged(t *testing.T) {
 	}
 }
 
-// To ifupdown an interface is up that somebody has taken down without it.
+// ifupdown counts an interface as up that somebody has taken down without ifdown.
 func TestCountedAsUp(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -36,7 +36,7 @@ func TestCountedAsUp(t *testing.T) {
 	})
 }
 
-// Another device gets the name while ifup runs for the first.
+// Another device gets the name while ifup runs for the first one.
 func TestReplacedDuringIfup(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		other := facts.MAC{2, 0, 0, 0, 7, 7}

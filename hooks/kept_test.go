@@ -16,19 +16,19 @@ import (
 	"ec2net/plan"
 )
 
-// kept is what a world has on its disk, as the model sees it. It looks after every
-// step, so it reads anew only what inotify(7) tells of, and judges it once.
+// kept is the files on the disk of a world, for the model. The model looks after every
+// step, so kept reads and judges only files of which inotify(7) reports a change.
 type kept struct {
 	root  string
 	watch int
 	dirs  map[int]string // by watch descriptor
 	files map[string]string
-	// wrong is what is wrong with a file.
+	// wrong says what is wrong with a file.
 	wrong map[string]string
 }
 
-// rootOnTmpfs makes a folder for the root of a machine, where it takes no time to
-// sync a file.
+// rootOnTmpfs makes a folder for the root of a machine, on a file system that syncs at
+// once.
 func rootOnTmpfs(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "ec2net-test-")
@@ -39,7 +39,7 @@ func rootOnTmpfs(t *testing.T) string {
 	return dir
 }
 
-// watchKept begins to look at the folders in which ec2net keeps files.
+// watchKept begins to watch the folders in which ec2net keeps files.
 func watchKept(t *testing.T, root string) kept {
 	t.Helper()
 	k := kept{root: root, dirs: map[int]string{}, files: map[string]string{}, wrong: map[string]string{}}
@@ -56,8 +56,8 @@ func watchKept(t *testing.T, root string) kept {
 	return k
 }
 
-// changed are the files that are not as they were: there is no more of them than
-// fits into the kernel's queue.
+// changed returns the files that have changed. All events of a step fit into the kernel's
+// queue.
 func (k *kept) changed() (map[string]bool, error) {
 	paths := make(map[string]bool)
 	var events [8 << 10]byte
@@ -82,7 +82,7 @@ func (k *kept) changed() (map[string]bool, error) {
 	}
 }
 
-// keeps looks at the files that ec2net keeps.
+// keeps returns the files that ec2net keeps, as they are now.
 func (w *world) keeps(t *testing.T) *kept {
 	k := &w.kept
 	changed, err := k.changed()
@@ -103,7 +103,7 @@ func (w *world) keeps(t *testing.T) *kept {
 	return k
 }
 
-// fits reports whether a file is one that ec2net can have written.
+// fits reports whether ec2net can have written this text to this file.
 func (w *world) fits(path, text string) bool {
 	name, _, _ := strings.Cut(filepath.Base(path), ".")
 	switch {
@@ -123,5 +123,5 @@ func (w *world) fits(path, text string) bool {
 	return w.rendered[text]
 }
 
-// files are those that ec2net keeps, but for the locks and what a kill has left.
+// files returns the files that ec2net keeps, except for locks and temporary files.
 func (w *world) files(t *testing.T) map[string]string { return w.keeps(t).files }
