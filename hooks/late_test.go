@@ -13,8 +13,8 @@ import (
 	"ec2net/iprule"
 )
 
-// A hook waits for IMDS; meanwhile the ENI is unplugged, and another one may come
-// up under its name. The late answer is about the first.
+// While a hook waits for IMDS, its ENI is detached, and another one may come up under the
+// name. The late answer is about the first ENI.
 func TestLateAnswer(t *testing.T) {
 	for what, change := range map[string]func(*facts.ENI){
 		"as before": func(*facts.ENI) {},
@@ -23,7 +23,7 @@ func TestLateAnswer(t *testing.T) {
 		meanwhile := func(m *machine, do func()) {
 			m.vpc.asked = func() {
 				m.vpc.asked = nil
-				m.vpc.mu.Unlock() // the answer is on its way; what follows asks for itself
+				m.vpc.mu.Unlock() // the next steps ask IMDS themselves
 				defer m.vpc.mu.Lock()
 				m.pull(t, "eth1")
 				check(t, m.RemoveIfGone(t.Context(), "eth1"))
@@ -62,15 +62,15 @@ func TestLateAnswer(t *testing.T) {
 	}
 }
 
-// An address that EC2 has given works; ec2net could not write down that it has
-// (killed, or the disk is full). Then IMDS is silent.
+// EC2 has given an ENI an address, and it works; but ec2net could not write the new facts
+// (it was killed, or the disk is full). Then IMDS does not answer: the address stays.
 func TestOldFacts(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
 		before := m.file(t, "/var/lib/ec2net/eth1.json")
 		m.says(macs["eth1"], func(e *facts.ENI) { e.IPv4 = addrs("10.0.1.20", "10.0.1.21", "10.0.1.22") })
 		m.lease(t, "eth1", "RENEW", "10.0.1.20")
-		m.put(t, "/var/lib/ec2net/eth1.json", before) // as if it had not been written
+		m.put(t, "/var/lib/ec2net/eth1.json", before) // as if ec2net had not written the new ones
 		if !slices.Contains(m.rulesNow(t), from1001("10.0.1.22")) {
 			t.Error("no rule")
 		}
@@ -82,7 +82,7 @@ func TestOldFacts(t *testing.T) {
 	})
 }
 
-// "The leased address never loses its rule": also when udev says add again.
+// "The leased address never loses its rule": nor if udev says "add" again.
 func TestLeaseKeepsRule(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -102,7 +102,7 @@ func TestLeaseKeepsRule(t *testing.T) {
 	})
 }
 
-// A device goes while the lock is waited for.
+// A device goes while ec2net waits for the lock.
 func TestGoneBeforeLock(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -121,7 +121,7 @@ func TestGoneBeforeLock(t *testing.T) {
 	})
 }
 
-// A rule of an earlier template goes, though its address is live.
+// A rule of an earlier template goes, even if the ENI still has its address.
 func TestOtherShape(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)

@@ -16,7 +16,7 @@ import (
 	"ec2net/kernel"
 )
 
-// ready is a machine on which hotplug has configured eth1, and which has its lease.
+// ready configures eth1 by hotplug, and gives it its lease.
 func ready(t *testing.T, m *machine) {
 	t.Helper()
 	check(t, m.Add(t.Context(), "eth1"))
@@ -54,8 +54,8 @@ func TestLease(t *testing.T) {
 	})
 }
 
-// Before the first packet of an ENI, every ENI that is known is in the group:
-// the group rule, if it is there, relies on it.
+// Before the first packet of an ENI, every known ENI is in the group: the group rule
+// relies on it.
 func TestGroupComesFirst(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		check(t, m.Add(t.Context(), "eth1"))
@@ -69,8 +69,8 @@ func TestGroupComesFirst(t *testing.T) {
 	})
 }
 
-// A rule at an ENI's number that looks at more than ec2net's rules do is none
-// of them, whatever else it says.
+// A rule at an ENI's number goes if it matches on more than ec2net's rules do, even if it
+// is otherwise a wanted one.
 func TestOddRule(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -89,8 +89,8 @@ func TestOddRule(t *testing.T) {
 	})
 }
 
-// Fifty renewals change nothing, ask the kernel at most four things, and leave
-// an administrator's rules alone.
+// Fifty renewals change nothing, send the kernel at most four requests each, and leave an
+// administrator's rules alone.
 func TestRenewals(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		admins := []iprule.Rule{
@@ -122,8 +122,8 @@ func TestRenewals(t *testing.T) {
 	})
 }
 
-// Rules of this ENI that are not wanted go, whoever made them; also such that
-// would match a wanted one when deleted by their looser spelling.
+// Unwanted rules of an ENI go, whoever made them, and take no wanted one with them, even
+// though RTM_DELRULE matches loosely.
 func TestStaleRules(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		stale := func(r iprule.Rule) iprule.Rule {
@@ -142,7 +142,7 @@ func TestStaleRules(t *testing.T) {
 	})
 }
 
-// Addresses assigned and taken away in between: only the difference is sent.
+// EC2 has assigned and removed addresses since: ec2net changes only the difference.
 func TestAddressesFollow(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -152,9 +152,9 @@ func TestAddressesFollow(t *testing.T) {
 		m.vpc.enis[macs["eth1"]] = eni
 		m.asked.Store(0)
 		m.lease(t, "eth1", "RENEW", "10.0.1.20")
-		// Four to look, and four when IMDS says something new; two addresses and
-		// two rules more, one of each less; and four to look again since
-		// something was taken away.
+		// Four to look, and four more since the answer is new; six changes: two addresses
+		// and two rules to add, one of each to remove; and four to look again after the
+		// removals.
 		if m.asked.Load() != 4+4+6+4 {
 			t.Errorf("%d netlink requests", m.asked.Load())
 		}
@@ -163,8 +163,8 @@ func TestAddressesFollow(t *testing.T) {
 	})
 }
 
-// Two ENIs of the primary's subnet: what main has through the primary stays
-// first, whichever lease is bound last, and whatever metric a client gives.
+// Two ENIs are in the primary's subnet: main's routes through the primary stay first,
+// whichever lease is bound last, and whichever metric a client chooses.
 func TestMainPrefersPrimary(t *testing.T) {
 	for _, metric := range []int{0, 1002} {
 		onMachine(t, func(m *machine) {
@@ -202,7 +202,7 @@ func TestMainPrefersPrimary(t *testing.T) {
 			m.address(t, "eth1", "10.0.0.20/24")
 			defaultRoute("eth1", 1001)
 			m.lease(t, "eth1", "BOUND", "10.0.0.20")
-			m.address(t, "eth0", "10.0.0.10/24") // bound anew, so that its route is the younger
+			m.address(t, "eth0", "10.0.0.10/24") // bound again, so that its route is the newer one
 			defaultRoute("eth0", metric)
 			m.lease(t, "eth0", "BOUND", "10.0.0.10")
 			for _, dst := range []string{"10.0.0.0/24", "0.0.0.0/0"} {
@@ -218,8 +218,8 @@ func TestMainPrefersPrimary(t *testing.T) {
 	}
 }
 
-// The kernel drops the routes of the ENI's table with its last address; the
-// lease that comes back brings them back.
+// The kernel drops the routes of an ENI's table together with its last address. The next
+// lease restores them.
 func TestTableComesBack(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		table := func() (dsts []string) {
@@ -245,7 +245,7 @@ func TestTableComesBack(t *testing.T) {
 		}
 		m.lease(t, "eth1", "EXPIRE", "")
 		same(t, "table without an address", table(), nil)
-		m.vpc.err = errors.New("gone") // what IMDS said last is enough
+		m.vpc.err = errors.New("gone") // the remembered facts are enough
 		m.address(t, "eth1", "10.0.1.20/24")
 		m.lease(t, "eth1", "BOUND", "10.0.1.20")
 		same(t, "table", table(), want)
@@ -253,7 +253,7 @@ func TestTableComesBack(t *testing.T) {
 	})
 }
 
-// Routes that an administrator has made stay as they are.
+// An administrator's routes stay as they are.
 func TestAdministratorsRoutes(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -275,7 +275,8 @@ func TestAdministratorsRoutes(t *testing.T) {
 	})
 }
 
-// An ENI that was plugged in while the primary had no address is come back to.
+// An ENI was attached while the primary had no address: at the primary's lease ec2net asks
+// udev to add it.
 func TestPrimaryComesUp(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -289,7 +290,7 @@ func TestPrimaryComesUp(t *testing.T) {
 	})
 }
 
-// IMDS cannot be asked: what it said last serves; nothing is taken away.
+// IMDS does not answer: ec2net uses the remembered facts, and removes nothing.
 func TestIMDSGone(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -303,8 +304,8 @@ func TestIMDSGone(t *testing.T) {
 			t.Errorf("log:\n%s", log)
 		}
 
-		// Facts of another device that had the name do not serve: the lease's
-		// own address does.
+		// The facts are of another device that had the name: ec2net uses the leased address
+		// alone.
 		other := m.vpc.enis[macs["eth1"]]
 		other.MAC, other.Name = facts.MAC{2, 0, 0, 0, 9, 9}, "eth1"
 		e, err := facts.Renamed(other, "eth1", facts.DefaultNumbers)
@@ -319,7 +320,7 @@ func TestIMDSGone(t *testing.T) {
 	})
 }
 
-// The leased address keeps its rule, whatever IMDS says of the others.
+// The leased address keeps its rule, even if the answer of IMDS does not have it.
 func TestLeaseKeepsItsRule(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -332,7 +333,7 @@ func TestLeaseKeepsItsRule(t *testing.T) {
 	})
 }
 
-// The primary: addresses and group, no rules; known without IMDS afterwards.
+// The primary gets addresses and its group, but no rules; later without IMDS too.
 func TestLeaseOfPrimary(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		eni := m.vpc.enis[primaryMAC]
@@ -348,10 +349,11 @@ func TestLeaseOfPrimary(t *testing.T) {
 	})
 }
 
-// Nothing is done for what is not ec2net's, and nothing without a reason.
+// ec2net does nothing for an interface of another owner, or for a reason that means
+// nothing.
 func TestLeaseOfOthers(t *testing.T) {
 	onMachine(t, func(m *machine) {
-		m.address(t, "eth2", "10.0.1.30/24") // an ENI without a cfg of ec2net's
+		m.address(t, "eth2", "10.0.1.30/24") // an ENI without a cfg file of ec2net
 		admins := iprule.Rule{Priority: 1002, Table: 1002, SuppressPrefixLength: -1, SuppressGroup: -1}
 		m.foreign(t, admins)
 		m.lease(t, "eth2", "BOUND", "10.0.1.30")
@@ -390,7 +392,7 @@ func FuzzLeaseEnvironment(f *testing.F) {
 		if l.Address.IsValid() && !l.Address.Is4() {
 			t.Errorf("%+v", l)
 		}
-		// OnLease goes no further with a name that does not pass.
+		// OnLease ignores a name that CheckName refuses.
 		if facts.CheckName(l.Interface) == nil && (path.Dir(factsPath(l.Interface)) != stateDir || strings.ContainsAny(l.Interface, " .;$\n")) {
 			t.Errorf("%+v", l)
 		}

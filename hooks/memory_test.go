@@ -11,7 +11,7 @@ import (
 	"ec2net/plan"
 )
 
-// two is a machine on which eth1 and eth2 are up.
+// two brings eth1 and eth2 up.
 func two(t *testing.T, m *machine) {
 	t.Helper()
 	ready(t, m)
@@ -20,9 +20,9 @@ func two(t *testing.T, m *machine) {
 	m.lease(t, "eth2", "BOUND", "10.0.1.30")
 }
 
-// An ENI that 0.1 has brought up has a note and facts, and no lease that is
-// remembered: the address that it has keeps its rule through the events of others, and
-// the first event of its own remembers it.
+// Version 0.1 has brought an ENI up: there are a note and facts, but no file of its lease.
+// Its address keeps its rule at events of other ENIs, and its own first event writes the
+// lease.
 func TestUpgradedFromBeforeLeases(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		two(t, m)
@@ -34,7 +34,7 @@ func TestUpgradedFromBeforeLeases(t *testing.T) {
 		m.lease(t, "eth2", "RENEW", "10.0.1.30")
 		check(t, m.Add(t.Context(), "eth1"))
 		same(t, "rules", m.rulesNow(t), before)
-		// IMDS does not give the leased address any more.
+		// IMDS no longer lists the leased address.
 		m.vpc.err = nil
 		m.says(macs["eth1"], func(e *facts.ENI) { e.IPv4 = addrs("10.0.1.22") })
 		check(t, m.Refresh(t.Context(), "eth1"))
@@ -51,9 +51,8 @@ func TestUpgradedFromBeforeLeases(t *testing.T) {
 	})
 }
 
-// What is remembered of a lease holds for the device that had it, under the name that
-// it had: not for one that gets the name, nor for the same one after it was attached
-// again.
+// A remembered lease is that of one device under one name: not that of another device
+// that gets the name, nor that of the same ENI once it was attached again.
 func TestLeaseOfAnotherDevice(t *testing.T) {
 	for what, replace := range map[string]func(*testing.T, *machine){
 		"another device": func(t *testing.T, m *machine) {
@@ -91,8 +90,8 @@ func TestLeaseOfAnotherDevice(t *testing.T) {
 	}
 }
 
-// Which addresses have moved is known after a reboot too: the old owner, whose facts
-// still have the address, does not take it back when IMDS is silent.
+// ec2net remembers moved addresses across a reboot: the old owner, whose facts still have
+// the address, does not take it back when IMDS does not answer.
 func TestMovedBeforeReboot(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		two(t, m)
@@ -113,7 +112,7 @@ func TestMovedBeforeReboot(t *testing.T) {
 			t.Errorf("rules:\n%s", strings.Join(rules, "\n"))
 		}
 		same(t, "addresses", m.addrsNow(t, "eth1"), []string{"10.0.1.20/24"})
-		// IMDS says the same of the first: the move is over.
+		// IMDS confirms it for the old owner: the move is over.
 		m.vpc.err = nil
 		m.says(macs["eth1"], func(e *facts.ENI) { e.IPv4 = addrs("10.0.1.20") })
 		m.lease(t, "eth1", "RENEW", "10.0.1.20")
@@ -123,8 +122,7 @@ func TestMovedBeforeReboot(t *testing.T) {
 	})
 }
 
-// reboot takes away what does not outlive one: /run, rules, and what the interfaces
-// have.
+// reboot removes what does not survive one: /run, rules, and what the interfaces have.
 func (m *machine) reboot(t *testing.T) {
 	t.Helper()
 	names, err := m.Tree.List(runDir)

@@ -10,16 +10,16 @@ import (
 	"ec2net/plan"
 )
 
-// What the model beside a sequence wants to be there.
+// The checks of a sequence's model, and what it expects.
 
-// answer holds that the leased address of an interface has its rule.
+// answer checks that the leased address of an interface has its rule.
 func (s *sequence) answer(name string) {
 	if rule := s.rule(name, s.up[name]); !slices.Contains(s.kernelRules(s.t), rule) {
 		s.fail("%s lacks %q", name, rule)
 	}
 }
 
-// numberOf is that of the table, priority and mark of an ENI under a name.
+// numberOf returns the number of an ENI under a name.
 func numberOf(name string, mac facts.MAC) int {
 	if n, ok := strings.CutPrefix(name, "eth"); ok {
 		return 1000 + int(n[0]-'0')
@@ -27,8 +27,8 @@ func numberOf(name string, mac facts.MAC) int {
 	return 1000 + int(mac[5]) // its device number
 }
 
-// taken reports whether another ENI that is there has the number that one would have
-// under a name: ec2net refuses that.
+// taken reports whether another attached ENI has the number that this one would have under
+// a name: ec2net refuses that.
 func (s *sequence) taken(name string, mac facts.MAC) bool {
 	for other, m := range s.attached {
 		if m != mac && numberOf(other, m) == numberOf(name, mac) {
@@ -47,12 +47,12 @@ func (s *sequence) rulesOf(name string) (rules []string) {
 	return rules
 }
 
-// rule is that of an address of an interface.
+// rule returns the rule of an address of an interface.
 func (s *sequence) rule(name string, a netip.Addr) string {
 	return fmt.Sprintf("pref %d from %s lookup %d protocol 236", s.numbers[name], a, s.numbers[name])
 }
 
-// kept holds that the leased address of what is up has the rule that it had.
+// kept checks that the leased address of an interface that is up still has its rule.
 func (s *sequence) kept(name string, lease netip.Addr, before []string) {
 	rule := s.rule(name, lease)
 	if s.up[name] == lease && slices.Contains(before, rule) && !slices.Contains(s.rulesOf(name), rule) {
@@ -60,14 +60,14 @@ func (s *sequence) kept(name string, lease netip.Addr, before []string) {
 	}
 }
 
-// never holds that an address that IMDS gives an ENI was never without a rule while the
-// rules were changed, whatever befell ec2net.
+// never checks that a change of rules has left no address of an ENI without one, whatever
+// befell ec2net.
 func (s *sequence) never(name string, before []string) {
 	rules := s.kernelRules(s.t)
 	mac := s.attached[name]
 	for _, a := range s.vpc.enis[mac].IPv4 {
 		if of, late := s.lagging[a]; late && of == mac {
-			continue // it is not
+			continue // the address has moved away
 		}
 		has := func(rules []string) bool {
 			for up := range s.up {
@@ -83,8 +83,8 @@ func (s *sequence) never(name string, before []string) {
 	}
 }
 
-// silent holds that an IMDS that says nothing takes no rule from an address that an
-// interface has, if no other ENI has it.
+// silent checks that, while IMDS does not answer, an address that an interface has keeps
+// its rule, unless another ENI has the address.
 func (s *sequence) silent(name string, had, before []string) {
 	rules := s.kernelRules(s.t)
 	others := s.contested(s.attached[name])
@@ -96,14 +96,15 @@ func (s *sequence) silent(name string, had, before []string) {
 	}
 }
 
-// parseAddr is not valid for the leased address, which has the length of its subnet.
+// parseAddr returns an invalid address for the leased one, which has the length of its
+// subnet.
 func parseAddr(s string) netip.Addr {
 	a, _ := netip.ParseAddr(s)
 	return a
 }
 
-// none holds that nothing is left of an interface, unless another one has its number,
-// or had: then it may be that one's.
+// none checks that an interface has no rules. It does not check one whose number another
+// has or had, since the rules may be that one's.
 func (s *sequence) none(name string) {
 	for other, n := range s.numbers {
 		if other != name && n == s.numbers[name] {
@@ -115,7 +116,7 @@ func (s *sequence) none(name string) {
 	}
 }
 
-// whole holds that an interface has all that it is to have.
+// whole checks that an interface has all that it is to have.
 func (s *sequence) whole(name string) {
 	lease, up := s.up[name]
 	if !up {
@@ -138,7 +139,7 @@ func (s *sequence) whole(name string) {
 			bare := strings.TrimSuffix(a, "/32")
 			return !slices.Contains(ips, a) && slices.Contains(s.slack, bare) || slices.Contains(doubt, parseAddr(bare))
 		})
-		// Old facts take no rule from an address that the interface has.
+		// Remembered facts take no rule from an address that the interface has.
 		old := s.vpc.err != nil || s.strike.hit != ""
 		live := slices.DeleteFunc(slices.Clone(got), func(rule string) bool {
 			of := func(a netip.Addr) bool { return rule == s.rule(name, a) }
@@ -159,8 +160,7 @@ func (s *sequence) whole(name string) {
 	s.fail("%s has %q\n  %s\nwant:\n%s", name, addresses, strings.Join(got, "\n  "), strings.Join(wants, "\nor:\n"))
 }
 
-// routed holds that the table of an ENI leads somewhere, and that what does not belong
-// to an ENI comes before its rules.
+// routed checks that the table of an ENI has its routes, and that there is a group rule.
 func (s *sequence) routed(name string, e facts.ENI) {
 	state := s.state(s.t)
 	l, _ := state.LinkNamed(name)
@@ -176,15 +176,15 @@ func (s *sequence) routed(name string, e facts.ENI) {
 	}
 }
 
-// anyForeign reports whether somebody has put an ENI into another group.
+// anyForeign reports whether another program has put an ENI into another group.
 func (s *sequence) anyForeign(state plan.State) bool {
 	return slices.ContainsFunc(state.Links, func(l plan.Link) bool { return l.Group != 0 && l.Group != s.Numbers.Base })
 }
 
-// elsewhere is what IMDS has said of a device when it had another name.
+// elsewhere returns the facts that IMDS gave of a device under other names.
 func (s *sequence) elsewhere(name string) (said []facts.ENI) {
 	if !facts.NumberedByName(name) {
-		return nil // ec2net asks for the place of such an ENI
+		return nil // its name does not give its number: ec2net asks IMDS
 	}
 	kept, err := s.memory().recall("")
 	check(s.t, err)
@@ -202,8 +202,8 @@ func (s *sequence) elsewhere(name string) (said []facts.ENI) {
 	return slices.DeleteFunc(noted, func(e facts.ENI) bool { return e.MAC != s.attached[name] })
 }
 
-// wanted are the rules and addresses that follow from what IMDS said; e is zero
-// if it has said nothing.
+// wanted returns the rules and addresses that follow from facts; e is zero if IMDS has
+// not answered.
 func wanted(n int, lease netip.Addr, e facts.ENI) (rules, addresses []string) {
 	from := func(a netip.Addr) string { return fmt.Sprintf("pref %d from %s lookup %d protocol 236", n, a, n) }
 	for _, a := range e.IPv4 {

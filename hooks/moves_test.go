@@ -7,22 +7,22 @@ import (
 	"ec2net/facts"
 )
 
-// EC2 moves an address from one ENI to another, both attached; what IMDS says of the
-// first one may lag behind. Here is how a sequence does that, and whom its model
-// expects to have the address.
+// EC2 moves an address from one attached ENI to another; the answers of IMDS about the
+// first may lag behind. This is how a sequence does that, and how its model knows whose the
+// address is.
 
-// moves is what is known of addresses that move.
+// moves is what the model knows of addresses that move.
 type moves struct {
-	// lagging are the ENIs of which IMDS still gives an address that is another's.
+	// lagging has, by address, the ENI that has lost it, but for which IMDS still lists it.
 	lagging map[netip.Addr]facts.MAC
-	// claims are the ENIs that an address was given to last, as far as ec2net was told:
-	// it goes by that while what it knows of another one has the address too. Not sure
-	// is what ec2net may have noted or not.
+	// claims has, by address, the ENI that got it last, as far as IMDS has told ec2net.
+	// That ENI is the owner as long as ec2net knows the address of another ENI too.
 	claims map[netip.Addr]claim
 	// begun says that an address has moved.
 	begun bool
 }
 
+// claim is an ENI that has got an address; not sure if ec2net may have missed it.
 type claim struct {
 	mac  facts.MAC
 	sure bool
@@ -44,7 +44,7 @@ func (s *sequence) move(name string) {
 		}
 		a := from.IPv4[1+s.rng.IntN(len(from.IPv4)-1)]
 		if _, late := s.lagging[a]; late {
-			return // nobody could tell any more whose it is
+			return // then nobody could tell whose the address is
 		}
 		late := s.rng.IntN(2) == 0
 		s.note("%v moves from %s to %s; IMDS lags: %t", a, name, other, late)
@@ -72,7 +72,7 @@ func (s *sequence) caughtUp(a netip.Addr) {
 	delete(s.lagging, a)
 }
 
-// free reports whether no ENI has an address, as IMDS says or as it is.
+// free reports whether no ENI has an address, by IMDS or in truth.
 func (s *sequence) free(a netip.Addr) bool {
 	for _, e := range s.vpc.enis {
 		if slices.Contains(e.IPv4, a) {
@@ -82,8 +82,8 @@ func (s *sequence) free(a netip.Addr) bool {
 	return true
 }
 
-// noted is what ec2net has on disk of ENIs.
-func (s *sequence) noted() (all []facts.ENI) {
+// onDisk returns the facts of ENIs that ec2net has on disk.
+func (s *sequence) onDisk() (all []facts.ENI) {
 	kept, err := s.memory().recall("")
 	check(s.t, err)
 	for _, k := range kept.Known {
@@ -94,17 +94,17 @@ func (s *sequence) noted() (all []facts.ENI) {
 	return all
 }
 
-// known is what ec2net may know of ENIs: what it has noted, and what IMDS said last
-// under each name, whether it was noted or not.
+// known returns the facts that ec2net may know: those on disk, and the last answers of IMDS
+// under each name, whether ec2net wrote them or not.
 func (s *sequence) known() []facts.ENI {
-	all := s.noted()
+	all := s.onDisk()
 	for _, name := range names {
 		all = append(all, s.seen[name]...)
 	}
 	return all
 }
 
-// contested are the addresses that ec2net may know of another ENI, too.
+// contested returns the addresses that ec2net may know of ENIs other than this one.
 func (s *sequence) contested(mac facts.MAC) []netip.Addr {
 	var addrs []netip.Addr
 	for _, e := range s.known() {
@@ -115,20 +115,20 @@ func (s *sequence) contested(mac facts.MAC) []netip.Addr {
 	return addrs
 }
 
-// another reports whether an address is another ENI's than this one, for sure.
+// another reports whether an address surely belongs to an ENI other than this one.
 func (s *sequence) another(mac facts.MAC, a netip.Addr) bool {
 	c := s.claims[a]
-	return c.sure && c.mac != mac && slices.ContainsFunc(s.noted(), func(e facts.ENI) bool {
+	return c.sure && c.mac != mac && slices.ContainsFunc(s.onDisk(), func(e facts.ENI) bool {
 		return e.MAC == c.mac && slices.Contains(e.IPv4, a)
 	})
 }
 
-// claim takes in that IMDS has told ec2net of the ENI with a name; what it told before
-// is in s.seen still.
+// claim updates the claims: IMDS has told ec2net of the ENI with a name. s.seen still has
+// the answers of before.
 func (s *sequence) claim(name string) {
 	e := s.vpc.enis[s.attached[name]]
 	for _, a := range e.IPv4 {
-		knew := 0 // of what may have been noted under this name
+		knew := 0 // how many of the facts that may be on disk have the address
 		for _, before := range s.seen[name] {
 			if before.MAC == e.MAC && slices.Contains(before.IPv4, a) {
 				knew++
@@ -136,7 +136,7 @@ func (s *sequence) claim(name string) {
 		}
 		_, here := s.nameOf(s.claims[a].mac)
 		switch {
-		case knew == 0, s.claims[a].sure && !here: // of one that is gone nothing more is heard
+		case knew == 0, s.claims[a].sure && !here: // the owner of before is gone
 			s.claims[a] = claim{e.MAC, true}
 		case knew < len(s.seen[name]):
 			s.claims[a] = claim{}
@@ -152,8 +152,8 @@ func (s *sequence) claim(name string) {
 	}
 }
 
-// doubt takes in that ec2net may have been told of an ENI, or gone by what it knew when
-// the ENI had another name.
+// doubt makes the claims of an ENI unsure: ec2net may have got an answer about it, or used
+// its facts under another name.
 func (s *sequence) doubt(name string) {
 	mac := s.attached[name]
 	for _, e := range append(s.known(), s.vpc.enis[mac]) {
@@ -174,8 +174,8 @@ func (s *sequence) nameOf(mac facts.MAC) (string, bool) {
 	return "", false
 }
 
-// expected takes from what IMDS said of an ENI the addresses that are another's now.
-// Of those in doubt nobody can tell.
+// expected returns the facts of an ENI without the addresses that now belong to another,
+// and the addresses that may belong to it or not.
 func (s *sequence) expected(e facts.ENI, lease netip.Addr) (theirs facts.ENI, doubt []netip.Addr) {
 	if !s.begun || e.IPv4 == nil {
 		return e, nil
@@ -194,8 +194,8 @@ func (s *sequence) expected(e facts.ENI, lease netip.Addr) (theirs facts.ENI, do
 	return theirs, doubt
 }
 
-// alone holds that what two ENIs are known to have leads by one of them only: that
-// which was given it last.
+// alone checks that an address that two ENIs are known to have has a rule of one of them
+// only: of the one that got it last.
 func (s *sequence) alone() {
 	rules := s.kernelRules(s.t)
 	for _, name := range names {

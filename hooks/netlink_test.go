@@ -18,12 +18,12 @@ import (
 	"ec2net/plan"
 )
 
-// entry is a way in which ec2net is called, on a machine that is ready for it.
+// entry is a way to call ec2net, and how to prepare the machine for it.
 type entry struct {
 	name  string
 	ready func(*testing.T, *world)
 	call  func(*testing.T, *world) error
-	// takes says that what is called takes eth1's rules away.
+	// takes says that the call removes eth1's rules.
 	takes bool
 }
 
@@ -59,7 +59,7 @@ func (w *world) upAndKnown(t *testing.T, name string) {
 	check(t, w.Add(t.Context(), name))
 }
 
-// rulesLost has somebody take all of eth1's rules but that of its lease.
+// rulesLost deletes all rules of eth1 except for that of its leased address.
 func (w *world) rulesLost(t *testing.T) {
 	t.Helper()
 	for _, k := range w.rules(t) {
@@ -69,7 +69,7 @@ func (w *world) rulesLost(t *testing.T) {
 	}
 }
 
-// readdress has EC2 take an address from eth1 and give it another.
+// readdress replaces an address of eth1, as EC2 does.
 func (w *world) readdress(t *testing.T) {
 	t.Helper()
 	mac := w.attached["eth1"]
@@ -78,7 +78,7 @@ func (w *world) readdress(t *testing.T) {
 	w.vpc.enis[mac] = e
 }
 
-// outcome is what there is when an entry has come to its end.
+// outcome is the state of the machine after the call of an entry.
 type outcome struct {
 	rules, addrs, added []string
 	files               map[string]string
@@ -93,9 +93,9 @@ func (w *world) outcome(t *testing.T) outcome {
 	for path := range o.files {
 		switch {
 		case strings.HasSuffix(path, ".up"):
-			o.files[path] = "" // it has the index of the device
+			o.files[path] = "" // the text has the index of the device
 		case strings.HasSuffix(path, ".lease"):
-			delete(o.files, path) // what a hook that was struck has not noted, the next one notes
+			delete(o.files, path) // if a hook was struck before it wrote this, the next one does
 		}
 	}
 	return o
@@ -105,9 +105,9 @@ func (o outcome) String() string {
 	return fmt.Sprintf("%s\n%s\nadded %q\n%q", strings.Join(o.rules, "\n"), strings.Join(o.addrs, "\n"), o.added, o.files)
 }
 
-// Each request to the kernel fails in turn, in each way, at each entry: the error
-// is told, or the request made again; what works is not taken away; and the same
-// call made again comes to what it comes to without a failure.
+// Each request to the kernel fails in turn, in each way, at each entry. ec2net reports the
+// error, or makes the request again; rules that worked stay; and the same call, made
+// again, has the same result as without a failure.
 func TestNetlinkFails(t *testing.T) {
 	unshared.Need(t)
 	faults := []struct {
@@ -144,10 +144,10 @@ func TestNetlinkFails(t *testing.T) {
 	report.Section(t, "../docs/reliability.md", "netlink", table.String())
 }
 
-// netlinkFails fills a cell: one run for each request that is made.
+// netlinkFails fills a cell of the table: one run for each request of an entry.
 func netlinkFails(t *testing.T, e entry, failure error) string {
 	told, mended := 0, 0
-	want := [2]outcome{unstruck(t, e, 1), unstruck(t, e, 2)} // by the times that it was called
+	want := [2]outcome{unstruck(t, e, 1), unstruck(t, e, 2)} // after one call, and after two
 	for n := 0; ; n++ {
 		var first, got outcome
 		var hit string
@@ -164,7 +164,7 @@ func netlinkFails(t *testing.T, e entry, failure error) string {
 			*w.strike = strike{}
 			for _, rule := range before {
 				lost := !slices.Contains(w.kernelRules(t), rule)
-				// 10.0.2.11 is the one that IMDS does not give any more.
+				// IMDS no longer lists 10.0.2.11.
 				if lost && !e.takes && !strings.Contains(rule, "10.0.2.11") {
 					t.Errorf("%s failed: lost %s", hit, rule)
 				}
@@ -191,12 +191,12 @@ func netlinkFails(t *testing.T, e entry, failure error) string {
 			check(t, err)
 		case hit == "":
 			if told+mended == 0 {
-				t.Error("no request was made")
+				t.Error("ec2net made no request")
 			}
 			return fmt.Sprintf("%d told, %d made again", told, mended)
 		case err == nil:
 			if first.String() != want[0].String() {
-				t.Errorf("%q failed, and nobody was told:\n%v\nwant:\n%v", hit, first, want[0])
+				t.Errorf("%q failed, and ec2net did not report it:\n%v\nwant:\n%v", hit, first, want[0])
 			}
 			mended++
 		case !errors.Is(err, failure) || strings.Contains(err.Error(), "\n\n"):
@@ -208,7 +208,7 @@ func netlinkFails(t *testing.T, e entry, failure error) string {
 	}
 }
 
-// unstruck is what an entry comes to when all is well.
+// unstruck returns the outcome of an entry without a failure.
 func unstruck(t *testing.T, e entry, calls int) (got outcome) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, realKernel)

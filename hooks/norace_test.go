@@ -2,6 +2,5 @@
 
 package hooks
 
-// race says that the race detector is on, with which everything takes ten times as
-// long.
+// race says whether the race detector is on, which makes everything ten times slower.
 const race = false

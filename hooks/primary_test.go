@@ -14,7 +14,7 @@ import (
 	"ec2net/plan"
 )
 
-// table are the routes of a table, as ip-route(8) has them.
+// table returns the routes of a table, in the words of ip-route(8).
 func (m *machine) table(t *testing.T, table int) (texts []string) {
 	t.Helper()
 	s := m.state(t)
@@ -27,8 +27,8 @@ func (m *machine) table(t *testing.T, table int) (texts []string) {
 	return texts
 }
 
-// primaryTable is a machine on which the primary has a table of its own, and in main a
-// route to a router that no other route leads to.
+// primaryTable gives the primary a table of its own, and in main a route by a router that
+// no other route leads to.
 func primaryTable(t *testing.T, m *machine) {
 	t.Helper()
 	m.Numbers.Primary = true
@@ -38,7 +38,7 @@ func primaryTable(t *testing.T, m *machine) {
 		Gw: net.IPv4(192, 0, 2, 1), Flags: int(netlink.FLAG_ONLINK)}))
 }
 
-// A route with the flag onlink has it in the primary's table, too.
+// A route with the flag onlink also has it in the primary's table.
 func TestPrimaryOnLink(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		primaryTable(t, m)
@@ -53,8 +53,8 @@ func TestPrimaryOnLink(t *testing.T) {
 	})
 }
 
-// One route cannot be added: that is told, the others are, and one that main has no
-// more goes.
+// The kernel refuses one route: ec2net reports it, adds the others, and deletes one that
+// main no longer has.
 func TestPrimaryAddFails(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		primaryTable(t, m)
@@ -78,7 +78,7 @@ func TestPrimaryAddFails(t *testing.T) {
 	})
 }
 
-// refuses is a kernel that makes no change with a word in its text.
+// refuses is a kernel that refuses changes with this text in their ip(8) line.
 type refuses struct {
 	Kernel
 	word string
@@ -91,8 +91,7 @@ func (k refuses) Apply(c plan.Change) error {
 	return k.Kernel.Apply(c)
 }
 
-// tableIn are the routes of a table by an interface, with what a route may have
-// besides.
+// tableIn returns the routes of a table by an interface, with all their attributes.
 func (m *machine) tableIn(t *testing.T, name string, table int) (routes []string) {
 	t.Helper()
 	l, err := m.netns.LinkByName(name)
@@ -106,8 +105,7 @@ func (m *machine) tableIn(t *testing.T, name string, table int) (routes []string
 	return routes
 }
 
-// The primary's own table has the routes that main has by the primary, with all that
-// they have.
+// The primary's own table has main's routes by the primary, with all their attributes.
 func TestPrimaryTableIsAsMain(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		m.Numbers.Primary = true
@@ -136,14 +134,14 @@ func TestPrimaryTableIsAsMain(t *testing.T) {
 		m.lease(t, "eth0", "BOUND", "10.0.0.10")
 		asMain("at first")
 
-		// One that is not main's goes, whoever made it.
+		// A route that main does not have goes, whoever made it.
 		for _, by := range []netlink.RouteProtocol{unix.RTPROT_STATIC, unix.RTPROT_DHCP, unix.RTPROT_KERNEL} {
 			check(t, m.netns.RouteAdd(route("10.8.0.0/16", net.IPv4(10, 0, 0, 7), netlink.Route{Table: 1000, Priority: int(by), Protocol: by})))
 		}
 		m.lease(t, "eth0", "RENEW", "10.0.0.10")
 		asMain("with stale routes")
 
-		// Another gateway, and another MTU: the new one is there before the old one goes.
+		// Gateway and MTU change: ec2net adds the new route before it deletes the old one.
 		check(t, m.netns.RouteDel(was))
 		was.Gw, was.MTU = net.IPv4(10, 0, 0, 2), 1300
 		check(t, m.netns.RouteAdd(was))

@@ -18,8 +18,8 @@ import (
 	"ec2net/plan"
 )
 
-// inBubble runs a test on a machine in a bubble of its own time (package synctest), in
-// which no wait takes any.
+// inBubble runs a test on a machine in a bubble of package synctest, whose clock skips all
+// waits.
 func inBubble(t *testing.T, test func(t *testing.T, m *machine)) {
 	t.Helper()
 	unshared.Need(t)
@@ -31,7 +31,7 @@ func inBubble(t *testing.T, test func(t *testing.T, m *machine)) {
 
 var errLate = errors.New("IMDS at http://169.254.169.254: no answer in time")
 
-// lateBy keeps IMDS from answering for a time.
+// lateBy makes IMDS answer only after this time.
 func (m *machine) lateBy(d time.Duration) {
 	m.vpc.err = errLate
 	time.AfterFunc(d, func() {
@@ -41,9 +41,9 @@ func (m *machine) lateBy(d time.Duration) {
 	})
 }
 
-// An ENI is attached again that has got other addresses meanwhile, and IMDS answers
-// three seconds late: seconds later the new addresses are in force, whether a DHCP
-// client has a hook or there is none.
+// An ENI is attached again, with other addresses, and IMDS begins to answer three seconds
+// later. Within seconds the ENI has its new addresses, with a DHCP client's hook or
+// without.
 func TestReattachedWhileIMDSIsLate(t *testing.T) {
 	for what, client := range map[string]func(*testing.T, *machine){
 		"DHCP":           func(t *testing.T, m *machine) { m.lease(t, "eth1", "BOUND", "10.0.1.20") },
@@ -84,8 +84,8 @@ func TestReattachedWhileIMDSIsLate(t *testing.T) {
 	}
 }
 
-// Whatever goes on without an answer of IMDS's asks again in the background; what
-// IMDS answers, or what has been switched off, does not.
+// An event without an answer of IMDS asks again in the background; but not if IMDS has
+// answered, or is switched off.
 func TestAsksLater(t *testing.T) {
 	renew := func(name, addr string) func(*machine, *testing.T) error {
 		return func(m *machine, t *testing.T) error {
@@ -151,7 +151,7 @@ func TestAsksLater(t *testing.T) {
 	}
 }
 
-// One question is enough for an ENI; it ends; and there may be one more then.
+// Only one Refresh of an ENI runs at a time. It ends, and then another one may run.
 func TestOneRefresh(t *testing.T) {
 	inBubble(t, func(t *testing.T, m *machine) {
 		ready(t, m)
@@ -181,9 +181,9 @@ func TestOneRefresh(t *testing.T) {
 	})
 }
 
-// While IMDS is asked the ENI is detached, and it, or another one, attached under the
-// name. Whoever asks for that one finds that a question is under way: it is asked for
-// by that.
+// While Refresh waits for IMDS, its ENI is detached, and it or another one is attached
+// under the name. The Refresh of that one finds the first still running, which then also
+// asks for the new one.
 func TestRefreshReplaced(t *testing.T) {
 	inBubble(t, func(t *testing.T, m *machine) {
 		ready(t, m)
@@ -197,7 +197,7 @@ func TestRefreshReplaced(t *testing.T) {
 		m.says(macs["eth1"], func(e *facts.ENI) { e.IPv4 = addrs("10.0.1.20", "10.0.1.22") })
 		ready(t, m)
 		same(t, "rules of before", m.rulesNow(t), readyRules)
-		check(t, m.Refresh(t.Context(), "eth1")) // the hook's
+		check(t, m.Refresh(t.Context(), "eth1")) // as the hook starts it
 		m.vpc.mu.Lock()
 		m.vpc.err = nil
 		m.vpc.mu.Unlock()
@@ -208,7 +208,7 @@ func TestRefreshReplaced(t *testing.T) {
 	})
 }
 
-// There is nothing to ask for.
+// Refresh of an interface that is gone or left alone asks IMDS nothing.
 func TestRefreshOfNothing(t *testing.T) {
 	inBubble(t, func(t *testing.T, m *machine) {
 		ready(t, m)
@@ -239,7 +239,7 @@ func TestRefreshOfNothing(t *testing.T) {
 	})
 }
 
-// rename gives a device another name; nobody is told.
+// rename gives a device another name, without an event.
 func (m *machine) rename(t *testing.T, name, other string) {
 	t.Helper()
 	l, err := m.netns.LinkByName(name)

@@ -14,7 +14,7 @@ import (
 	"ec2net/plan"
 )
 
-// Scan has udev add what is attached and not configured, and nothing else.
+// Scan asks udev to add ENIs that are attached but not configured, and no others.
 func TestScan(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		scan := func(when string, want ...string) {
@@ -59,7 +59,7 @@ func TestScan(t *testing.T) {
 	})
 }
 
-// The lease of the primary leads to a scan, whatever else goes wrong.
+// The lease of the primary leads to a scan, even if something else fails.
 func TestScanAfterTrouble(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		check(t, m.Add(t.Context(), "eth1"))
@@ -92,8 +92,8 @@ func (k noAddr) Apply(c plan.Change) error {
 	return k.Kernel.Apply(c)
 }
 
-// An ENI that was plugged in while the primary had no address, and the primary
-// gets it by a lease of before (dhclient: TIMEOUT), or a static one (dhcpcd).
+// An ENI was attached while the primary had no address. Then the primary gets its address
+// from an earlier lease (dhclient: TIMEOUT), or a static one (dhcpcd).
 func TestScanAfterPrimary(t *testing.T) {
 	for _, reason := range []string{"BOUND", "REBOOT", "TIMEOUT", "STATIC", "INFORM"} {
 		onMachine(t, func(m *machine) {
@@ -113,12 +113,12 @@ func TestScanAfterPrimary(t *testing.T) {
 	}
 }
 
-// An image has brought along the facts of another machine, whose primary is not here:
-// the primary is the one that is here, and nothing is done about it.
+// An image has the facts of another machine, whose primary is not attached here. ec2net
+// finds this machine's primary, and leaves it as it is.
 func TestScanWithFactsOfAnotherMachine(t *testing.T) {
 	const elsewhere = "02:00:00:00:99:99"
 	for what, files := range map[string][]string{
-		// Before and behind the own ones.
+		// Before and after this machine's own, by name.
 		"of its ENIs":    {"eth1", "eth5"},
 		"of its primary": {"eth0"},
 	} {

@@ -29,7 +29,7 @@ var (
 	seed      = flag.Uint64("seed", 1, "the seed of the first one; the others follow")
 )
 
-// howMany sequences there are if nobody says.
+// howMany returns how many sequences to run: given, if it is set.
 func howMany(given, usual, few int, hurry bool) int {
 	switch {
 	case given > 0:
@@ -43,10 +43,9 @@ func howMany(given, usual, few int, hurry bool) int {
 // sequenceSteps is how many steps a sequence has.
 const sequenceSteps = 200
 
-// TestSequences lets random things happen to a machine, 200 in a sequence, and
-// holds a model beside it: what has to be there after each step. With -seed a
-// sequence happens again as it was. Time is the bubble's, so waiting for an
-// IMDS that is gone takes none.
+// TestSequences runs sequences of 200 random steps on a machine, and compares it with a
+// model after each step. The same -seed gives the same sequence. It runs in a bubble of
+// package synctest, so waiting for an IMDS that is gone takes no time.
 func TestSequences(t *testing.T) {
 	unshared.Need(t)
 	happened := runSequences(t, howMany(*sequences, 10, 2, testing.Short()), realKernel)
@@ -55,7 +54,7 @@ func TestSequences(t *testing.T) {
 	}
 }
 
-// TestSequencesInMemory is the same on the kernel in memory: there are more of them.
+// TestSequencesInMemory does the same on the kernel in memory, with more sequences.
 func TestSequencesInMemory(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(800)) // nothing lives longer than a sequence
 	runSequences(t, howMany(*inMemory, 1000, 50, testing.Short() || race), kernelInMemory)
@@ -81,7 +80,7 @@ func runSequences(t *testing.T, n int, boot boot) *tally {
 // soak is how many sequences "make soak" runs.
 const soak = 1000
 
-// tally counts what happened.
+// tally counts the steps and their results.
 type tally struct{ plugs, unplugs, leases, changes, moves, failures, reboots, killed, failed atomic.Int64 }
 
 func (n *tally) table() string {
@@ -102,24 +101,24 @@ func (n *tally) table() string {
 		n.killed.Load(), n.failed.Load())
 }
 
-// sequence is a world, and the model of it.
+// sequence is a world and its model.
 type sequence struct {
 	*world
 	t        *testing.T
 	rng      *rand.Rand
 	happened *tally
-	// seen is what IMDS said last under a name; several if ec2net was struck, and
-	// may have noted it or not.
+	// seen has, by name, the facts that ec2net remembers; several if it was struck, and may
+	// have written one or the other.
 	seen map[string][]facts.ENI
-	// holds are the rules of the leased addresses, by interface: those that were
-	// seen to be there, and that nothing was done to take away since.
+	// holds has, by interface, the rule of the leased address, once it was there and
+	// while no step was to remove it.
 	holds map[string]string
-	// said is what the last run of ec2net ended with.
+	// said is the error of the last run of ec2net.
 	said error
-	// slack are addresses that ec2net may have given an interface without
-	// having noted it.
+	// slack are addresses that ec2net may have given an interface without writing that
+	// down.
 	slack []string
-	// numbers are those of the ENIs, by name, of now or as they were last.
+	// numbers has, by name, the numbers of the ENIs, attached or detached.
 	numbers map[string]int
 	moves
 }
@@ -139,8 +138,8 @@ func (s *sequence) run() {
 	}
 }
 
-// names are those of the ENIs; the number of ens4 is by its place, so that it may be
-// that of another name.
+// names are the names of ENIs. The number of ens4 follows from its device number, so it may
+// be that of another name.
 var names = []string{"eth1", "eth2", "eth3", "ens4"}
 
 func (s *sequence) step() {
@@ -171,8 +170,7 @@ func (s *sequence) step() {
 		delete(s.holds, name)
 		s.remove(name)
 	case p < 36 && there:
-		// udev's events come late: remove after the next device is there, or
-		// not at all.
+		// udev's events come late: "remove" when the next device is already there, or never.
 		mac, ips := s.newENI(name)
 		if mac == (facts.MAC{}) {
 			return
@@ -255,14 +253,14 @@ func (s *sequence) meddle(name string) {
 	l, _ := state.LinkNamed(name)
 	switch s.rng.IntN(3) {
 	case 0:
-		s.note("somebody flushes table %d", s.numbers[name])
+		s.note("another program flushes table %d", s.numbers[name])
 		for _, r := range state.Routes {
 			if r.Table == s.numbers[name] && r.Link == l.Index {
 				check(s.t, s.kernel.Apply(plan.DelRoute{Link: l, Route: r}))
 			}
 		}
 	case 1:
-		s.note("somebody flushes the rules")
+		s.note("another program flushes the rules")
 		for _, r := range state.Rules {
 			if r.Protocol == iprule.Protocol {
 				check(s.t, s.kernel.Apply(plan.DelRule{Rule: r}))
@@ -271,7 +269,7 @@ func (s *sequence) meddle(name string) {
 		clear(s.holds)
 	case 2:
 		group := []int{0, 7}[s.rng.IntN(2)]
-		s.note("somebody puts %s into group %d", name, group)
+		s.note("another program puts %s into group %d", name, group)
 		s.ungrouped = s.ungrouped || group == 0
 		check(s.t, s.kernel.Apply(plan.SetGroup{Link: l, Group: group}))
 	}
@@ -295,8 +293,7 @@ func (s *sequence) plug(name string, mac facts.MAC, ips []netip.Addr) {
 	s.numbers[name] = numberOf(name, mac)
 }
 
-// newENI makes an ENI that is not attached, and can be under a name; a zero MAC if
-// there is none.
+// newENI makes an ENI that can be attached under a name; the MAC is zero if none can.
 func (s *sequence) newENI(name string) (facts.MAC, []netip.Addr) {
 	i := byte(1 + s.rng.IntN(4))
 	mac := facts.MAC{2, 0, 0, 0, 1, i}
@@ -315,7 +312,7 @@ func (s *sequence) newENI(name string) (facts.MAC, []netip.Addr) {
 	return mac, ips
 }
 
-// changeAddresses has EC2 give an ENI another number of secondary addresses.
+// changeAddresses gives an ENI another number of secondary addresses, as EC2 does.
 func (s *sequence) changeAddresses(name string) {
 	mac := s.attached[name]
 	maps.DeleteFunc(s.lagging, func(_ netip.Addr, of facts.MAC) bool { return of == mac })
@@ -331,8 +328,8 @@ func (s *sequence) changeAddresses(name string) {
 	s.soon(name)
 }
 
-// soon lets ec2net hear of a change at once, or when something else happens; then
-// IMDS may be silent.
+// soon tells ec2net of a change at once, or leaves it to a later step, at which IMDS may
+// not answer.
 func (s *sequence) soon(name string) {
 	if _, up := s.up[name]; up && s.rng.IntN(2) == 0 {
 		s.leaseEvent(name, "RENEW")
@@ -350,17 +347,16 @@ func (s *sequence) shuffled() []string {
 	return all
 }
 
-// rename is what an administrator does: an interface gets another name, and
-// ec2net hears of it by hand.
+// rename gives an interface another name, and calls ec2net, as an administrator does.
 func (s *sequence) rename(name string) {
 	other := names[s.rng.IntN(len(names))]
 	if _, there := s.attached[other]; there || s.taken(other, s.attached[name]) {
 		return
 	}
-	early := s.rng.IntN(2) == 0 // its remove comes first
+	early := s.rng.IntN(2) == 0 // the remove comes first
 	s.note("%s is now %s; remove first: %t", name, other, early)
 	delete(s.holds, name)
-	for _, a := range s.addrsNow(s.t, name) { // under the new name they are nobody's
+	for _, a := range s.addrsNow(s.t, name) { // they belong to no interface under the new name
 		s.slack = append(s.slack, strings.TrimSuffix(a, "/32"))
 	}
 	s.world.rename(s.t, name, other)
@@ -374,8 +370,8 @@ func (s *sequence) rename(name string) {
 	}
 }
 
-// ran1 runs ec2net once, checks how long it took, and says whether it came to
-// its end unstruck. An error without a cause is one of the test's findings.
+// ran1 runs ec2net once, checks how long it took, and reports whether it succeeded
+// without being struck. An error without a cause fails the test.
 func (s *sequence) ran1(name string, run func() error) (well bool) {
 	s.t.Helper()
 	start, hit := time.Now(), s.strike.hit
@@ -383,7 +379,7 @@ func (s *sequence) ran1(name string, run func() error) (well bool) {
 	err := survive(run)
 	s.said = err
 	if state := s.state(s.t); !had && slices.Contains(rulesOf(state), group999) {
-		// One that was there stays when somebody puts an ENI into another group.
+		// A group rule that was there before stays if another program changes a group.
 		if wrong := s.outside(state, func(group int) bool { return group == s.Numbers.Base }); len(wrong) > 0 {
 			s.fail("%s", strings.Join(wrong, "\n"))
 		}
@@ -400,7 +396,7 @@ func (s *sequence) ran1(name string, run func() error) (well bool) {
 		}
 		s.steps = append(s.steps, fmt.Sprintf("  struck at %s: %v", s.strike.hit, err))
 		if len(s.seen[name]) == 0 {
-			s.saw(name, facts.ENI{}) // perhaps nothing is noted
+			s.saw(name, facts.ENI{}) // perhaps ec2net has written nothing
 		}
 		if s.vpc.err == nil {
 			s.saw(name, s.vpc.enis[s.attached[name]])
@@ -408,7 +404,7 @@ func (s *sequence) ran1(name string, run func() error) (well bool) {
 			s.saw(name, s.elsewhere(name)...)
 		}
 		s.doubt(name)
-		// An address may have been given and not been noted.
+		// ec2net may have added an address without writing its facts.
 		for _, a := range s.vpc.enis[s.attached[name]].IPv4 {
 			s.slack = append(s.slack, a.String())
 		}
@@ -424,7 +420,7 @@ func (s *sequence) ran1(name string, run func() error) (well bool) {
 	return true
 }
 
-// saw notes what ec2net may have noted under a name.
+// saw adds facts that ec2net may have written under a name.
 func (s *sequence) saw(name string, all ...facts.ENI) {
 	for _, e := range all {
 		if !slices.ContainsFunc(s.seen[name], func(o facts.ENI) bool { return o.MAC == e.MAC && slices.Equal(o.IPv4, e.IPv4) }) {
@@ -433,11 +429,11 @@ func (s *sequence) saw(name string, all ...facts.ENI) {
 	}
 }
 
-// told notes what IMDS has told an ec2net that came to its end.
+// told updates the model after a run of ec2net that succeeded.
 func (s *sequence) told(name string) {
 	s.ungrouped = false
 	if s.vpc.err != nil {
-		if said := s.elsewhere(name); len(said) > 0 { // that may serve, and be noted
+		if said := s.elsewhere(name); len(said) > 0 { // ec2net may use these, and write them
 			s.saw(name, said...)
 			s.doubt(name)
 		}
@@ -465,7 +461,7 @@ func (s *sequence) add(name string) {
 		if was {
 			s.kept(name, lease, before)
 		}
-		if s.said == nil { // the hook was struck, and what called it has made up for that
+		if s.said == nil { // the hook was struck, and Add made the rule in its place
 			s.answer(name)
 		}
 		return
@@ -523,7 +519,7 @@ func (s *sequence) leaseEvent(name, reason string) {
 	s.alone()
 }
 
-// replayed has udev do what it was asked to.
+// replayed does what ec2net asked udev to do.
 func (s *sequence) replayed() {
 	asked := s.added
 	s.added = nil
@@ -534,8 +530,7 @@ func (s *sequence) replayed() {
 	}
 }
 
-// settle has everything be well again, and holds the machine to what a new one
-// comes to.
+// settle ends all failures, and compares the machine with a new one that has the same ENIs.
 func (s *sequence) settle() {
 	*s.strike, s.vpc.err = strike{}, nil
 	s.catchUp()
@@ -561,7 +556,7 @@ func (s *sequence) settle() {
 	same(s.t, "rules at the end", s.kernelRules(s.t), fresh.kernelRules(s.t))
 	files, want := s.files(s.t), fresh.files(s.t)
 	for path, text := range want {
-		if !strings.HasSuffix(path, ".up") && !strings.HasSuffix(path, ".lease") && files[path] != text { // these have the index of the device
+		if !strings.HasSuffix(path, ".up") && !strings.HasSuffix(path, ".lease") && files[path] != text { // those texts have the index of the device
 			s.fail("%s at the end:\n%s\nwant:\n%s", path, files[path], text)
 		}
 	}

@@ -6,7 +6,7 @@ import (
 	"ec2net/facts"
 )
 
-// The cfg file is gone, and ifdown takes nothing down without it.
+// The cfg file is gone, without which ifdown does nothing.
 func TestCfgRemoved(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -21,7 +21,7 @@ func TestCfgRemoved(t *testing.T) {
 	})
 }
 
-// The event of the device that has the name now may have come too early.
+// The "add" of the device that has the name now may have come too early.
 func TestRemovedAfterReplaced(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)

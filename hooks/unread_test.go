@@ -19,8 +19,8 @@ func (m *machine) unreadable(t *testing.T, file string) {
 	check(t, m.Tree.MakeDir(file))
 }
 
-// told checks that an error says which file could not be read, and that the machine's
-// state is why.
+// told checks that an error names the unreadable file, and has the status of a fault of the
+// machine.
 func told(t *testing.T, what string, err error, file string) {
 	t.Helper()
 	if !errors.Is(err, disk.ErrNotRegular) || !strings.Contains(err.Error(), file) || fault.Of(err) != fault.System {
@@ -28,8 +28,8 @@ func told(t *testing.T, what string, err error, file string) {
 	}
 }
 
-// A cfg file that cannot be read does not say whose an interface is: neither
-// "somebody else's", nor "nobody's".
+// Without a readable cfg file ec2net does not know the owner: it assumes neither that there
+// is another one, nor that there is none.
 func TestUnreadableCfg(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -56,7 +56,7 @@ func TestUnreadableCfg(t *testing.T) {
 			t.Error("counts as taken down")
 		}
 
-		// To the events of the others it is not managed either.
+		// The events of other ENIs leave it alone too.
 		l, err := m.netns.LinkByName("eth1")
 		check(t, err)
 		check(t, m.netns.LinkSetGroup(l, 0))
@@ -65,7 +65,7 @@ func TestUnreadableCfg(t *testing.T) {
 			t.Errorf("eth1 is in group %d", group)
 		}
 
-		// What the client has said holds when the file can be read again.
+		// The client's last event counts as soon as the file is readable again.
 		check(t, m.Tree.Remove(cfg))
 		m.put(t, cfg, text)
 		m.lease(t, "eth2", "RENEW", "10.0.1.30")
@@ -75,7 +75,7 @@ func TestUnreadableCfg(t *testing.T) {
 	})
 }
 
-// A scan says so, with a status, and looks at the others.
+// A scan reports the unreadable file, with a status, and looks at the others.
 func TestScanUnreadable(t *testing.T) {
 	for what, spoil := range map[string]func(*testing.T, *machine){
 		"known": ready,
@@ -99,7 +99,7 @@ func TestScanUnreadable(t *testing.T) {
 	}
 }
 
-// It becomes unreadable while the ENI is taken down.
+// The file becomes unreadable while ec2net takes the ENI down.
 func TestUnreadableMeanwhile(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -120,7 +120,7 @@ func TestUnreadableMeanwhile(t *testing.T) {
 	})
 }
 
-// What is remembered since boot and cannot be read is not "nothing".
+// An unreadable note or lease does not count as none.
 func TestUnreadableSinceBoot(t *testing.T) {
 	for _, file := range []string{notePath("eth1"), leasePath("eth1")} {
 		onMachine(t, func(m *machine) {
@@ -134,8 +134,8 @@ func TestUnreadableSinceBoot(t *testing.T) {
 	}
 }
 
-// Which addresses have moved cannot be read: that is not overwritten, and keeps
-// nothing else from being done.
+// The list of moved addresses is unreadable: ec2net does not overwrite it, and does
+// everything else.
 func TestUnreadableMoved(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// Marks are mended with the ENI's lock in hand: who takes it down meanwhile would find
-// them made again.
+// Up holds the ENI's lock while it mends the marks: otherwise it could restore marks that
+// taking the ENI down has just removed.
 func TestUpLocks(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// The watch of the primary's table leaves the rule of the lease in hand alone.
+// The watch of the primary's table leaves the rule of the leased address alone.
 func TestWatchKeepsLease(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		m.Numbers.Primary = true

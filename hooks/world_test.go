@@ -25,38 +25,37 @@ import (
 	"ec2net/render"
 )
 
-// world is a machine that things happen to: ENIs come and go, ifup and ifdown
-// have the effects that the real ones have, and ec2net may be struck at any of
-// its calls: one fails, or ec2net is killed there.
+// world is a machine to which things happen. ENIs come and go, and ifup and ifdown have the
+// effects of the real ones. A strike may hit any call of ec2net: the call fails, or ec2net
+// is killed there.
 type world struct {
 	*machine
 	boot   boot
 	links  links
 	strike *strike
-	// attached are the MACs of the ENIs that are there, by name of the device.
+	// attached has the MACs of the attached ENIs, by name.
 	attached map[string]facts.MAC
-	// up are the leased addresses of the interfaces that ifup has brought up.
+	// up has the leased addresses of the interfaces that ifup has brought up, by name.
 	up map[string]netip.Addr
-	// rendered is everything that was ever meant for a file.
+	// rendered has every text that was ever rendered for a file.
 	rendered map[string]bool
 	kept     kept
-	// ungrouped says that somebody has taken an ENI out of its group, and that ec2net has
-	// not come to an end since.
+	// ungrouped says that another program has taken an ENI out of its group, and that no
+	// run of ec2net has succeeded since.
 	ungrouped bool
-	// told is what the DHCP client's hook has failed with.
+	// told is the error of the DHCP client's hook.
 	told  error
 	steps []string
 }
 
-// killed is what ec2net ends with when it is killed.
+// killed is the panic that stands for the death of ec2net.
 type killed struct{}
 
-// strike is what befalls one run of ec2net: at one of its calls, an error or its
-// end.
+// strike hits one run of ec2net, at one of its calls: with an error, or death.
 type strike struct {
 	at  int
 	err error // nil: killed
-	// netlink has only requests to the kernel be struck.
+	// netlink says that only requests to the kernel count.
 	netlink bool
 	call    int
 	hit     string
@@ -76,7 +75,7 @@ func (s *strike) next(what string) error {
 	return s.err
 }
 
-// recording keeps what was rendered.
+// recording keeps every text that is rendered.
 type recording struct {
 	Templates
 	*world
@@ -90,7 +89,7 @@ func (r recording) Render(ctx context.Context, e facts.ENI, only ...string) ([]r
 	if err != nil || len(only) > 0 {
 		return files, err
 	}
-	// All are about to be written.
+	// ec2net is about to write all of them.
 	defer func() {
 		if p := recover(); p != nil {
 			r.writeSome(Contents(files))
@@ -100,8 +99,8 @@ func (r recording) Render(ctx context.Context, e facts.ENI, only ...string) ([]r
 	return files, r.strike.next("files")
 }
 
-// renderings are what the built-in templates make of an ENI, in all worlds: the same
-// each time, and it takes a while.
+// renderings caches what the built-in templates make of an ENI, for all worlds: it is the
+// same each time, and rendering takes a while.
 var renderings sync.Map
 
 func rendered(ctx context.Context, templates Templates, e facts.ENI, only []string) ([]render.File, error) {
@@ -116,8 +115,8 @@ func rendered(ctx context.Context, templates Templates, e facts.ENI, only []stri
 	return files, err
 }
 
-// writeSome leaves what ec2net leaves that is killed while it writes: some files
-// are new, and there is half of the next one under its temporary name.
+// writeSome leaves what ec2net leaves if it is killed while it writes: some new files, and
+// half of the next one under its temporary name.
 func (w *world) writeSome(files []disk.Content) {
 	n := w.strike.at % (len(files) + 1)
 	if n < len(files) {
@@ -129,7 +128,7 @@ func (w *world) writeSome(files []disk.Content) {
 	}
 }
 
-// newWorld makes a machine with this kernel, booted.
+// newWorld makes a machine with this kernel, and boots it.
 func newWorld(t *testing.T, boot boot) *world {
 	t.Helper()
 	w := &world{boot: boot, attached: map[string]facts.MAC{}, up: map[string]netip.Addr{}, rendered: map[string]bool{},
@@ -158,7 +157,7 @@ func newWorld(t *testing.T, boot boot) *world {
 
 var builtIn = sync.OnceValues(func() (*render.Templates, error) { return render.Load(nil) })
 
-// ENI is the door to IMDS, at which ec2net can be struck, too.
+// ENI asks IMDS. A strike may hit this call too.
 func (w *world) ENI(ctx context.Context, name string, mac facts.MAC, n facts.Numbers) (facts.ENI, error) {
 	if err := w.strike.next("IMDS"); err != nil {
 		return facts.ENI{}, err
@@ -185,14 +184,14 @@ func (w *world) MACs(ctx context.Context) ([]facts.MAC, error) {
 
 var errSilent = errors.New("no answer")
 
-// failures of IMDS that last until it is well again.
+// failures are those of IMDS that last until a later step ends them.
 var failures = []error{errSilent, imdsSays(http.StatusForbidden), imdsSays(http.StatusNotFound), imdsSays(http.StatusServiceUnavailable)}
 
-// errnos of the kernel, as netlink gives them.
+// errnos are the errors of the kernel, as netlink returns them.
 var errnos = []error{unix.EPERM, unix.EBUSY, unix.EEXIST, unix.ENODEV, unix.ENOBUFS, netlink.ErrDumpInterrupted}
 
-// powerOn boots the machine: the kernel is new, /run is empty, the disk is what
-// it was, the primary has its lease, and udev tells of the ENIs.
+// powerOn boots the machine: the kernel is new, /run is empty, the disk is as it was, the
+// primary has its lease, and udev adds the ENIs.
 func (w *world) powerOn(t *testing.T) {
 	t.Helper()
 	b := w.boot(t, func(what string) error { return w.strike.next("netlink: " + what) })
@@ -208,7 +207,7 @@ func (w *world) powerOn(t *testing.T) {
 	check(t, w.links.add("eth0", primaryMAC))
 	check(t, w.links.set("eth0", true))
 	check(t, w.give("eth0", "10.0.0.10/24"))
-	check(t, w.give("eth0", "192.0.2.10/32")) // an administrator's
+	check(t, w.give("eth0", "192.0.2.10/32")) // an administrator's own
 	check(t, w.defaultRoute("eth0", "10.0.0.1", 1002))
 	admins := iprule.Rule{Priority: 1001, From: netip.MustParsePrefix("10.9.0.0/16"), Table: 78, SuppressPrefixLength: -1, SuppressGroup: -1}
 	check(t, w.kernel.Apply(plan.AddRule{Rule: admins}))
@@ -221,8 +220,8 @@ const ifstateDir = "/run/network"
 
 var metric = regexp.MustCompile(`metric (\d+)`)
 
-// run is ifup and ifdown: what they and their DHCP client do to the kernel, and
-// the client's hook.
+// run stands for ifup and ifdown: it does what they and their DHCP client do to the kernel,
+// and calls the client's hook.
 func (w *world) run(ctx context.Context, program string, args ...string) error {
 	if err := w.strike.next(program); err != nil {
 		return err
@@ -293,7 +292,7 @@ func (w *world) ifdown(ctx context.Context, name string, _ int) error {
 	return w.Tree.Remove(ifstateDir + "/" + name)
 }
 
-// linkOf is the interface that has a name now, if one has.
+// linkOf returns the device that has a name now, if there is one.
 func (w *world) linkOf(name string) (l plan.Link, there bool, err error) {
 	all, err := w.kernel.Links()
 	l, there = named(all, name)
@@ -309,7 +308,7 @@ func (w *world) give(name, addr string) error {
 	return w.kernel.Apply(plan.AddAddr{Link: l, Addr: netip.MustParsePrefix(addr)})
 }
 
-// defaultRoute makes a default route of a client's, in the place of whichever has the
+// defaultRoute makes a DHCP client's default route, in the place of any other with this
 // metric, as dhcpcd does.
 func (w *world) defaultRoute(name, gateway string, metric int) error {
 	s, err := w.kernel.Look(nil)
@@ -326,7 +325,7 @@ func (w *world) defaultRoute(name, gateway string, metric int) error {
 		Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr(gateway), Metric: metric, Protocol: unix.RTPROT_DHCP}}))
 }
 
-// takeAll takes all its addresses from an interface.
+// takeAll removes all addresses of an interface.
 func (w *world) takeAll(name string) error {
 	s, err := w.kernel.Look(nil)
 	if err != nil {
@@ -335,14 +334,14 @@ func (w *world) takeAll(name string) error {
 	l, _ := s.LinkNamed(name)
 	for _, a := range s.Addrs {
 		if a.Link == l.Index {
-			err = errors.Join(err, w.kernel.Apply(plan.DelAddr{Link: l, Addr: a.Prefix})) // it may have gone with another
+			err = errors.Join(err, w.kernel.Apply(plan.DelAddr{Link: l, Addr: a.Prefix})) // a secondary address goes with its primary one
 		}
 	}
 	return err
 }
 
-// hook is the DHCP client's, in a process of its own: if that is killed, its
-// parents go on.
+// hook runs the DHCP client's hook, a process of its own: if it is killed, its parents go
+// on.
 func (w *world) hook(ctx context.Context, name, reason string) {
 	w.told = survive(func() error {
 		return w.OnLease(ctx, Lease{Interface: name, Reason: reason, Address: w.up[name]})
@@ -351,7 +350,7 @@ func (w *world) hook(ctx context.Context, name, reason string) {
 
 var errKilled = errors.New("killed")
 
-// survive runs ec2net, which may be killed.
+// survive runs ec2net, and survives if that is killed.
 func survive(run func() error) (err error) {
 	defer func() {
 		if r := recover(); r == (killed{}) {
@@ -363,7 +362,7 @@ func survive(run func() error) (err error) {
 	return run()
 }
 
-// plug attaches an ENI, of which IMDS knows all at once.
+// plug attaches an ENI. IMDS knows all of it at once.
 func (w *world) plug(t *testing.T, name string, mac facts.MAC, ips []netip.Addr) {
 	t.Helper()
 	w.vpc.enis[mac] = facts.ENI{MAC: mac, ID: fmt.Sprintf("eni-%x", mac[5]), DeviceNumber: int(mac[5]), PrimaryMAC: primaryMAC,
@@ -380,7 +379,7 @@ func (w *world) unplug(t *testing.T, name string) {
 	delete(w.up, name)
 }
 
-// rename gives an interface another name; udev says so, but not to ec2net.
+// rename gives an interface another name, without an event for ec2net.
 func (w *world) rename(t *testing.T, name, other string) {
 	t.Helper()
 	check(t, w.links.set(name, false))
@@ -390,7 +389,7 @@ func (w *world) rename(t *testing.T, name, other string) {
 	delete(w.up, name)
 }
 
-// kernelRules are ec2net's rules, and the administrator's.
+// kernelRules returns the rules of ec2net and of the administrator.
 func (w *world) kernelRules(t *testing.T) []string { return rulesOf(w.state(t)) }
 
 func rulesOf(s plan.State) []string {
@@ -404,7 +403,7 @@ func rulesOf(s plan.State) []string {
 	return texts
 }
 
-// always checks what holds after every step, whatever has befallen ec2net.
+// always checks what holds after every step, even one in which ec2net was struck.
 func (w *world) always(t *testing.T) (wrong []string) {
 	state := w.state(t)
 	rules := rulesOf(state)
@@ -421,7 +420,7 @@ func (w *world) always(t *testing.T) (wrong []string) {
 	if slices.Contains(rules, group999) && !w.ungrouped {
 		wrong = append(wrong, w.outside(state, func(group int) bool { return group != 0 })...)
 	}
-	// The first that the kernel lists is the one that it uses.
+	// The kernel uses the first that it lists.
 	first := slices.IndexFunc(state.Routes, func(r plan.Route) bool { return r.Table == iprule.MainTable && r.Default() && r.TOS == 0 })
 	if first < 0 {
 		wrong = append(wrong, "main has no default route")
@@ -431,8 +430,8 @@ func (w *world) always(t *testing.T) (wrong []string) {
 	return slices.AppendSeq(wrong, maps.Values(w.keeps(t).wrong))
 }
 
-// outside says which interfaces that send are in a group that is not right, where there
-// is a group rule. One that has no address yet sends nothing.
+// outside returns which ENIs are in a wrong group although there is a group rule. It skips
+// those without an address, since they send nothing.
 func (w *world) outside(state plan.State, right func(group int) bool) (wrong []string) {
 	for _, l := range state.Links {
 		if _, sends := w.up[l.Name]; !right(l.Group) && (sends || l.Name == "eth0") {
