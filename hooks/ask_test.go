@@ -226,7 +226,7 @@ func TestAnswerOfAnother(t *testing.T) {
 				m.lease(t, "eth1", "RENEW", "10.0.1.20")
 				same(t, "rules", m.rulesNow(t), readyRules)
 				same(t, "addresses", m.addrsNow(t, "eth1"), []string{"10.0.1.20/24", "10.0.1.21/32"})
-				if m.file(t, factsPath("eth1")) != before || !strings.Contains(m.logged(), "using the remembered facts") {
+				if m.file(t, factsPath("eth1")) != before || !strings.Contains(m.logged(), "cannot trust") {
 					t.Errorf("log:\n%s", m.logged())
 				}
 				m.vpc.enis[macs["eth1"]] = truth

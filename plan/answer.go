@@ -10,20 +10,20 @@ import (
 	"ec2net/fault"
 )
 
-// AnswerError says that an answer of IMDS's cannot be about the device that it was
-// asked for: it counts as none.
+// AnswerError says that an answer of IMDS cannot be about the device it was asked
+// about: it counts as "could not ask".
 type AnswerError struct{ Name, Why string }
 
 func (e *AnswerError) Error() string {
-	return fmt.Sprintf("what IMDS says of %s is not believed: %s", e.Name, e.Why)
+	return fmt.Sprintf("cannot trust IMDS's answer about %s: %s", e.Name, e.Why)
 }
 
-// Status is that of facts that are missing.
+// Status is the status of missing facts.
 func (*AnswerError) Status() fault.Status { return fault.Facts }
 
 // Check rejects an answer that contradicts what is known: an ENI that is up keeps
-// its id, and no two ENIs that are here share one. If the leased address is in the
-// answer and not in the remembered facts, those are wrong.
+// its id, and no two ENIs on this machine share one. If the answer has the leased
+// address and the remembered facts do not, the facts are wrong and the answer counts.
 func (m *Machine) Check(l Link, answer facts.ENI) error {
 	k, _ := m.Of(l.Name)
 	last, known := k.FactsOf(l)
@@ -31,13 +31,13 @@ func (m *Machine) Check(l Link, answer facts.ENI) error {
 	gives := func(e facts.ENI) bool { return slices.Contains(e.IPv4, lease) }
 	switch {
 	case lease.IsValid() && !answer.HasIPv4() && !lease.IsLinkLocalUnicast():
-		return &AnswerError{l.Name, fmt.Sprintf("no IPv4 address, where %s is leased", lease)}
+		return &AnswerError{l.Name, fmt.Sprintf("it lists no IPv4 address, but %s is leased", lease)}
 	case known && last.ID == answer.ID && last.Primary == answer.Primary:
 		return nil
 	case known && gives(answer) && !gives(last):
 		return nil
 	case known && (last.Primary || k.Note.Of(l)):
-		return &AnswerError{l.Name, fmt.Sprintf("it is %s, and is to be %s (primary: %t)", last.ID, answer.ID, answer.Primary)}
+		return &AnswerError{l.Name, fmt.Sprintf("the ENI is %s (primary: %t), but the answer says %s (primary: %t)", last.ID, last.Primary, answer.ID, answer.Primary)}
 	}
 	if other, ok := m.withID(answer.ID); ok && other != answer.MAC {
 		return &AnswerError{l.Name, fmt.Sprintf("%s is the ENI with the MAC %s", answer.ID, other)}
@@ -45,7 +45,7 @@ func (m *Machine) Check(l Link, answer facts.ENI) error {
 	return nil
 }
 
-// withID finds the ENI that is here and has an id.
+// withID returns the MAC of the ENI on this machine that has an id.
 func (m *Machine) withID(id string) (facts.MAC, bool) {
 	k, ok := find(m.Known, func(k Known) bool {
 		l, there := m.State.LinkNamed(k.Name)
@@ -54,8 +54,8 @@ func (m *Machine) withID(id string) (facts.MAC, bool) {
 	return k.Facts.MAC, ok
 }
 
-// Learn takes in an answer about the device that has the name now: it is what is
-// known from here on, and an address that is new to the ENI has moved to it.
+// Learn replaces what is known by an answer about the device that has the name now.
+// An address that is new to the ENI, and that another ENI's facts list, has moved.
 func (m *Machine) Learn(answer facts.ENI) {
 	k, _ := m.Of(answer.Name)
 	k.Name = answer.Name
@@ -66,14 +66,14 @@ func (m *Machine) Learn(answer facts.ENI) {
 	k.Facts, k.Fresh = answer, true
 	m.Set(k)
 	m.Moved = without(m.Moved, func(v Moved) bool {
-		// It is back if IMDS gives it anew. Of an ENI that is not here no answer will
-		// come that says that it has the address no more.
+		// The address is back if IMDS lists it as new. It is also back if the ENI that got
+		// it is gone: IMDS will never say that a gone ENI has lost it.
 		stays := slices.Contains(answer.IPv4, v.Addr) && !m.isHere(v.To)
 		return v.From == answer.MAC && (k.isNew(v.Addr) || stays)
 	})
 	for i, v := range m.Moved {
 		if k.isNew(v.Addr) {
-			m.Moved[i].To = answer.MAC // and not the one in between
+			m.Moved[i].To = answer.MAC // it has moved on
 		}
 	}
 	for _, other := range m.Known {
@@ -86,19 +86,18 @@ func (m *Machine) Learn(answer facts.ENI) {
 	m.prune()
 }
 
-// isNew reports whether IMDS's answer of now gives an address that the one before did
-// not.
+// isNew reports whether the fresh facts list an address that the facts before did not.
 func (k Known) isNew(a netip.Addr) bool {
 	return k.Fresh && slices.Contains(k.Facts.IPv4, a) && !slices.Contains(k.Had, a)
 }
 
-// prune forgets the moves that the facts of both sides do not speak of any more.
+// prune drops the moves whose address is no longer in the facts of both ENIs.
 func (m *Machine) prune() {
 	m.Moved = filter(m.Moved, func(v Moved) bool { return m.gives(v.From, v.Addr) && m.gives(v.To, v.Addr) })
 }
 
-// gives reports whether IMDS gave an address to an ENI when it was asked last. Facts
-// under a name that the ENI has no more are older than those under the one that it has.
+// gives reports whether the last facts of an ENI list an address. Facts under a former
+// name of the ENI are older than those under its present name.
 func (m *Machine) gives(mac facts.MAC, a netip.Addr) bool {
 	of := filter(m.Known, func(k Known) bool { return k.Facts.MAC == mac })
 	now := filter(of, func(k Known) bool {
@@ -111,9 +110,9 @@ func (m *Machine) gives(mac facts.MAC, a netip.Addr) bool {
 	return slices.ContainsFunc(of, func(k Known) bool { return slices.Contains(k.Facts.IPv4, a) })
 }
 
-// Elsewhere are the facts that IMDS gave last for a device when it had another
-// name, with the numbers of the one that it has now. It is nil without any, or if
-// nothing says which were last.
+// Elsewhere returns the last facts of a device that had another name then, with the
+// number of its present name. It returns nil if there are none, or if facts under two
+// names differ, since nothing says which are later.
 func (m *Machine) Elsewhere(l Link) *facts.ENI {
 	if !facts.NumberedByName(l.Name) {
 		return nil
@@ -132,8 +131,8 @@ func (m *Machine) Elsewhere(l Link) *facts.ENI {
 	return found
 }
 
-// Distinct refuses an ENI whose number, MAC or id another one has that is here. An
-// address that both have has moved since the other was asked for.
+// Distinct refuses an ENI if another one on this machine has its number, MAC or id. Two
+// may list one address: it has moved since IMDS was asked about the other.
 func (m *Machine) Distinct(e facts.ENI) error {
 	present := []facts.ENI{e}
 	for _, k := range m.Known {

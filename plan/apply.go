@@ -4,9 +4,8 @@ import (
 	"slices"
 )
 
-// Apply notes a change that the kernel has made, so that nobody has to look again.
-// What else the kernel may do for its part (a route that comes or goes with an
-// address) only a look tells.
+// Apply records a change that the kernel has made, which saves a look. Only a look
+// shows the side effects, such as a route that comes or goes with an address.
 func (s *State) Apply(c Change) {
 	switch c := c.(type) {
 	case AddRule:
@@ -38,7 +37,7 @@ func (s *State) Apply(c Change) {
 	}
 }
 
-// dropFirst is a list without the first of one.
+// dropFirst returns the list without the first element that equals one.
 func dropFirst[T comparable](all []T, one T) []T {
 	i := slices.Index(all, one)
 	if i < 0 {

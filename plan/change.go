@@ -10,13 +10,13 @@ import (
 )
 
 // Change is one step from what the kernel has to what it should have. It is plain
-// data: its text is the command of ip(8) that would do the same, and package
+// data: String returns the command of ip(8) that would do the same, and package
 // kernel applies it.
 type Change interface {
 	fmt.Stringer
-	// Removes reports whether the change takes something away.
+	// Removes reports whether the change removes something.
 	Removes() bool
-	// Of is the interface that the change concerns; empty if it is the machine's.
+	// Of returns the interface that the change is about; empty for the whole machine.
 	Of() string
 }
 
@@ -62,7 +62,7 @@ func (AddAddr) Removes() bool { return false }
 // Of is the interface.
 func (c AddAddr) Of() string { return c.Link.Name }
 
-// DelAddr takes an address from an interface.
+// DelAddr removes an address from an interface.
 type DelAddr struct {
 	Link Link
 	Addr netip.Prefix
@@ -92,13 +92,13 @@ func (SetGroup) Removes() bool { return false }
 // Of is the interface.
 func (c SetGroup) Of() string { return c.Link.Name }
 
-// AddRoute adds a route by an interface.
+// AddRoute adds a route through an interface.
 type AddRoute struct {
 	ENI   string
 	Link  Link
 	Route Route
-	// Append adds it behind others to the same destination with the same metric.
-	// Without it there may be none.
+	// Append adds the route behind others with the same destination and metric.
+	// Without Append nothing is added if there is one.
 	Append bool
 }
 
@@ -130,9 +130,9 @@ func (DelRoute) Removes() bool { return true }
 // Of is the ENI.
 func (c DelRoute) Of() string { return c.ENI }
 
-// MoveRoute gives a route another metric. The kernel cannot change a metric, so
-// the new route is added, and only then is the old one deleted: there is never
-// none. If the first fails, the second is not tried.
+// MoveRoute gives a route another metric. The kernel cannot change a metric, so this
+// adds the new route and then deletes the old one: there is always one. If adding
+// fails, the old one stays.
 type MoveRoute struct {
 	ENI    string
 	Link   Link
@@ -146,15 +146,15 @@ func (c MoveRoute) String() string {
 	return routeText("add", c.Link, to) + "; " + routeText("del", c.Link, c.Route)
 }
 
-// Removes is false: what is deleted is there in its new place.
+// Removes is false: the deleted route has a replacement.
 func (MoveRoute) Removes() bool { return false }
 
 // Of is the ENI.
 func (c MoveRoute) Of() string { return c.ENI }
 
-// DropFlows makes conntrack forget the connections with an ENI's mark. What a
-// container still sends in them would leave by another ENI, from an address of one
-// that is gone.
+// DropFlows makes conntrack forget the connections with an ENI's mark. A container may
+// still send in them; its packets would leave by another ENI, from an address of the
+// one that is gone.
 type DropFlows struct {
 	ENI        string
 	Mark, Mask facts.Mark
@@ -168,7 +168,7 @@ func (DropFlows) Removes() bool { return true }
 // Of is the ENI.
 func (c DropFlows) Of() string { return c.ENI }
 
-// ip is the command, with the family where it has to be named.
+// ip returns the command, with the family if it has to be named.
 func ip(six bool) string {
 	if six {
 		return "ip -6 "

@@ -7,9 +7,9 @@ import (
 	"ec2net/iprule"
 )
 
-// Diff finds the changes that lead from what the kernel has to what it should have:
-// what is missing comes before what is too much, so that nothing is without a rule
-// in between. Rules, routes and addresses of others are not in it.
+// Diff returns the changes that lead from what the kernel has to what it should have.
+// It adds before it removes, so that no address lacks its rule in between. It leaves
+// other people's rules, routes and addresses alone.
 func Diff(s State, w Want) []Change {
 	var changes []Change
 	changes = append(changes, diffGroup(w)...)
@@ -23,9 +23,9 @@ func Diff(s State, w Want) []Change {
 	return append(changes, diffRules(s, w)...)
 }
 
-// difference compares what there is with what is wanted, by their keys: what to add,
-// in the order of want, and what is there besides, a second one of the same among it,
-// in the order of have.
+// difference compares two lists by the keys of their elements. It returns what to add,
+// in the order of want, and what is not wanted, in the order of have; a duplicate is
+// not wanted.
 func difference[T any, K comparable](have, want []T, key func(T) K) (add, extra []T) {
 	there := make(map[K]bool) // of what is wanted
 	for _, w := range want {
@@ -58,7 +58,7 @@ func diffAddrs(s State, t Target) []Change {
 		return nil
 	}
 	isLease := func(p netip.Prefix) bool { return p.Addr() == t.Lease }
-	// A client gives its address the length of the subnet.
+	// A DHCP client gives its address the prefix length of the subnet.
 	mayBeLease := func(p netip.Prefix) bool { return !t.Lease.IsValid() && !p.IsSingleIP() }
 	var have, want []netip.Prefix
 	for _, a := range s.Addrs {
@@ -67,8 +67,8 @@ func diffAddrs(s State, t Target) []Change {
 		}
 	}
 	for _, a := range t.Addrs {
-		// A single address does not hang on the leased one, as one of the same network
-		// would, and brings no route of its own.
+		// With the length of the subnet, the kernel would delete the address together with
+		// the leased one, and add a route for it. A single address avoids both.
 		want = append(want, netip.PrefixFrom(a, a.BitLen()))
 	}
 	missing, extra := difference(without(have, isLease), without(want, isLease), netip.Prefix.Addr)
@@ -84,9 +84,8 @@ func diffAddrs(s State, t Target) []Change {
 	return changes
 }
 
-// diffTable gives an ENI's own table the routes that it lacks. Nothing is taken away
-// but of a mirror, and what leads to docker's bridge: what is there else is an
-// administrator's.
+// diffTable adds the missing routes to an ENI's own table. It deletes only from a
+// mirror, and routes to docker's bridge: any other route is an administrator's.
 func diffTable(s State, t Target) []Change {
 	own := filter(s.Routes, func(r Route) bool { return r.Table == t.Number })
 	if t.Mirror {
@@ -106,7 +105,7 @@ func diffTable(s State, t Target) []Change {
 	}
 	bridge, ok := s.LinkNamed(Bridge)
 	for _, r := range own {
-		// One with a gateway, a container's address, is an administrator's.
+		// A route with a gateway, a container's address, is an administrator's.
 		if t.NoBridge && ok && r.Link == bridge.Index && !r.Gateway.IsValid() && !r.Default() {
 			changes = append(changes, DelRoute{t.Name, bridge, r})
 		}
@@ -114,9 +113,9 @@ func diffTable(s State, t Target) []Change {
 	return changes
 }
 
-// diffMirror makes a table have the wanted routes, and no others by the ENI. A place
-// in it holds one route: a new one is there before the old one goes, and there is none
-// where there is one by another interface, an administrator's.
+// diffMirror makes a table have the wanted routes, and no others through the ENI. Each
+// place holds one route: the new one comes before the old one goes. A place stays as it
+// is if a route through another interface has it, which is an administrator's.
 func diffMirror(own []Route, t Target) []Change {
 	taken := make(map[place]bool)
 	for _, r := range own {
@@ -146,7 +145,8 @@ func diffMirror(own []Route, t Target) []Change {
 	return changes
 }
 
-// place is what two routes of a table cannot share, unless one is behind the other.
+// place identifies a route in its table: a second one with the same place can only be
+// appended behind the first.
 type place struct {
 	dst         netip.Prefix
 	tos, metric int
@@ -154,7 +154,7 @@ type place struct {
 
 func placeOf(r Route) place { return place{r.Dst, r.TOS, r.Metric} }
 
-// plain leaves out of a route what a copy need not have like the first: who made it.
+// plain hides who made a route, in which a copy may differ from its original.
 func plain(r Route) Route {
 	r.Protocol = protocolBoot
 	return r
@@ -162,7 +162,7 @@ func plain(r Route) Route {
 
 func diffRules(s State, w Want) []Change {
 	var add, del []Change
-	wanted, remain := false, false // rules of ENIs, whichever
+	wanted, remain := false, false // any rule of any ENI
 	var group []Rule
 	for _, t := range w.Targets {
 		own := filter(s.Rules, func(r Rule) bool { return r.Priority == t.Number && r.Table == t.Number })
@@ -198,8 +198,8 @@ func diffRules(s State, w Want) []Change {
 	return slices.Concat(before, add, del, after)
 }
 
-// diffGroupRule adds the group rule before the first rule of an ENI, which it goes
-// together with, and deletes it after the last.
+// diffGroupRule adds the group rule before the first rule of an ENI, and deletes it
+// after the last.
 func (w Want) diffGroupRule(have []Rule, wanted, remain bool) (before, after []Change) {
 	missing, extra := difference(have, []Rule{{Rule: w.Rule}}, itself)
 	if wanted && len(missing) > 0 && w.Complete {
@@ -227,7 +227,7 @@ func (w Want) spares(s State, t Target, r Rule) bool {
 	case SpareAll:
 		return true
 	case SpareLive:
-		// Without any rule wanted the ENI is to have none, whatever IMDS says.
+		// An ENI that wants no rule is to have none, so nothing is spared.
 		return len(t.Rules) > 0 && !r.Odd() && r.Protocol == iprule.Protocol && r.From.IsSingleIP() &&
 			s.Has(t.Link.Index, r.From.Addr()) && !hasRuleFrom(t.Rules, r.From.Addr())
 	}

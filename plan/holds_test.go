@@ -11,16 +11,16 @@ import (
 	"ec2net/plan"
 )
 
-// maxRounds is how often the changes are made before they have to be enough: what is
-// taken away is looked at again.
+// maxRounds is after how many rounds of changes the plan has to be empty: after a removal
+// there is another look.
 const maxRounds = 4
 
-// holds makes the changes on the machine's state, and checks what holds whatever the
-// machine: the second plan is empty, what is noted of the changes is what the kernel
-// has then, nothing of others is touched, a leased address keeps its rule all the
-// time, old facts take no rule from an address that is there, no rule goes before the
-// last one has come, no group rule comes while an ENI is in no group, and no ENI but
-// the primary comes before what main leads by. It gives the first changes.
+// holds makes the changes on the machine's state, and checks what holds for every
+// machine: the second plan is empty; State.Apply records what the kernel has then;
+// nobody else's things change; a leased address keeps its rule all the time; remembered
+// facts take no rule from an address that the interface has; no rule goes before the
+// last one has come; no group rule comes while an ENI is out of the group; and main goes
+// on leading through the primary where it did. holds returns the first changes.
 func (m *machine) holds(t *testing.T) []plan.Change {
 	t.Helper()
 	verdicts, want := m.want()
@@ -28,7 +28,7 @@ func (m *machine) holds(t *testing.T) []plan.Change {
 	first := plan.Diff(m.State, want)
 	now := m.converge(t, first, leases)
 	for _, lost := range m.lost(now) {
-		t.Errorf("%s: was not ec2net's to take", lost)
+		t.Errorf("%s: ec2net removed it, and it is not ec2net's", lost)
 	}
 	for _, r := range leases {
 		if !has(now, r) {
@@ -37,13 +37,13 @@ func (m *machine) holds(t *testing.T) []plan.Change {
 	}
 	for _, r := range m.live() {
 		if !has(now, r) {
-			t.Errorf("old facts have taken the rule %s", r)
+			t.Errorf("remembered facts have removed the rule %s", r)
 		}
 	}
 	return first
 }
 
-// converge makes changes until there are none, and gives what the kernel has then.
+// converge makes changes until there are none, and returns what the kernel has then.
 func (m *machine) converge(t *testing.T, changes []plan.Change, leases []plan.Rule) plan.State {
 	t.Helper()
 	after, noted, leads := *m, m.State, m.leads()
@@ -67,7 +67,7 @@ func (m *machine) converge(t *testing.T, changes []plan.Change, leases []plan.Ru
 		t.Errorf("in the second plan: %s", text(c))
 	}
 	if s := after.State; !same(noted.Links, s.Links) || !same(noted.Addrs, s.Addrs) || !same(noted.Rules, s.Rules) || !same(noted.Routes, s.Routes) {
-		t.Errorf("what was noted of the changes is\n%+v\nwant\n%+v", noted, s)
+		t.Errorf("Apply has recorded\n%+v\nwant\n%+v", noted, s)
 	}
 	return after.State
 }
@@ -88,12 +88,12 @@ func (m *machine) checkOrder(t *testing.T, changes []plan.Change) {
 	}
 }
 
-// checkStep checks what has to hold after each change.
+// checkStep checks what holds after each change.
 func (m *machine) checkStep(t *testing.T, c plan.Change, now plan.State, leases []plan.Rule) {
 	t.Helper()
 	for _, r := range leases {
 		if has(m.State, r) && !has(now, r) {
-			t.Errorf("%s: takes the rule of a lease", text(c))
+			t.Errorf("%s: deletes the rule of a leased address", text(c))
 		}
 	}
 	if add, ok := c.(plan.AddRule); ok && add.ENI == "" {
@@ -103,9 +103,9 @@ func (m *machine) checkStep(t *testing.T, c plan.Change, now plan.State, leases 
 	}
 }
 
-// leads says by which interface main leads to a destination, where that is the
-// primary's or can be no ENI's, and would be the same without what the kernel and the
-// clients of the other known ENIs have made.
+// leads returns the interface through which main leads to each destination, if that is
+// the primary's or cannot be an ENI's, and if it would be the same without the routes
+// that the kernel and the DHCP clients have made for the other known ENIs.
 func (m *machine) leads() map[netip.Prefix]int {
 	ours, _ := m.MACs()
 	leads := make(map[netip.Prefix]int)
@@ -128,17 +128,17 @@ func (m *machine) leads() map[netip.Prefix]int {
 	return leads
 }
 
-// checkLeads checks that main leads by the same interfaces as before.
+// checkLeads checks that main leads through the same interfaces as before.
 func checkLeads(t *testing.T, c plan.Change, now plan.State, leads map[netip.Prefix]int) {
 	t.Helper()
 	for dst, link := range leads {
 		if r := best(now, dst, func(plan.Route) bool { return true }); r.Link != link {
-			t.Errorf("%s: main leads to %v by the interface %d, not %d", text(c), dst, r.Link, link)
+			t.Errorf("%s: main leads to %v through the interface %d, not %d", text(c), dst, r.Link, link)
 		}
 	}
 }
 
-// best is the first of some routes of main to a destination.
+// best returns the first of some of main's routes to a destination.
 func best(s plan.State, dst netip.Prefix, some func(plan.Route) bool) (found plan.Route) {
 	for _, r := range s.Routes {
 		if r.Table == iprule.MainTable && r.Dst == dst && r.TOS == 0 && some(r) && (found.Link == 0 || r.Metric < found.Metric) {
@@ -148,8 +148,8 @@ func best(s plan.State, dst netip.Prefix, some func(plan.Route) bool) (found pla
 	return found
 }
 
-// leases are the rules of the addresses that ENIs have by DHCP, but where a template
-// has them in a shape of its own.
+// leases returns the rules of the leased addresses, except where a template has a rule
+// of its own shape for one.
 func (m *machine) leases(verdicts []plan.Verdict) []plan.Rule {
 	var rules []plan.Rule
 	for _, v := range verdicts {
@@ -166,9 +166,9 @@ func ruleFrom(a netip.Addr, number int) plan.Rule {
 		Protocol: iprule.Protocol, SuppressPrefixLength: -1, SuppressGroup: -1}}
 }
 
-// live are the rules of addresses that interfaces have, where IMDS was not asked: of
-// ENIs that keep their number, and whose lease has not ended. An address that has
-// moved, or that another ENI gets just now, is not meant.
+// live returns the rules that remembered facts must not remove: of addresses that the
+// interface has, for ENIs without fresh facts that keep their number and whose lease has
+// not ended; but not of an address that has moved, or that fresh facts list.
 func (m *machine) live() []plan.Rule {
 	var rules []plan.Rule
 	for _, a := range m.State.Addrs {
@@ -188,7 +188,7 @@ func (m *machine) live() []plan.Rule {
 	return rules
 }
 
-// ungrouped are the ENIs that could send and are not in the group.
+// ungrouped returns the ENIs that could send and are not in the group.
 func (m *machine) ungrouped(s plan.State) (names []string) {
 	for _, l := range s.Links {
 		sends := slices.ContainsFunc(s.Addrs, func(a plan.Addr) bool { return a.Link == l.Index })
@@ -199,7 +199,7 @@ func (m *machine) ungrouped(s plan.State) (names []string) {
 	return names
 }
 
-// same reports whether two lists have the same, in whichever order.
+// same reports whether two lists have the same elements, in any order.
 func same[T comparable](a, b []T) bool {
 	count := make(map[T]int)
 	for _, one := range a {
@@ -222,8 +222,7 @@ func clone(s plan.State) plan.State {
 	return plan.State{Links: slices.Clone(s.Links), Addrs: slices.Clone(s.Addrs), Rules: slices.Clone(s.Rules), Routes: slices.Clone(s.Routes)}
 }
 
-// apply makes a change as the kernel does. What is there already, or gone already,
-// is no error.
+// apply makes a change as the kernel does. To add a thing that exists is no error.
 func apply(s *plan.State, c plan.Change) error {
 	switch c := c.(type) {
 	case plan.AddRule:
@@ -276,11 +275,11 @@ func del[T comparable](all *[]T, one T) error {
 	return nil
 }
 
-// lost are the rules, addresses and routes that are gone and were not ec2net's, by
-// what ARCHITECTURE.md says: a rule is if its priority and table are those of an
-// ENI; an address if IMDS has given it; a route if it is in the primary's own table
-// by the primary, in an ENI's table to docker's bridge, in main by the primary and a
-// copy, or in main by another ENI and there again with another metric.
+// lost returns the rules, addresses and routes that are gone and that ec2net must not
+// remove. By ARCHITECTURE.md it may remove a rule with the priority and table of an ENI;
+// an address that IMDS once listed; a route in the primary's own table through the
+// primary, one in an ENI's table to docker's bridge, a copy in main through the primary,
+// and one in main through another ENI that has another metric now.
 func (m *machine) lost(now plan.State) (lost []string) {
 	for _, r := range m.State.Rules {
 		group := r.Priority == m.Numbers.Base-1 && r.Table == iprule.MainTable && r.SuppressGroup == m.Numbers.Base
@@ -308,7 +307,7 @@ func (m *machine) isNumber(n int) bool {
 	})
 }
 
-// given reports whether IMDS has given an address to the ENI that has it.
+// given reports whether IMDS has listed an address for the ENI that has it.
 func (m *machine) given(a plan.Addr) bool {
 	l, _ := m.State.LinkAt(a.Link)
 	k, _ := m.Of(l.Name)

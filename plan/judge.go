@@ -8,27 +8,26 @@ import (
 	"ec2net/iprule"
 )
 
-// Verdict is what is to become of an interface, and why.
+// Verdict says what to do with an interface, and by what facts.
 type Verdict struct {
 	Name string
-	// Link is the interface; its Index is 0 if there is none of the name.
+	// Link is the interface; its Index is 0 if none has the name.
 	Link Link
 	Do   Do
-	// Facts are those that Serve goes by, without the addresses that have moved to
-	// another ENI; its numbers alone if the lease is all that is known.
+	// Facts are the facts to serve, without the addresses that have moved to another
+	// ENI. If only the lease is known, they have nothing but the number.
 	Facts facts.ENI
-	// Lease is the address that the DHCP client has; not valid if nobody knows.
+	// Lease is the leased address; not valid if unknown.
 	Lease netip.Addr
-	// Had are the addresses that IMDS gave at one time, and so ec2net may take
-	// away.
+	// Had are the addresses that IMDS once listed, so that ec2net may remove them.
 	Had []netip.Addr
-	// Spare says what of the ENI's own rules stays although it is not wanted.
+	// Spare says which unwanted rules of the ENI stay.
 	Spare Spare
-	// Old says that nobody is at work on the interface: what has no protocol of
-	// ec2net's at its numbers may be somebody else's by now.
+	// Old says that the interface went some time ago: a rule at its numbers without
+	// ec2net's protocol may be somebody else's by now.
 	Old bool
-	// Numbers are those that the interface has or had. With Clear nothing of them is
-	// left, unless another interface has the number now.
+	// Numbers are those that the interface has or had. Clear removes the rules at all
+	// of them, except at one that another interface has now.
 	Numbers []int
 }
 
@@ -37,34 +36,33 @@ type Do int
 
 // What ec2net does, from the least to the most.
 const (
-	// Leave: nothing. Somebody else has the interface, or nothing is known of it.
+	// Leave: nothing. The interface has another owner, or nothing is known of it.
 	Leave Do = iota
-	// Rest: it was brought up and is down now, by somebody who knows why; or what it
-	// should have is not known; or another one has its number. What there is stays.
+	// Rest: leave its rules as they are. It was brought up and somebody has set it down
+	// since; or what it should have is not known; or another ENI has its number.
 	Rest
-	// Clear: it should have no rules. Its lease has ended, it is gone or going, or the
-	// name is another device's now.
+	// Clear: it should have no rules. Its lease has ended, it is gone or being taken
+	// down, or another device has the name now.
 	Clear
 	// Serve: it should have its addresses, and its rules if it has a table.
 	Serve
 )
 
-// Spare is what of an ENI's own rules stays although it is not wanted: the less is
-// known, the more.
+// Spare says which unwanted rules of an ENI stay: the less is known, the more.
 type Spare int
 
 // What stays, from the least to the most.
 const (
-	// SpareNone: nothing. IMDS has just said what the ENI has.
+	// SpareNone: none. The facts are fresh.
 	SpareNone Spare = iota
-	// SpareLive: rules of addresses that the interface has. The facts are old, and
-	// the address may have been given since.
+	// SpareLive: the rules of addresses that the interface has. The facts are
+	// remembered, and EC2 may have added the address since.
 	SpareLive
 	// SpareAll: all. Only the leased address is known.
 	SpareAll
 )
 
-// Judge says for each interface what is to become of it, in the order of m.Known.
+// Judge returns a verdict for each known interface, in the order of m.Known.
 func (m *Machine) Judge() []Verdict {
 	verdicts := make([]Verdict, 0, len(m.Known))
 	for _, k := range m.Known {
@@ -74,9 +72,9 @@ func (m *Machine) Judge() []Verdict {
 	return verdicts
 }
 
-// restrict lets one ENI have a number: two would take each other's rules away. It is
-// the primary, else the one that was brought up, else the one with a lease: where
-// rules alone say that an ENI is up, they may be the other's.
+// restrict lets one ENI serve each number: two would delete each other's rules. It
+// prefers the primary, then the one that was brought up, then the one with a lease. An
+// ENI that only its rules make live comes last: the rules may be the other's.
 func (m *Machine) restrict(verdicts []Verdict) {
 	rank := func(v *Verdict) int {
 		k, _ := m.Of(v.Name)
@@ -125,12 +123,12 @@ func (m *Machine) judge(k Known) Verdict {
 	case k.Note.Of(l), k.Coming:
 		v.Do = Rest
 	default:
-		v.Do = Leave // not brought up yet, or by somebody else
+		v.Do = Leave // not brought up, or not by ec2net
 	}
 	return v
 }
 
-// judgeUnknown judges a device of which IMDS has said nothing.
+// judgeUnknown judges a device without facts.
 func (m *Machine) judgeUnknown(v Verdict, k Known) Verdict {
 	l := v.Link
 	switch {
@@ -146,14 +144,14 @@ func (m *Machine) judgeUnknown(v Verdict, k Known) Verdict {
 	case k.ofAnother():
 		v.Do = Clear
 	default:
-		v.Do = Leave // nothing is known, so nothing is taken away
+		v.Do = Leave // nothing is known, so remove nothing
 	}
 	return v
 }
 
-// live reports whether an ENI is up by ec2net's doing: it was brought up since boot, or
-// its DHCP client has said so. Where nothing is remembered since boot, its rules tell:
-// with a note of another device they may be that one's.
+// live reports whether an ENI is up, and ec2net has brought it up: its note or its
+// lease says so. Without a note and a lease its rules say so; but not with the note of
+// another device, whose rules they may be.
 func (m *Machine) live(k Known, l Link) bool {
 	if !l.Up || k.Coming {
 		return false
@@ -164,7 +162,7 @@ func (m *Machine) live(k Known, l Link) bool {
 	return k.Stanza && k.Note == (Note{}) && k.Lease == (Lease{}) && m.hasRules(k.Facts.Number)
 }
 
-// ofENI reports whether a rule is one of ec2net's for an ENI, whichever.
+// ofENI reports whether a rule is ec2net's for some ENI.
 func ofENI(r Rule) bool { return r.Priority == r.Table && r.Protocol == iprule.Protocol }
 
 func (m *Machine) serve(v Verdict, k Known, e facts.ENI) Verdict {
@@ -177,13 +175,13 @@ func (m *Machine) serve(v Verdict, k Known, e facts.ENI) Verdict {
 	v.Facts = e
 	v.Lease = m.leaseOf(k, v.Link, e)
 	if !v.Lease.IsValid() {
-		v.Spare = SpareAll // the rule of the lease may be any of them
+		v.Spare = SpareAll // any rule may be that of the leased address
 	}
 	return v
 }
 
-// serveLease makes do with the leased address, where IMDS has said nothing of the
-// device. Without a number it has no rules.
+// serveLease serves the leased address alone, for a device without facts. Without a
+// number it cannot, and the interface rests.
 func (m *Machine) serveLease(v Verdict, k Known) Verdict {
 	e, ok := m.bare(k, v.Link)
 	if !ok {
@@ -194,8 +192,8 @@ func (m *Machine) serveLease(v Verdict, k Known) Verdict {
 	return v
 }
 
-// bare is an ENI of which no facts are known, with the number that it was brought up
-// with, or that of its name. It is false without either.
+// bare returns an ENI without facts but its number: the one in its note, else the one
+// of its name. It reports false if there is neither.
 func (m *Machine) bare(k Known, l Link) (facts.ENI, bool) {
 	if k.Note.Of(l) && k.Note.Number != 0 {
 		e := facts.ENI{Name: k.Name, MAC: l.MAC, Number: k.Note.Number, MarkMask: m.Numbers.MarkMask, Routed: true}
@@ -205,9 +203,8 @@ func (m *Machine) bare(k Known, l Link) (facts.ENI, bool) {
 	return e, err == nil
 }
 
-// leaseOf is the address that a device has by DHCP. Where no client has said so,
-// it is the address that the interface has with the length of its subnet, which
-// ec2net gives none, else the ENI's first.
+// leaseOf returns the leased address of a device. Without a lease it guesses: an address
+// with the prefix length of a subnet, which ec2net never gives, else the ENI's first.
 func (m *Machine) leaseOf(k Known, l Link, e facts.ENI) netip.Addr {
 	if k.Lease.Of(l) {
 		return k.Lease.Addr
@@ -232,9 +229,9 @@ func (m *Machine) movedFrom(mac facts.MAC, a netip.Addr) bool {
 	return slices.ContainsFunc(m.Moved, func(v Moved) bool { return v.Addr == a && v.From == mac })
 }
 
-// Marked are the ENIs whose marks the answers of containers get back: those with a
-// table of their own that are up, whoever has them now. What came in marked goes on
-// being answered. An ENI whose facts are lost has its number alone.
+// Marked returns the ENIs whose marks the answers of containers get: those with a table
+// of their own that are up, also if they have another owner now, so that connections
+// that came in marked still get answers. An ENI without facts has only its number.
 func (m *Machine) Marked() []facts.ENI {
 	var marked []facts.ENI
 	for _, k := range m.Known {
@@ -253,7 +250,7 @@ func (m *Machine) Marked() []facts.ENI {
 	return marked
 }
 
-// hasRules reports whether rules of ec2net's are there at a number.
+// hasRules reports whether ec2net's rules exist at a number.
 func (m *Machine) hasRules(number int) bool {
 	return slices.ContainsFunc(m.State.Rules, func(r Rule) bool { return r.Priority == number && ofENI(r) })
 }

@@ -8,8 +8,8 @@ import (
 	"ec2net/iprule"
 )
 
-// Machine is everything that was gathered: what the kernel has, and what is
-// remembered. Each thing was read once, and nothing waits between the readings.
+// Machine is the outcome of a look: what the kernel has, and what is remembered. A look
+// reads each thing once, without a wait in between.
 type Machine struct {
 	Numbers facts.Numbers
 	State   State
@@ -17,67 +17,66 @@ type Machine struct {
 	Known []Known
 	// Moved are the addresses that EC2 has moved from one ENI to another.
 	Moved []Moved
-	// Docker says what becomes of the routes to docker's bridge.
+	// Docker says what to do with the routes to docker's bridge.
 	Docker Docker
 }
 
-// Known is what is known under the name of an interface: what is on disk, and
-// what an event has brought.
+// Known is what is known under the name of an interface, from disk and from the event.
 type Known struct {
 	Name string
-	// Facts are those that IMDS gave last, without a name if it gave none. They
-	// may be of another device, which had the name before.
+	// Facts are the last facts from IMDS; their Name is empty if there are none. They
+	// may be about another device, which had the name before.
 	Facts facts.ENI
-	// Fresh says that Facts are IMDS's answer of now.
+	// Fresh says that Facts are fresh, not remembered.
 	Fresh bool
-	// Had are the addresses that IMDS gave before this answer.
+	// Had are the addresses in the facts before the fresh ones.
 	Had []netip.Addr
-	// Note says as what the interface was brought up since boot, if it was.
+	// Note says for which device the interface was brought up since boot.
 	Note Note
 	// Lease is what the interface's DHCP client said last since boot.
 	Lease Lease
-	// Ours says that the interface is one that ec2net configures, or did; Stanza
-	// that the file which brings it up is there.
+	// Ours says that ec2net configures the interface, or did; Stanza that its cfg file
+	// exists.
 	Ours, Stanza bool
-	// Left says why ec2net leaves the interface alone; empty if it does not.
+	// Left says why ec2net leaves the interface alone; empty if it is ec2net's.
 	Left string
-	// Coming says that the interface is about to be brought up, Going that it is
-	// being taken down.
+	// Coming says that ec2net is about to bring the interface up, Going that it is
+	// taking it down.
 	Coming, Going bool
 }
 
-// Note says as what an interface was brought up: the device, whose index the
-// kernel gives no second time, and the number of its table and rules, which they
-// keep whatever becomes of settings and facts. The zero Note: it was not.
+// Note says for which device an interface was brought up, and with which number. The
+// kernel never gives an index twice. Table and rules keep the number, even if settings
+// and facts change. The zero Note: it was not brought up.
 type Note struct {
 	MAC    facts.MAC
 	Index  int
 	Number int
 }
 
-// Of reports whether it was this device that was brought up.
+// Of reports whether the note is about this device.
 func (n Note) Of(l Link) bool { return n.MAC == l.MAC && n.Index == l.Index && n != (Note{}) }
 
-// Lease is what a DHCP client said last of a device. The zero Lease: nothing.
+// Lease is the last event of a device's DHCP client. The zero Lease: none.
 type Lease struct {
 	MAC   facts.MAC
 	Index int
 	// Addr is the leased address; not valid if the client named none, or if Ended.
 	Addr netip.Addr
-	// Ended says that the lease is no more.
+	// Ended says that the lease has ended.
 	Ended bool
 }
 
-// Of reports whether the lease is this device's.
+// Of reports whether the lease is about this device.
 func (l Lease) Of(o Link) bool { return l.MAC == o.MAC && l.Index == o.Index && l != (Lease{}) }
 
-// EndedOf reports whether a device's lease is no more.
+// EndedOf reports whether a device's lease has ended.
 func (l Lease) EndedOf(o Link) bool { return l.Of(o) && l.Ended }
 
-// Held reports whether a device has a lease of which the address is known.
+// Held reports whether a device has a lease with a known address.
 func (l Lease) Held(o Link) bool { return l.addrOf(o).IsValid() }
 
-// addrOf is the address that a device has leased; not valid if nobody knows.
+// addrOf returns the leased address of a device; not valid if unknown.
 func (l Lease) addrOf(o Link) netip.Addr {
 	if !l.Of(o) || l.Ended {
 		return netip.Addr{}
@@ -85,25 +84,24 @@ func (l Lease) addrOf(o Link) netip.Addr {
 	return l.Addr
 }
 
-// Moved says that EC2 has moved an address: IMDS gave it to the ENI To when it had
-// given it to From before. What IMDS says of From may lag behind; until it does
-// not give the address any more, that counts for nothing.
+// Moved says that EC2 has moved an address: IMDS listed it for the ENI From, and later,
+// as new, for To. IMDS may go on listing it for From for a while, which does not count.
 type Moved struct {
 	Addr     netip.Addr
 	From, To facts.MAC
 }
 
-// Docker says what becomes of the routes to docker's bridge in the ENIs' tables.
+// Docker says what to do with the routes to docker's bridge in the ENIs' tables.
 type Docker int
 
-// What becomes of the routes.
+// What to do with the routes.
 const (
 	DockerAsIs Docker = iota // nobody has said that docker is up, or down
 	DockerUp                 // every table has them
 	DockerDown               // no table has them
 )
 
-// Of gives what is known under a name, and whether anything is.
+// Of returns what is known under a name, and reports whether anything is.
 func (m *Machine) Of(name string) (Known, bool) {
 	return find(m.Known, func(k Known) bool { return k.Name == name })
 }
@@ -128,8 +126,8 @@ func compare(a, b string) int {
 	return 0
 }
 
-// FactsOf gives what IMDS said last of this very device, and whether it said anything.
-// A cloned machine has other MACs, and so does not inherit facts.
+// FactsOf returns the last facts of this very device, and reports whether there are any.
+// A clone of a machine has other MACs, so it does not inherit facts.
 func (k Known) FactsOf(l Link) (facts.ENI, bool) {
 	if k.Facts.Name == "" || k.Facts.MAC != l.MAC {
 		return facts.ENI{}, false
@@ -137,12 +135,12 @@ func (k Known) FactsOf(l Link) (facts.ENI, bool) {
 	return k.Facts, true
 }
 
-// ofAnother reports whether what is known is of a device that had the name before. It
-// is asked of what is not known to be of the device that has the name now.
+// ofAnother reports whether what is known is about a device that had the name before.
+// The caller has already ruled out the device that has the name now.
 func (k Known) ofAnother() bool { return k.Facts.Name != "" || k.Note != (Note{}) }
 
-// Numbers are those that an interface has or may have had: its tables, rules and
-// marks go by them.
+// Numbers returns the numbers that an interface has, or may have had, for its table,
+// rules and marks.
 func (k Known) Numbers(n facts.Numbers) []int {
 	var numbers []int
 	add := func(number int) {
@@ -159,13 +157,13 @@ func (k Known) Numbers(n facts.Numbers) []int {
 	return numbers
 }
 
-// isHere reports whether there is an interface with a MAC.
+// isHere reports whether an interface has this MAC.
 func (m *Machine) isHere(mac facts.MAC) bool {
 	return slices.ContainsFunc(m.State.Links, func(l Link) bool { return l.MAC == mac })
 }
 
-// Primary is the MAC of the primary ENI; zero if it is not known. Facts of another
-// machine, which an image has brought along, name a device that is not here.
+// Primary returns the MAC of the primary ENI; zero if it is unknown. It ignores a MAC
+// that no interface has: those facts came with an image, from another machine.
 func (m *Machine) Primary() facts.MAC {
 	var best facts.MAC
 	for _, k := range m.Known {
@@ -183,9 +181,9 @@ func (m *Machine) Primary() facts.MAC {
 	return best
 }
 
-// MACs are those of the known ENIs that ec2net may touch, the primary first, and of
-// those that it may not. Without facts an ENI is known by its lease, or by having
-// been brought up. Of several names of one ENI the one counts that it has now.
+// MACs returns the MACs of the known ENIs that ec2net may touch, the primary first, and
+// of those that it leaves alone. An ENI without facts is known by its lease or note. If
+// an ENI is known under several names, its present name decides.
 func (m *Machine) MACs() (ours, left []facts.MAC) {
 	add := func(to *[]facts.MAC, mac facts.MAC) {
 		if mac != (facts.MAC{}) && !slices.Contains(ours, mac) && !slices.Contains(left, mac) {
@@ -214,19 +212,18 @@ func (m *Machine) MACs() (ours, left []facts.MAC) {
 	return ours, left
 }
 
-// Members are the interfaces that belong into the group of all ENIs: those of the
-// known ENIs, and a bridge, bond or VLAN on top of one, which has its MAC too.
+// Members returns the interfaces that belong in the group of all ENIs: those of the
+// known ENIs, and a bridge, bond or VLAN on top of one, which shares its MAC.
 func (m *Machine) Members() []Link {
 	ours, _ := m.MACs()
 	return filter(m.State.Links, func(l Link) bool { return slices.Contains(ours, l.MAC) })
 }
 
-// ENILinks are the interfaces of the known ENIs alone, each under the MAC that it
-// shares with what is on top of it: it was there before, and comes first in the
-// list.
+// ENILinks returns only the known ENIs' own interfaces, without a bridge, bond or VLAN on
+// top: of several with one MAC, the ENI's is the oldest and so the first in the list.
 func (m *Machine) ENILinks() []Link { return firstByMAC(m.Members()) }
 
-// ENIsAmong are the links of ENIs with one of these MACs: see ENILinks.
+// ENIsAmong returns the ENIs' own links with one of these MACs: see ENILinks.
 func ENIsAmong(links []Link, macs []facts.MAC) []Link {
 	return firstByMAC(filter(links, func(l Link) bool { return slices.Contains(macs, l.MAC) }))
 }
@@ -242,15 +239,15 @@ func firstByMAC(links []Link) []Link {
 }
 
 // CanBeENI reports whether an interface may be an ENI's, or is on top of one and so
-// has its MAC. A tunnel may have none, as lo.
+// has its MAC. The zero MAC is no match: a tunnel may have none, as lo has none.
 func (m *Machine) CanBeENI(l Link) bool {
 	ours, _ := m.MACs()
 	return l.Device || slices.Contains(ours, l.MAC) || l.MAC != (facts.MAC{}) &&
 		slices.ContainsFunc(m.State.Links, func(o Link) bool { return o.Device && o.MAC == l.MAC })
 }
 
-// PrimaryUp reports whether the primary has an address, by which IMDS is reached.
-// It is true if nobody knows which interface the primary is.
+// PrimaryUp reports whether the primary has an address, through which to reach IMDS.
+// It reports true if the primary is unknown.
 func (m *Machine) PrimaryUp() bool {
 	primary := m.Primary()
 	if primary == (facts.MAC{}) {
@@ -262,8 +259,8 @@ func (m *Machine) PrimaryUp() bool {
 	})
 }
 
-// Scope is what a look has to bring for this machine: the tables that are, were or
-// may become an ENI's, and the main table's routes by ENIs and to docker's bridge.
+// Scope returns the routes that a look at this machine has to read: the tables that are,
+// were or may become an ENI's, and main's routes through ENIs and to docker's bridge.
 func (m *Machine) Scope(links []Link) Scope {
 	with := *m
 	with.State.Links = links
@@ -301,8 +298,8 @@ func without[T any](all []T, drop func(T) bool) []T {
 	return filter(all, func(t T) bool { return !drop(t) })
 }
 
-// DockerThere reports whether docker's bridge is stable: it has an address, is up,
-// and so has its route.
+// DockerThere reports whether docker's bridge is stable: it has its route, which the
+// kernel adds once the bridge has an address and is up.
 func (m *Machine) DockerThere() bool {
 	l, there := m.State.LinkNamed(Bridge)
 	return there && slices.ContainsFunc(m.State.Routes, func(r Route) bool {

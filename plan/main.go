@@ -8,26 +8,26 @@ import (
 	"ec2net/iprule"
 )
 
-// Main is what the main table should have: the primary's routes come before those of
-// the other ENIs to the same destination.
+// Main is what the main table should have, so that the primary's routes come before
+// those of the other ENIs to the same destination.
 //
-// A client may give the primary's routes a metric above those of another ENI: dhcpcd's
-// is 1000 and the index of the interface. It may also be the metric of that ENI, whose
-// client then deletes the primary's route for its own. So while another ENI is here,
+// A DHCP client may give the primary's routes a metric above another ENI's: dhcpcd's is
+// 1000 + the index of the interface. It may even give them the metric of that ENI, whose
+// client then replaces the primary's route by its own. So while another ENI is attached,
 // main has a copy of the primary's routes with the primary's own number, BASE.
 //
 // dhcpcd looks for routes by the interface's metric, not the route's, and deletes the
-// first that it finds: the copy, if that were alone. So there is a decoy before it,
-// the same route for a type of service that nobody uses. dhcpcd finds that one, and
-// deletes nothing: no route without a type of service has the decoy's metric.
+// first that it finds, which would be the copy. So a decoy comes before the copy: the
+// same route for a type of service that nobody uses. dhcpcd finds the decoy and asks the
+// kernel to delete a route with its metric but without a type of service. There is none.
 type Main struct {
-	// Primary is the primary's interface; its Index is 0 if nobody knows it.
+	// Primary is the primary's interface; its Index is 0 if it is unknown.
 	Primary Link
-	// Copies are the copies of its routes, each behind its decoy.
+	// Copies are the copies of its routes, each after its decoy.
 	Copies []Route
-	// First are the lowest metrics that the primary has to a destination, or may get.
+	// First has the lowest metric that the primary has, or may get, for a destination.
 	First map[netip.Prefix]int
-	// Others are the other ENIs that are here, and have a number.
+	// Others are the other ENIs that are attached and have a number.
 	Others []Other
 }
 
@@ -38,10 +38,10 @@ type Other struct {
 	Number int
 }
 
-// wantMain says what main should have. A copy without its original stays: another
-// client may have deleted that, and the kernel drops the copy with the address that
-// it has as its source. While the primary has no default route, there is room for the
-// one that it will get, which may have any metric.
+// wantMain returns what main should have. A copy without its original stays: another
+// client may have deleted the original, and when the address goes that is the copy's
+// source, the kernel drops the copy. While the primary has no default route, the other
+// ENIs leave room for its next one, which may have any metric.
 func (m *Machine) wantMain(targets []Target) Main {
 	mac := m.Primary()
 	primary, known := find(m.ENILinks(), func(l Link) bool { return l.MAC == mac })
@@ -74,7 +74,7 @@ func (m *Machine) wantMain(targets []Target) Main {
 	return w
 }
 
-// have adds copies, which come before what the primary has else.
+// have adds copies, which come before the primary's other routes.
 func (w *Main) have(copies []Route) {
 	w.Copies = append(w.Copies, copies...)
 	for _, c := range copies {
@@ -84,8 +84,8 @@ func (w *Main) have(copies []Route) {
 	}
 }
 
-// lowers notes the metric of a route of the primary's. It reports whether the route
-// comes before those that were noted.
+// lowers records the metric of a route of the primary in First. It reports whether that
+// is lower than before.
 func (w *Main) lowers(r Route) bool {
 	first, there := w.First[r.Dst]
 	if there && first <= r.Metric {
@@ -97,14 +97,14 @@ func (w *Main) lowers(r Route) bool {
 
 var everywhere = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 
-// others are the ENIs other than the primary that are here, that ec2net may touch, and
+// others returns the attached ENIs, other than the primary, that ec2net may touch and
 // whose number is known.
 func (m *Machine) others(primary facts.MAC) []Other {
 	ours, _ := m.MACs()
 	var others []Other
 	for _, k := range m.Known {
 		l, here := m.State.LinkNamed(k.Name)
-		// The primary may have the name of one that was.
+		// The primary may have the former name of another ENI.
 		if !here || k.Left != "" || l.MAC == primary || !slices.Contains(ours, l.MAC) {
 			continue
 		}
@@ -119,8 +119,8 @@ func (m *Machine) others(primary facts.MAC) []Other {
 	return others
 }
 
-// leftUp reports whether an ENI that is left alone is here, and was brought up by
-// ec2net: with a metric that the primary's may be above.
+// leftUp reports whether ec2net has brought up an attached ENI that it leaves alone now:
+// its metric may be below the primary's.
 func (m *Machine) leftUp() bool {
 	return slices.ContainsFunc(m.Known, func(k Known) bool {
 		l, here := m.State.LinkNamed(k.Name)
@@ -128,19 +128,19 @@ func (m *Machine) leftUp() bool {
 	})
 }
 
-// mainBy are the routes of main by an interface.
+// mainBy returns main's routes through an interface.
 func (m *Machine) mainBy(l Link) []Route {
 	return filter(m.State.Routes, func(r Route) bool { return r.Table == iprule.MainTable && r.Link == l.Index })
 }
 
-// isCopy reports whether a route of main by the primary is ec2net's copy of another,
-// or the decoy before it.
+// isCopy reports whether a route of main through the primary is ec2net's: a copy, or a
+// decoy.
 func (r Route) isCopy() bool { return r.Protocol == iprule.Protocol }
 
-// isOriginal reports whether a route of main by the primary may have a copy.
+// isOriginal reports whether a route of main through the primary may have a copy.
 func (r Route) isOriginal() bool { return r.always() && !r.isCopy() }
 
-// addrsBy are the addresses that there are when the targets have theirs.
+// addrsBy returns the addresses of the machine once the targets have theirs.
 func (m *Machine) addrsBy(targets []Target) []Addr {
 	s := m.State
 	for _, t := range targets {
@@ -151,12 +151,12 @@ func (m *Machine) addrsBy(targets []Target) []Addr {
 	return s.Addrs
 }
 
-// decoyTOS is a DSCP that no standard names. Older kernels look at three of its bits
-// only, so that no packet meets it; newer ones let those packets meet it that have it.
+// decoyTOS is a DSCP that no standard names. Older kernels compare only three bits of a
+// packet's, so that none matches; with newer ones a packet matches that has this DSCP.
 const decoyTOS = 0xfc
 
-// copiesOf are the decoy and the copy that a route of the primary's should have while
-// another ENI is here.
+// copiesOf returns the decoy and the copy that a route of the primary should have while
+// another ENI is attached.
 func (m *Machine) copiesOf(original Route, addrs []Addr) []Route {
 	if original.Metric <= m.Numbers.Base || !isCopied(original) || !m.passesENIs(original) {
 		return nil
@@ -174,18 +174,17 @@ func (m *Machine) copiesOf(original Route, addrs []Addr) []Route {
 	return []Route{decoy, c}
 }
 
-// isCopied reports whether a route of the primary's is one to copy: a default route,
-// or the kernel's or a DHCP client's. Others are an administrator's.
+// isCopied reports whether to copy a route of the primary: a default route, or one of
+// the kernel or a DHCP client. Others are an administrator's.
 func isCopied(r Route) bool {
 	return r.Default() || r.Protocol == protocolKernel || r.Protocol == protocolDHCP || r.Protocol == protocolRA
 }
 
-// passesENIs reports whether a copy of the primary's route comes before routes of other
-// ENIs alone. A VPN's that is before the primary's stays there, and so does that of a
-// bridge on top of the primary.
+// passesENIs reports whether a copy of the primary's route would overtake only routes of
+// other ENIs. It must not overtake a VPN's, or that of a bridge on top of the primary.
 func (m *Machine) passesENIs(original Route) bool {
 	primary, _ := m.State.LinkAt(original.Link)
-	behind := false // what has the same metric is behind the older one
+	behind := false // of two routes with one metric, the older comes first
 	for _, r := range m.State.Routes {
 		behind = behind || r == original
 		if r.Table != iprule.MainTable || r.Dst != original.Dst || !r.always() ||
@@ -200,8 +199,8 @@ func (m *Machine) passesENIs(original Route) bool {
 	return true
 }
 
-// sourceFor is the address of the route's interface that the kernel would send from:
-// one of the gateway's network first. It is not valid if there is none.
+// sourceFor returns the address of the route's interface that the kernel would send
+// from: one in the gateway's network, else the first; not valid if there is none.
 func sourceFor(r Route, addrs []Addr) (source netip.Addr) {
 	neighbour := r.Gateway
 	if !neighbour.IsValid() {
@@ -219,8 +218,8 @@ func sourceFor(r Route, addrs []Addr) (source netip.Addr) {
 	return source
 }
 
-// hasDefault reports whether main has a default route through the primary, or through
-// what is on top of it.
+// hasDefault reports whether main has a default route through the primary, or through an
+// interface on top of it.
 func (m *Machine) hasDefault(primary facts.MAC) bool {
 	return slices.ContainsFunc(m.State.Routes, func(r Route) bool {
 		if r.Table != iprule.MainTable || !r.Default() || !r.always() {
@@ -231,8 +230,8 @@ func (m *Machine) hasDefault(primary facts.MAC) bool {
 	})
 }
 
-// diffMain keeps the primary's routes before those of the other ENIs. The routes that
-// come before are there before those that go.
+// diffMain keeps the primary's routes before those of the other ENIs. It adds copies
+// before it moves or deletes anything.
 func diffMain(s State, w Want) []Change {
 	main := filter(s.Routes, func(r Route) bool { return r.Table == iprule.MainTable })
 	copies := filter(main, func(r Route) bool { return r.Link == w.Main.Primary.Index && r.isCopy() })
@@ -249,11 +248,10 @@ func diffMain(s State, w Want) []Change {
 	return changes
 }
 
-// behind puts routes of the other ENIs behind those that the primary has to the same
-// destination: the kernel's own to a subnet, and those of the DHCP client. On one
-// subnet both have the kernel's route with metric 0, of which the older one wins, so
-// that the order turns when the primary's lease is bound anew. An administrator's
-// routes stay as they are.
+// behind gives routes of the other ENIs a higher metric than the primary's routes to the
+// same destination: the kernel's own to a subnet, and those of the DHCP client. If both
+// are in one subnet, both have the kernel's route with metric 0, and the older one wins:
+// the order turns when the primary gets a new lease. An administrator's routes stay.
 func (w Want) behind(main []Route) []Change {
 	var changes []Change
 	for _, o := range w.Main.Others {
@@ -266,7 +264,7 @@ func (w Want) behind(main []Route) []Change {
 				continue
 			}
 			metric := o.Number
-			if metric <= first { // no copy of the primary's route comes before it
+			if metric <= first { // the primary's route has no copy with a lower metric
 				metric = first + max(1, o.Number-w.Group)
 			}
 			changes = append(changes, MoveRoute{o.Name, o.Link, r, metric})

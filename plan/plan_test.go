@@ -20,9 +20,9 @@ import (
 	"ec2net/render"
 )
 
-var update = flag.Bool("update", false, "write what the cases of testdata expect anew")
+var update = flag.Bool("update", false, "write anew what the cases of testdata expect")
 
-// TestPlan holds the cases of testdata, which testdata/README.md explains.
+// TestPlan runs the cases of testdata, which testdata/README.md explains.
 func TestPlan(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -65,8 +65,8 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// answers are the changes that the machine needs, or the answers to what the case asks
-// for. What holds for every machine is checked as well.
+// answers returns the changes that the machine needs, or the answers to the questions of
+// the case. It also checks what holds for every machine.
 func (m *machine) answers(t *testing.T) string {
 	t.Helper()
 	var lines []string
@@ -226,7 +226,7 @@ func verdict(v plan.Verdict) string {
 	return fmt.Sprintf("serve %d, lease %s, spare %s", v.Facts.Number, lease, spare)
 }
 
-// The rules that the cases take for rendered are those of the built-in template.
+// The cases use the same rules as the built-in template renders.
 func TestRulesAsRendered(t *testing.T) {
 	templates, err := render.Load(nil)
 	if err != nil {
@@ -251,8 +251,8 @@ func TestRulesAsRendered(t *testing.T) {
 	}
 }
 
-// The text of a change is the command that would make it, and Removes decides whether
-// the outcome is looked at again.
+// The text of a change is the command that would make it. Removes decides whether ec2net
+// looks again afterwards.
 func TestChanges(t *testing.T) {
 	eth1 := plan.Link{Name: "eth1"}
 	six := plan.Route{Table: 1001, Dst: netip.MustParsePrefix("::/0"), Gateway: netip.MustParseAddr("fe80::1"), Protocol: iprule.Protocol}
@@ -276,7 +276,7 @@ func TestChanges(t *testing.T) {
 	}
 }
 
-// Two looks at a name have seen one device if MAC and index are the same.
+// Two looks at a name saw the same device if MAC and index are the same.
 func TestSameDevice(t *testing.T) {
 	l := plan.Link{Name: "eth1", Index: 3, MAC: facts.MAC{2, 0, 0, 0, 1, 0x20}}
 	up, again, other := l, l, l

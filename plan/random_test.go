@@ -8,13 +8,13 @@ import (
 	"testing"
 )
 
-// chance decides what a random machine has: by a seed, or by the bytes of a fuzzer,
-// which are 0 when they are used up.
+// chance makes the decisions of a random machine: by a seed, or by the bytes of a fuzzer,
+// and by zeros when those are used up.
 type chance func(n int) int
 
 func (c chance) one(of ...string) string { return of[c(len(of))] }
 
-// mostly is i, else any number below n.
+// mostly returns i in most cases, else any number below n.
 func (c chance) mostly(i, n int) int {
 	if c.often(2) {
 		return c(n)
@@ -22,7 +22,7 @@ func (c chance) mostly(i, n int) int {
 	return i
 }
 
-// often reports whether something is so, in so many of ten machines.
+// often reports true this many times of ten.
 func (c chance) often(ofTen int) bool { return c(10) < ofTen }
 
 func seeded(seed uint64) chance { return rand.New(rand.NewPCG(seed, 0)).IntN }
@@ -38,8 +38,8 @@ func fromBytes(data []byte) chance {
 	}
 }
 
-// Whatever a machine has and whatever is known of it: see holds. A machine that fails
-// is logged as text, which can be made a case.
+// holds has what holds for any machine. The test logs a machine that fails as text, which
+// can become a case.
 func TestRandomMachines(t *testing.T) {
 	for seed := range uint64(400) {
 		randomMachine(t, seeded(seed))
@@ -84,13 +84,13 @@ func randomMachine(t *testing.T, c chance) {
 
 var (
 	someNames = []string{"eth0", "eth1", "eth2", "ens5"}
-	// By the ENI: the primary, and others whose ids give their device numbers.
+	// One for each ENI: the primary, and others whose ids have their device numbers.
 	someMACs = []string{primaryMAC, "02:00:00:00:01:01", "02:00:00:00:01:02", "02:00:00:00:01:03", "02:00:00:00:01:05"}
 	someIDs  = []string{"eni-0", "eni-1", "eni-2", "eni-3", "eni-5"}
 )
 
-// machineByChance is a machine as text. Few names, MACs and addresses make that it is
-// often about the same ones.
+// machineByChance returns a machine as text. It uses few names, MACs and addresses, so
+// that they often clash.
 func machineByChance(c chance) string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
@@ -195,7 +195,7 @@ func (c chance) route(up []string) string {
 	return text
 }
 
-// facts are the words of some ENI's under a name.
+// facts returns the words for the facts of some ENI under a name.
 func (c chance) facts(name string) string {
 	i := c.mostly(slices.Index(someNames, name), len(someMACs))
 	text := name + " " + someIDs[i] + " " + someMACs[i]

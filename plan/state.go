@@ -1,7 +1,7 @@
-// Package plan holds what a machine's network is and should be, as plain data:
-// judge says what is known of each ENI, want what the machine should have, diff
-// which changes lead there. It does no I/O and has no clock; IPv4 and IPv6 are
-// alike in its types.
+// Package plan decides, on plain data, what a machine's network should be: judge says
+// what to do with each interface, want what the machine should have, diff which
+// changes lead there. It does no I/O and has no clock. Its types are the same for
+// IPv4 and IPv6.
 package plan
 
 import (
@@ -11,7 +11,7 @@ import (
 	"ec2net/iprule"
 )
 
-// State is what the kernel has, as far as a plan looks at it.
+// State is what the kernel has, as far as a plan needs it.
 type State struct {
 	Links  []Link
 	Addrs  []Addr
@@ -23,11 +23,11 @@ type State struct {
 type Link struct {
 	Name  string
 	Index int
-	MAC   facts.MAC // zero without one of six octets
+	MAC   facts.MAC // zero if it has none of six octets
 	Group int
 	Up    bool
-	// Device is true for a card's own interface, and for a veth that udev's rules
-	// count as an ENI; false for bridges, tunnels and what else the kernel makes.
+	// Device is true for a card's own interface, and for a veth, which a rule of udev
+	// may make an ENI; false for bridges, tunnels and other virtual interfaces.
 	Device bool
 	// Loopback is true for lo.
 	Loopback bool
@@ -36,27 +36,27 @@ type Link struct {
 	Master int
 }
 
-// Is reports whether two looks at a name saw the same device: the kernel gives no
-// index twice.
+// Is reports whether two looks at a name saw the same device: the kernel never gives
+// an index twice.
 func (l Link) Is(o Link) bool { return l.MAC == o.MAC && l.Index == o.Index }
 
 // Addr is an address of an interface.
 type Addr struct {
 	Link   int          // its index
-	Prefix netip.Prefix // the address, and the length of its network
+	Prefix netip.Prefix // the address, and the prefix length of its network
 }
 
 // Rule is a rule as the kernel has it.
 type Rule struct {
 	iprule.Rule
 	// Extra are attributes of the rule that iprule has no words for (a port, a
-	// user, an inverted match), in the kernel's own encoding. A rule with any is
-	// none that ec2net has made; deleting it names them, so that no other rule
-	// goes in its place.
+	// user, an inverted match), in the kernel's encoding. ec2net makes no rule with
+	// any. To delete such a rule the kernel has to be told them, else it would delete
+	// another one.
 	Extra string
 }
 
-// Odd reports whether a rule looks at something that no rule of ec2net's does.
+// Odd reports whether a rule has attributes that ec2net's rules never have.
 func (r Rule) Odd() bool { return r.Extra != "" }
 
 // Route is a unicast route to one interface. It is comparable.
@@ -71,19 +71,18 @@ type Route struct {
 	Scope    int  // rtnetlink(7): 0 universe, 253 link
 	OnLink   bool // the gateway is reached although no route leads to it
 	TOS      int  // the type of service that the route is for; 0: any
-	// Extra are attributes that plan has no words for (an MTU, a congestion control),
-	// in the kernel's own encoding. A copy of a route has them too.
+	// Extra are attributes that plan has no fields for (an MTU, a congestion control),
+	// in the kernel's encoding. A copy of the route has them too.
 	Extra string
 }
 
 // Default reports whether the route is a default route.
 func (r Route) Default() bool { return r.Dst.Bits() == 0 }
 
-// always reports whether the route is for whatever is sent, whichever type of
-// service it has.
+// always reports whether the route is for packets of every type of service.
 func (r Route) always() bool { return r.TOS == 0 }
 
-// What ec2net writes into routes and reads of them: rtnetlink(7).
+// Values of a route's protocol and scope: rtnetlink(7).
 const (
 	protocolKernel = 2
 	protocolBoot   = 3
@@ -93,15 +92,15 @@ const (
 	scopeLink      = 253
 )
 
-// Scope says which routes a look is to bring: a machine may have hundreds of
-// thousands, and a plan needs few.
+// Scope says which routes a look reads: a machine may have hundreds of thousands, and
+// a plan needs few.
 type Scope struct {
-	// Tables are the route tables that are read whole.
+	// Tables are the route tables to read whole.
 	Tables []int
-	// Main are the links whose routes in the main table are read, by index, with
-	// those that lead to the same destinations by other links.
+	// Main are the indexes of links. A look reads main's routes through them, and
+	// main's other routes to the same destinations.
 	Main []int
-	// To is an address: what of the main table leads to it is read, by whichever
+	// To is an address: a look also reads main's routes that lead to it, through any
 	// link. Not valid: none.
 	To netip.Addr
 }
@@ -116,7 +115,7 @@ func (s State) LinkAt(index int) (Link, bool) {
 	return find(s.Links, func(l Link) bool { return l.Index == index })
 }
 
-// Has reports whether an interface has an address, whatever its length.
+// Has reports whether an interface has an address, with any prefix length.
 func (s State) Has(index int, a netip.Addr) bool {
 	_, ok := find(s.Addrs, func(h Addr) bool { return h.Link == index && h.Prefix.Addr() == a })
 	return ok

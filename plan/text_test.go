@@ -14,28 +14,27 @@ import (
 	"ec2net/plan"
 )
 
-// machine is a machine that was read from text; testdata/README.md says how it is
-// written down.
+// machine is a machine read from text; testdata/README.md has the syntax.
 type machine struct {
 	plan.Machine
-	// templates are rules that an administrator's templates add to an ENI's; an
-	// interface in plain has none of the built-in ones.
+	// templates has the rules that an administrator's templates add to an ENI's; an
+	// interface in plain has none of the built-in rules.
 	templates map[string][]iprule.Rule
 	plain     map[string]bool
-	// asked are the questions of a case, in the place of its changes.
+	// asked has the questions of a case. With any, its changes are not printed.
 	asked [][]string
 }
 
-// A word that begins a line, when it is read, and what it does.
+// word is the first word of a line: when to read the line, and how.
 type word struct {
 	when int
 	read func(*machine, []string) error
-	// one says how many words a line has in common with the one that it replaces; 0
-	// if there may be many of them.
+	// one is the number of words that a line shares with the one that it replaces; 0
+	// if it replaces none.
 	one int
 }
 
-// Settings come first, then what others refer to; answers of IMDS's are news.
+// Settings come first, then what other lines refer to, and the fresh facts last.
 const (
 	asSetting = iota
 	asLink
@@ -66,7 +65,7 @@ var vocabulary = map[string]word{
 	"ask":           {asNews, (*machine).ask, 0},
 }
 
-// read makes a machine of the lines that describe it, and of those of a case.
+// read makes a machine from the shared lines of its file and those of a case.
 func read(shared, own string) (*machine, error) {
 	lines, err := merge(wordsOf(shared), wordsOf(own))
 	if err != nil {
@@ -83,7 +82,7 @@ func read(shared, own string) (*machine, error) {
 	return m, nil
 }
 
-// merge adds the lines of a case to those of its machine, or takes some away.
+// merge adds the lines of a case to those of its machine, or removes some.
 func merge(lines, own [][]string) ([][]string, error) {
 	for _, line := range own {
 		if line[0] == "without" {
@@ -112,7 +111,7 @@ func begins(line, words []string) bool {
 	return len(line) >= len(words) && slices.Equal(line[:len(words)], words)
 }
 
-// wordsOf are the lines that are neither empty nor a comment.
+// wordsOf returns the words of each line that is neither empty nor a comment.
 func wordsOf(text string) [][]string {
 	var lines [][]string
 	for line := range strings.Lines(text) {
@@ -166,7 +165,7 @@ func (m *machine) link(words []string) (err error) {
 	return nil
 }
 
-// named is the link of a name, which has to be there.
+// named returns the link with a name; it is an error if there is none.
 func (m *machine) named(name string) (plan.Link, error) {
 	l, ok := m.State.LinkNamed(name)
 	if !ok {
@@ -239,7 +238,7 @@ func ruleOf(words []string) (plan.Rule, error) {
 	return r, nil
 }
 
-// network reads an address, a block, all or default.
+// network reads an address, a prefix, all or default.
 func network(s string) (netip.Prefix, error) {
 	switch s {
 	case "all":
@@ -313,7 +312,7 @@ func (m *machine) route(words []string) (err error) {
 	return nil
 }
 
-// known is what is known under a name; ours if that is known of what ec2net brings up.
+// known returns what is known under a name, with the name set.
 func (m *machine) known(name string) plan.Known {
 	k, _ := m.Of(name)
 	k.Name = name
@@ -324,7 +323,7 @@ func (m *machine) known(name string) plan.Known {
 const primaryMAC = "02:00:00:00:00:10"
 
 // eni NAME ID MAC [primary] [ADDRESS|PREFIX ...] [subnet PREFIX] [device N]
-// [primary-mac MAC]: facts, which pass the door of JSON.
+// [primary-mac MAC]: facts, checked as those of a JSON file.
 func (m *machine) eni(words []string) (facts.ENI, error) {
 	device, _ := strconv.Atoi(strings.TrimPrefix(words[1], "eni-"))
 	document := map[string]any{"name": words[0], "id": words[1], "mac": words[2], "device_number": device, "primary_mac": primaryMAC}
@@ -492,7 +491,7 @@ func (m *machine) going(words []string) error {
 	return nil
 }
 
-// template NAME nothing | RULE: an administrator's.
+// template NAME nothing | RULE: an administrator's template.
 func (m *machine) template(words []string) error {
 	if words[1] == "nothing" {
 		m.plain[words[0]] = true
@@ -508,7 +507,7 @@ func (m *machine) ask(words []string) error {
 	return nil
 }
 
-// rendered are the rules that the built-in template has for an ENI.
+// rendered returns the rules that the built-in template has for an ENI.
 func rendered(e facts.ENI) []iprule.Rule {
 	if !e.Routed || !e.HasIPv4() {
 		return nil
@@ -530,7 +529,7 @@ func rendered(e facts.ENI) []iprule.Rule {
 	return append(rules, plain)
 }
 
-// rules are those that were rendered for each ENI that is served.
+// rules returns the rendered rules of each ENI.
 func (m *machine) rules(verdicts []plan.Verdict) plan.RulesOf {
 	return func(name string) []iprule.Rule {
 		var rules []iprule.Rule
@@ -543,7 +542,7 @@ func (m *machine) rules(verdicts []plan.Verdict) plan.RulesOf {
 	}
 }
 
-// want is what the machine should have.
+// want returns what the machine should have.
 func (m *machine) want() ([]plan.Verdict, plan.Want) {
 	verdicts := m.Judge()
 	return verdicts, m.Want(verdicts, m.rules(verdicts))

@@ -10,21 +10,21 @@ import (
 
 // Want is what the machine should have.
 type Want struct {
-	// Group is the interface group of all ENIs, Members the interfaces that belong
-	// into it.
+	// Group is the interface group of all ENIs, Members are the interfaces that belong
+	// in it.
 	Group   int
 	Members []Link
-	// Rule is the group rule, Complete whether every ENI is in the group, which the
-	// rule relies on. Foreign are the ENIs that are not, by somebody else's will.
+	// Rule is the group rule. It needs every ENI in the group, and Complete says that
+	// they are. Foreign are the ENIs that somebody else keeps out.
 	Rule     iprule.Rule
 	Complete bool
 	Foreign  []Link
 	// Targets are the interfaces that ec2net serves.
 	Targets []Target
-	// Clear are the numbers of which no rule is to be left.
+	// Clear are the numbers that should have no rule.
 	Clear []Claim
-	// Moved are the rules that lead an address by the table of an ENI that it has
-	// moved away from.
+	// Moved are the rules that still send a moved address to the table of its former
+	// ENI.
 	Moved []MovedRule
 	// Main is what main should have.
 	Main Main
@@ -34,11 +34,11 @@ type Want struct {
 type Claim struct {
 	Name   string
 	Number int
-	// Own says that only rules with ec2net's protocol are meant.
+	// Own restricts the claim to rules with ec2net's protocol.
 	Own bool
 }
 
-// MovedRule is a rule of an address that is another ENI's now.
+// MovedRule is a rule of an address that belongs to another ENI now.
 type MovedRule struct {
 	Name string // of the interface whose number the rule has
 	Rule Rule
@@ -50,28 +50,30 @@ type Target struct {
 	Link    Link
 	Number  int
 	Primary bool
-	// Rules are the ENI's own, of which Spare says what else stays.
+	// Rules are the rules that the ENI should have. Spare says which others stay.
 	Rules []iprule.Rule
 	Spare Spare
-	// Addrs are the addresses of the interface; nil leaves them alone. Lease is the
-	// DHCP client's own; Had are those that may be taken away.
+	// Addrs are the addresses that the interface should have; nil: leave them alone.
+	// Lease, the leased address, is the DHCP client's to add and remove. Had are those
+	// that ec2net may remove.
 	Addrs, Had []netip.Addr
 	Lease      netip.Addr
-	// Routes are those that its table has to have. With Mirror the table has no
-	// others by its interface; else what is there for the same destination serves.
+	// Routes are those that its table should have. With Mirror the table should have
+	// no others through its interface; without, any route to the same destination will
+	// do.
 	Routes []Route
 	Mirror bool
-	// Bridge are the routes to docker's bridge that the table has to have, NoBridge
-	// says that it is to have none.
+	// Bridge are the routes to docker's bridge that the table should have. NoBridge
+	// says that it should have none.
 	Bridge   []Route
 	NoBridge bool
 }
 
-// RulesOf gives the rules that were rendered for an ENI.
+// RulesOf returns the rendered rules of an ENI.
 type RulesOf func(name string) []iprule.Rule
 
-// Want says what the machine should have by what is judged of each interface, and
-// by the rules that were rendered for those with a table.
+// Want returns what the machine should have by these verdicts, and by the rendered
+// rules of the ENIs that have a table.
 func (m *Machine) Want(verdicts []Verdict, rules RulesOf) Want {
 	w := Want{Group: m.Numbers.Base, Members: m.Members(), Rule: GroupRule(m.Numbers.Base)}
 	for _, v := range verdicts {
@@ -87,8 +89,8 @@ func (m *Machine) Want(verdicts []Verdict, rules RulesOf) Want {
 	return w
 }
 
-// foreign are the ENIs that are not in the group and stay out of it: somebody else
-// has put them into another, keeps them from ec2net, or configures them.
+// foreign returns the ENIs that are not in the group and stay out of it: somebody else
+// has put them into another group or configures them, or they are left alone.
 func (m *Machine) foreign() []Link {
 	ours, left := m.MACs()
 	return filter(m.State.Links, func(l Link) bool {
@@ -111,7 +113,7 @@ func (m *Machine) target(v Verdict, rules RulesOf) Target {
 		t.Addrs = e.IPv4
 	}
 	if e.Routed {
-		// A script of before may still have the rule of an address that has moved.
+		// A script that was rendered earlier may still have the rule of a moved address.
 		current := filter(rules(v.Name), func(r iprule.Rule) bool {
 			return !r.From.IsSingleIP() || !m.movedFrom(e.MAC, r.From.Addr())
 		})
@@ -132,8 +134,8 @@ func (m *Machine) target(v Verdict, rules RulesOf) Target {
 	return t
 }
 
-// withLease adds the rule of the leased address, if no rule is for it: it has one,
-// whatever IMDS says.
+// withLease adds the rule of the leased address if it is missing: the leased address
+// always has one, whatever IMDS says.
 func withLease(rules []iprule.Rule, e facts.ENI, lease netip.Addr) []iprule.Rule {
 	if !lease.IsValid() || hasRuleFrom(rules, lease) {
 		return rules
@@ -142,14 +144,14 @@ func withLease(rules []iprule.Rule, e facts.ENI, lease netip.Addr) []iprule.Rule
 		Protocol: iprule.Protocol, SuppressPrefixLength: -1, SuppressGroup: -1})
 }
 
-// hasRuleFrom reports whether one of the rules is for what comes from this address.
+// hasRuleFrom reports whether one of the rules is for packets from this address.
 func hasRuleFrom(rules []iprule.Rule, a netip.Addr) bool {
 	return slices.ContainsFunc(rules, func(r iprule.Rule) bool { return r.From.IsSingleIP() && r.From.Addr() == a })
 }
 
-// tableRoutes are the two routes of an ENI's own table that its stanza makes: the
-// kernel drops them with the interface's last address, and a lease that comes back
-// does not run the stanza again.
+// tableRoutes returns the two routes of an ENI's own table that its stanza makes too: the
+// kernel drops them with the interface's last address, and when the lease comes back
+// nothing runs the stanza again.
 func tableRoutes(e facts.ENI, l Link) []Route {
 	return []Route{
 		{Table: e.Number, Link: l.Index, Dst: e.Subnet, Scope: scopeLink, Protocol: protocolBoot},
@@ -157,10 +159,10 @@ func tableRoutes(e facts.ENI, l Link) []Route {
 	}
 }
 
-// mirrored are the routes that main has by the primary, an administrator's among
-// them, as the primary's own table has them. Of several with one place, of which the
-// kernel lists the one that it uses first, that one. A copy is one of them only where
-// its original is gone, a decoy never.
+// mirrored returns the routes of the primary's own table: all of main's through the
+// primary, an administrator's too. Of several with one place it takes the first, which
+// is the one that the kernel uses. It takes a copy only if its original is gone, and
+// never a decoy.
 func (m *Machine) mirrored(l Link, table int) []Route {
 	main := m.mainBy(l)
 	var routes []Route
@@ -179,26 +181,26 @@ func (m *Machine) mirrored(l Link, table int) []Route {
 	return routes
 }
 
-// bridge gives the routes to docker's bridge that a table has to have, or says that
-// it is to have none.
+// bridge returns the routes to docker's bridge that a table should have, or reports that
+// it should have none.
 func (m *Machine) bridge(table int) (routes []Route, none bool) {
 	l, there := m.State.LinkNamed(Bridge)
 	if !there || m.Docker != DockerUp {
 		return nil, m.Docker == DockerDown
 	}
 	for _, r := range m.State.Routes {
-		// One with a gateway, a container's address, is an administrator's.
+		// A route with a gateway, a container's address, is an administrator's.
 		if r.Table == iprule.MainTable && r.Link == l.Index && r.always() && !r.Default() && !r.Gateway.IsValid() {
-			// Nothing but where it leads: a bridge without carrier has flags that are
-			// no input for another table.
+			// Copy only where it leads: the route of a bridge without carrier has flags
+			// that the kernel does not accept for a new route.
 			routes = append(routes, Route{Table: table, Link: l.Index, Dst: r.Dst, Scope: r.Scope, Protocol: protocolBoot})
 		}
 	}
 	return routes, false
 }
 
-// cleared are the numbers of which nothing is to be left: those of interfaces that
-// should have nothing, unless another interface has the number now.
+// cleared returns the numbers that should have no rule: those of interfaces to clear,
+// unless another interface has the number now.
 func cleared(verdicts []Verdict) []Claim {
 	var claims []Claim
 	var taken []int
@@ -214,7 +216,7 @@ func cleared(verdicts []Verdict) []Claim {
 	return filter(claims, func(c Claim) bool { return !slices.Contains(taken, c.Number) })
 }
 
-// Freed are the numbers of an interface of which nothing is to be left.
+// Freed returns the numbers of an interface at which nothing should be left.
 func (m *Machine) Freed(name string) []int {
 	var numbers []int
 	for _, c := range cleared(m.Judge()) {
@@ -225,9 +227,8 @@ func (m *Machine) Freed(name string) []int {
 	return numbers
 }
 
-// movedRules are the rules of addresses that have moved, at the number of the ENI
-// that they have moved away from. An ENI that is left alone keeps them, and the
-// address of a lease is the device's own.
+// movedRules returns the rules of moved addresses at the number of their former ENI. An
+// ENI that is left alone keeps its rules, and any ENI that of its leased address.
 func (m *Machine) movedRules(verdicts []Verdict) []MovedRule {
 	var rules []MovedRule
 	for i, k := range m.Known {
@@ -245,27 +246,27 @@ func (m *Machine) movedRules(verdicts []Verdict) []MovedRule {
 	return rules
 }
 
-// takenFrom reports whether an address is another ENI's now: EC2 has moved it, or IMDS
-// gives it to another one for the first time. Then the facts of the first need not
-// have had it: ec2net may have been killed before it wrote them.
+// takenFrom reports whether an address belongs to another ENI now: EC2 has moved it, or
+// fresh facts list it as new for another ENI. In that case the facts of the former ENI
+// may never have listed it: ec2net may have been killed before it wrote them.
 func (m *Machine) takenFrom(mac facts.MAC, a netip.Addr) bool {
 	return m.movedFrom(mac, a) || slices.ContainsFunc(m.Known, func(k Known) bool { return k.Facts.MAC != mac && k.isNew(a) })
 }
 
-// GroupRule takes main's answer when it leads to anything that is not an ENI
-// (docker0, a VPN), and leaves the rest to the rules of the ENIs: it drops what
-// leads to a member of the group, and default routes, also one in two halves.
+// GroupRule takes main's answer if that leads to anything but an ENI (docker0, a VPN),
+// and leaves the rest to the rules of the ENIs: it ignores a route to a member of the
+// group, and a default route, even one in two halves (0.0.0.0/1 and 128.0.0.0/1).
 func GroupRule(base int) iprule.Rule {
 	return iprule.Rule{Priority: base - 1, Table: iprule.MainTable, Protocol: iprule.Protocol,
 		SuppressPrefixLength: 1, SuppressGroup: base}
 }
 
-// isGroupRule reports whether a rule is the group rule, perhaps in another shape.
+// isGroupRule reports whether a rule is the group rule, in any shape.
 func isGroupRule(r Rule, base int) bool {
 	return r.Priority == base-1 && r.Table == iprule.MainTable && r.SuppressGroup == base
 }
 
-// HasGroupRule reports whether the group rule is there, in whichever shape.
+// HasGroupRule reports whether the kernel has the group rule, in any shape.
 func (w Want) HasGroupRule(s State) bool {
 	return slices.ContainsFunc(s.Rules, func(r Rule) bool { return isGroupRule(r, w.Group) })
 }
