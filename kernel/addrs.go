@@ -35,7 +35,7 @@ func addr(data []byte) (plan.Addr, bool) {
 		switch attr {
 		case unix.IFA_LOCAL:
 			own, _ = netip.AddrFromSlice(value)
-		case unix.IFA_ADDRESS: // the other end's, if there is one
+		case unix.IFA_ADDRESS: // of a point-to-point link: the other end's
 			peer, _ = netip.AddrFromSlice(value)
 		}
 	}

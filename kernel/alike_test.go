@@ -12,7 +12,7 @@ import (
 	"ec2net/plan"
 )
 
-// extra is what the kernel says of a route with metrics: pairs of RTAX_ and a value.
+// extra returns the Extra of a route with metrics: pairs of RTAX_ and a value.
 func extra(metrics ...uint32) string {
 	attr := nl.NewRtAttr(unix.RTA_METRICS, nil)
 	for i := 0; i < len(metrics); i += 2 {
@@ -21,7 +21,7 @@ func extra(metrics ...uint32) string {
 	return string(attr.Serialize())
 }
 
-// routesTo are the routes of main to a destination.
+// routesTo returns main's routes to a destination.
 func routesTo(t *testing.T, k *Kernel, dst netip.Prefix) (found []plan.Route) {
 	t.Helper()
 	for _, r := range look(t, k).Routes {
@@ -39,8 +39,8 @@ func wantRoutes(t *testing.T, got, want []plan.Route) {
 	}
 }
 
-// Routes to one destination that differ in the type of service, in an MTU or in the
-// gateway are several, and each goes or moves alone.
+// Routes to one destination may differ only in the type of service, in an MTU or in the
+// gateway. Each is deleted or moved alone.
 func TestRoutesAlike(t *testing.T) {
 	k := inNetns(t)
 	l := addVeth(t, "eth1", mac1)
@@ -56,16 +56,16 @@ func TestRoutesAlike(t *testing.T) {
 	for _, r := range []plan.Route{large, plain, other, small, decoy, plain, decoy} {
 		add(r)
 	}
-	// Those with a type of service come first, and nothing is there twice.
+	// Those with a type of service come first, and there are no duplicates.
 	wantRoutes(t, routesTo(t, k, everywhere), []plan.Route{decoy, large, plain, other, small})
 
-	// Without Append there is room for one.
+	// Without Append a second one is not added.
 	second := plain
 	second.Protocol = unix.RTPROT_BOOT
 	check(t, k.Apply(plan.AddRoute{Link: l, Route: second}))
 	wantRoutes(t, routesTo(t, k, everywhere), []plan.Route{decoy, large, plain, other, small})
 
-	// A request that names no MTU would hit the first: none goes.
+	// A request without an MTU would hit the first: none is deleted.
 	for _, c := range []plan.Change{plan.DelRoute{Link: l, Route: plain}, plan.MoveRoute{Link: l, Route: plain, Metric: 200}} {
 		if err := k.Apply(c); err == nil || err.Error() != "the kernel cannot tell this route from another one to 0.0.0.0/0 with metric 100" {
 			t.Errorf("%s: %v", c, err)
@@ -85,7 +85,7 @@ func TestRoutesAlike(t *testing.T) {
 	wantRoutes(t, routesTo(t, k, everywhere), []plan.Route{moved})
 }
 
-// A request has what it names in common with what it hits.
+// A request hits a route that has all attributes in it.
 func TestHitsRoute(t *testing.T) {
 	plain := plan.Route{Dst: netip.MustParsePrefix("10.7.0.0/16"), Metric: 100, Protocol: unix.RTPROT_STATIC}
 	with := func(change func(*plan.Route)) plan.Route {
@@ -112,7 +112,7 @@ func TestHitsRoute(t *testing.T) {
 	}
 }
 
-// A route by a nexthop object has its number, by which a copy leads too.
+// A route that uses a nexthop object has its id, and so does a copy of the route.
 func TestNexthopObject(t *testing.T) {
 	k := inNetns(t)
 	l := addVeth(t, "eth1", mac1)
@@ -136,7 +136,7 @@ func TestNexthopObject(t *testing.T) {
 	wantRoutes(t, routesTo(t, k, dst), []plan.Route{r})
 }
 
-// A look brings what leads to the destinations of its links by other links, too.
+// A look also reads the routes through other links to the destinations of its links.
 func TestLooksBeside(t *testing.T) {
 	k := inNetns(t)
 	l, vpn := addVeth(t, "eth1", mac1), addVeth(t, "vpn", mac1)

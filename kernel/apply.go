@@ -11,8 +11,8 @@ import (
 	"ec2net/plan"
 )
 
-// Apply makes one change. What is there already, or is gone already, is no
-// error: somebody else was quicker.
+// Apply makes one change. To add a thing that exists, or delete one that is gone, is
+// no error: somebody else was quicker.
 func (k *Kernel) Apply(c plan.Change) error {
 	switch c := c.(type) {
 	case plan.AddRule:
@@ -37,7 +37,7 @@ func (k *Kernel) Apply(c plan.Change) error {
 		}
 		return dropFlows(c)
 	}
-	return fmt.Errorf("%T is no change that the kernel can make", c)
+	return fmt.Errorf("the kernel cannot make a change of type %T", c)
 }
 
 // change makes a change, or a part of one, with one request.

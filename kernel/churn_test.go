@@ -17,8 +17,8 @@ import (
 	"ec2net/plan"
 )
 
-// crowd makes so many links, addresses, rules and routes that the kernel gives no
-// list of them in one piece.
+// crowd makes so many links, addresses, rules and routes that the kernel lists none of
+// them in one piece.
 func crowd(t *testing.T, k *Kernel) {
 	t.Helper()
 	for i := range 40 {
@@ -36,7 +36,7 @@ func crowd(t *testing.T, k *Kernel) {
 	}
 }
 
-// churn makes changes by others, one at each call.
+// churn returns a function that makes one change of somebody else at each call.
 func churn(t *testing.T) func() {
 	h, err := netlink.NewHandle()
 	check(t, err)
@@ -47,8 +47,8 @@ func churn(t *testing.T) func() {
 	var bridge *netlink.Bridge
 	r := rand.New(rand.NewPCG(1, 1))
 	return func() {
-		// Rules before all others come and go, so that what is counted moves; not in
-		// step with the pieces, since nobody can tell a rule that is left out each time.
+		// Rules at the front come and go, so that the kernel's count is off; not in
+		// step with the pieces, since nobody can notice a rule that every list lacks.
 		rule := netlink.NewRule()
 		rule.Family, rule.Priority, rule.Table = netlink.FAMILY_V4, 1, 70+r.IntN(4)
 		if err := h.RuleAdd(rule); err != nil {
@@ -58,7 +58,7 @@ func churn(t *testing.T) func() {
 		check(t, h.AddrAdd(lo, addr))
 		check(t, h.AddrDel(lo, addr))
 		if n++; n > 50 {
-			return // taking a link away takes the kernel some time
+			return // the kernel needs some time to remove a link
 		}
 		if n%2 == 1 {
 			attrs := netlink.NewLinkAttrs()
@@ -72,8 +72,8 @@ func churn(t *testing.T) func() {
 	}
 }
 
-// A look on a machine on which something changes between any two pieces of each list
-// ends, and has everything that was there all the time, once.
+// If something changes between any two pieces of each list, a look ends all the same, and
+// has everything once that was there all the time.
 func TestLooksWhileAllChanges(t *testing.T) {
 	k := inNetns(t)
 	crowd(t, k)
@@ -116,8 +116,8 @@ func once[T comparable](t *testing.T, what string, got, want []T, name func(T) s
 	}
 }
 
-// A look beside another program that makes and deletes veths and addresses all the
-// time, at its own pace, has what was there all the time.
+// While another program makes and deletes veths and addresses at its own pace, a look has
+// everything that was there all the time.
 func TestLooksBesideAnother(t *testing.T) {
 	k := inNetns(t)
 	crowd(t, k)

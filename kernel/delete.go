@@ -10,12 +10,12 @@ import (
 	"ec2net/plan"
 )
 
-// delRule deletes this rule and no other. RTM_DELRULE deletes the first rule that
-// has what the request names, and what a rule does not look at cannot be named: "from
-// all lookup 1001" is also a way to say "from 10.0.1.20 lookup 1001". Rules before
-// this one that the request would hit get a copy behind it first, so that they are
-// there all the time. The rules of the last look tell whether there can be any; only
-// then are they asked for again.
+// delRule deletes this rule and no other. RTM_DELRULE deletes the first rule that has
+// every attribute in the request, and a request cannot say that an attribute is absent:
+// "from all lookup 1001" also matches "from 10.0.1.20 lookup 1001". So delRule first
+// adds a copy of each earlier rule that the request would hit behind this one, and then
+// deletes as often as there are hits: no other rule is ever missing. It skips all that,
+// and the list of rules, if the last look shows that the request hits no other rule.
 func (k *Kernel) delRule(c plan.DelRule) error {
 	r := c.Rule
 	if k.unmistakable(r) {
@@ -35,7 +35,7 @@ func (k *Kernel) delRule(c plan.DelRule) error {
 			continue
 		}
 		if err := k.change(plan.AddRule{ENI: c.ENI, Rule: o.Rule}, ruleRequest(unix.RTM_NEWRULE, unix.NLM_F_CREATE, o)); err != nil {
-			return fmt.Errorf("cannot keep the rule %v while another one goes: %w", o, err)
+			return fmt.Errorf("cannot keep the rule %v while deleting another one: %w", o, err)
 		}
 		requests++
 	}
@@ -47,8 +47,8 @@ func (k *Kernel) delRule(c plan.DelRule) error {
 	return nil
 }
 
-// unmistakable reports whether the last look has seen a rule, which was not deleted
-// since, and none that a request to delete it would hit.
+// unmistakable reports whether the last look saw this rule, nobody has deleted it through
+// k since, and a request to delete it would hit no other rule of that look.
 func (k *Kernel) unmistakable(r plan.Rule) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -60,7 +60,7 @@ func (k *Kernel) unmistakable(r plan.Rule) bool {
 	return true
 }
 
-// hits reports whether a request to delete a rule would take another one for it:
+// hits reports whether a request to delete the rule named would match the rule has:
 // rule_find of net/core/fib_rules.c.
 func hits(named, has plan.Rule) bool {
 	switch {
@@ -81,8 +81,8 @@ func hits(named, has plan.Rule) bool {
 	return hitsExtra(extraOf(named), extraOf(has))
 }
 
-// hitsExtra compares what iprule has no words for. The kernel does not compare the
-// flags of two rules, nor where a goto leads.
+// hitsExtra compares the attributes that iprule has no words for. The kernel does not
+// compare the flags of two rules, nor the target of a goto.
 func hitsExtra(named, has []byte) bool {
 	tos, action := named[0], named[1]
 	if tos != 0 && has[0] != tos || has[1] != action {
@@ -100,9 +100,9 @@ func hitsExtra(named, has []byte) bool {
 	return true
 }
 
-// delRoute deletes this route and no other: RTM_DELROUTE deletes the first route to
-// a place that has what the request names, and a metric of 0, no gateway, no
-// preferred source or no MTU name nothing.
+// delRoute deletes this route and no other, or refuses: RTM_DELROUTE deletes the first
+// route to a destination that has every attribute in the request, and a request cannot
+// ask for a metric of 0, or for no gateway, preferred source or MTU.
 func (k *Kernel) delRoute(c plan.DelRoute) error {
 	there, err := k.canName(c.Route)
 	if err != nil || !there {
@@ -111,12 +111,12 @@ func (k *Kernel) delRoute(c plan.DelRoute) error {
 	return k.change(c, routeRequest(unix.RTM_DELROUTE, 0, c.Route))
 }
 
-// moveRoute gives a route another metric. To the same place with the same metric there
-// may be a route by another interface; the moved one goes behind it.
+// moveRoute gives a route another metric. If another interface has a route to the same
+// destination with that metric, the moved one goes behind it.
 func (k *Kernel) moveRoute(c plan.MoveRoute) error {
 	there, err := k.canName(c.Route)
 	if err != nil || !there {
-		return err // without the route there is nothing to move
+		return err // if the route is gone there is nothing to move
 	}
 	to := c.Route
 	to.Metric = c.Metric
@@ -131,7 +131,7 @@ func (k *Kernel) moveRoute(c plan.MoveRoute) error {
 	return err
 }
 
-// canName reports whether a route is there. It is an error if a request to delete it
+// canName reports whether a route exists. It fails if a request to delete the route
 // would hit another one.
 func (k *Kernel) canName(r plan.Route) (bool, error) {
 	if err := k.before("routes"); err != nil {
@@ -157,9 +157,8 @@ func (k *Kernel) canName(r plan.Route) (bool, error) {
 	return found, nil
 }
 
-// hitsRoute reports whether a request to delete a route would take another one by
-// the same interface for it, which the kernel lists before: fib_table_delete of
-// net/ipv4/fib_trie.c.
+// hitsRoute reports whether a request to delete the route named would match the route
+// has, of the same table and interface: fib_table_delete of net/ipv4/fib_trie.c.
 func hitsRoute(named, has plan.Route) bool {
 	return has.Dst == named.Dst && has.TOS == named.TOS && has.Scope == named.Scope &&
 		(named.Protocol == 0 || has.Protocol == named.Protocol) &&
@@ -169,7 +168,7 @@ func hitsRoute(named, has plan.Route) bool {
 		hasAll([]byte(has.Extra), []byte(named.Extra))
 }
 
-// hasAll reports whether a route has the attributes that are named: fib_nh_match and
+// hasAll reports whether a route has all named attributes: fib_nh_match and
 // fib_metrics_match of net/ipv4/fib_semantics.c.
 func hasAll(has, named []byte) bool {
 	for attr, value := range attributes(named) {

@@ -12,15 +12,15 @@ import (
 	"ec2net/plan"
 )
 
-// What linux/netfilter/nfnetlink_conntrack.h has.
+// Attributes of linux/netfilter/nfnetlink_conntrack.h.
 const (
 	ctaID       = 12 // CTA_ID
 	ctaZone     = 18 // CTA_ZONE
 	ctaMarkMask = 21 // CTA_MARK_MASK
 )
 
-// dropFlows makes conntrack forget the connections with a mark: one request, for
-// which the kernel goes through its table.
+// dropFlows makes conntrack forget the connections with a mark, with one request: the
+// kernel goes through its table itself.
 func dropFlows(c plan.DropFlows) error {
 	s, err := openSocket(unix.NETLINK_NETFILTER, answerLimit)
 	if errors.Is(err, unix.EPROTONOSUPPORT) {
@@ -35,8 +35,8 @@ func dropFlows(c plan.DropFlows) error {
 	return s.do(flowsRequest(nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK, c), nil)
 }
 
-// dropsByMark reports whether the kernel looks at the mark of a request to delete
-// connections. Before Linux 4.0 it does not, and deletes all that there are.
+// dropsByMark reports whether the kernel looks at the mark in a request to delete
+// connections. Linux before 4.0 does not, and would delete all connections.
 func dropsByMark() bool {
 	var name unix.Utsname
 	if unix.Uname(&name) != nil {
@@ -69,7 +69,7 @@ func dropSingly(s *socket, c plan.DropFlows) error {
 			}
 		}
 		if mark&uint32(c.Mask) != uint32(c.Mark) {
-			return // the kernel knows no filter for the list either
+			return // such a kernel does not filter the list either
 		}
 		if err := second.do(req, nil); err != nil && !errors.Is(err, unix.ENOENT) {
 			failed = err
@@ -78,7 +78,7 @@ func dropSingly(s *socket, c plan.DropFlows) error {
 	return errors.Join(err, failed)
 }
 
-// flowsRequest is about the connections with a mark.
+// flowsRequest makes a request about the connections with a mark.
 func flowsRequest(command, flags int, c plan.DropFlows) *nl.NetlinkRequest {
 	req := flowRequest(command, flags, unix.AF_UNSPEC)
 	add(req, nl.CTA_MARK, binary.BigEndian.AppendUint32(nil, uint32(c.Mark)))

@@ -14,7 +14,7 @@ import (
 	"ec2net/plan"
 )
 
-// addFlows makes conntrack know n connections with a mark, to a port of their own.
+// addFlows gives conntrack n connections with a mark, all to one port.
 func addFlows(t testing.TB, mark facts.Mark, port uint16, n int) {
 	t.Helper()
 	s, err := openSocket(unix.NETLINK_NETFILTER, answerLimit)
@@ -54,7 +54,7 @@ func addFlows(t testing.TB, mark facts.Mark, port uint16, n int) {
 	}
 }
 
-// flows counts the connections that conntrack knows, by mark.
+// flows counts conntrack's connections by mark.
 func flows(t *testing.T) map[uint32]int {
 	t.Helper()
 	all, err := netlink.ConntrackTableList(netlink.ConntrackTable, netlink.FAMILY_V4)
@@ -66,7 +66,7 @@ func flows(t *testing.T) map[uint32]int {
 	return found
 }
 
-// The connections with a mark are dropped, and no others.
+// DropFlows drops the connections with a mark, and no others.
 func TestDropFlows(t *testing.T) {
 	for name, drop := range map[string]func(*Kernel, plan.DropFlows) error{
 		"at once": func(k *Kernel, c plan.DropFlows) error { return k.Apply(c) },
@@ -98,7 +98,7 @@ func TestDropFlows(t *testing.T) {
 	}
 }
 
-// Of a large table nothing is kept in memory.
+// DropFlows keeps nothing of a large table in memory.
 func TestDropFlowsIsFlat(t *testing.T) {
 	k := inNetns(t)
 	addFlows(t, 0x3e9, 1, 5000)
@@ -109,7 +109,7 @@ func TestDropFlowsIsFlat(t *testing.T) {
 	}
 }
 
-// allocated fails if f allocates more than most bytes, freed ones counted.
+// allocated fails the test if f allocates more than most bytes, including those it frees.
 func allocated(t *testing.T, most uint64, f func()) {
 	t.Helper()
 	var before, after runtime.MemStats

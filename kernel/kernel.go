@@ -1,7 +1,7 @@
-// Package kernel is netlink: it reads the network of a network namespace into
-// plan's types, applies plan's changes, and tells when something has changed. No
-// other package of the product imports netlink. Package memory below it is the same
-// kernel without one, for tests.
+// Package kernel speaks netlink: it reads the network of a network namespace into
+// plan's types, applies plan's changes, and watches for changes. No other package of
+// the product imports netlink. Package memory below it has the same methods on a kernel
+// in memory, for tests.
 package kernel
 
 import (
@@ -15,26 +15,25 @@ import (
 	"ec2net/plan"
 )
 
-// Kernel is the kernel of the network namespace that it was opened in.
+// Kernel is a connection to the kernel, in the network namespace that it was opened in.
 type Kernel struct {
-	// Before, if it is set, is called before each request with what is asked for
-	// ("links", "addresses", "rules", "routes") or the text of the change. An error
-	// is returned in place of the answer.
+	// Before, if set, is called before each request, with what is asked for ("links",
+	// "addresses", "rules", "routes") or with the text of the change. If it fails, the
+	// request is not made, and fails with its error.
 	Before func(request string) error
-	// IsENI reports whether a veth counts as an ENI; Open sets it to what udev's
-	// database says.
+	// IsENI reports whether a veth counts as an ENI. Open sets it to ask udev's
+	// database.
 	IsENI func(plan.Link) bool
 
 	route *socket
 
 	mu     sync.Mutex
-	looked []plan.Rule // those of the last look that were not deleted since
+	looked []plan.Rule // the rules of the last look, without those deleted since
 }
 
-// Open opens the socket that requests use, in the network namespace of the calling
-// thread. What needs a socket of its own (Watch, Source, a change of connections, a
-// list of some hundred rules) opens it in the namespace of its caller's thread, which
-// has to be the same.
+// Open opens the socket for requests, in the network namespace of the calling thread.
+// Some methods open another socket: Watch, Source, Apply of a DropFlows, Look with some
+// hundred rules. Call them from a thread in the same namespace.
 func Open() (*Kernel, error) {
 	s, err := openSocket(unix.NETLINK_ROUTE, answerLimit)
 	if err != nil {
@@ -46,9 +45,9 @@ func Open() (*Kernel, error) {
 // Close closes the socket.
 func (k *Kernel) Close() { k.route.close() }
 
-// Look reads what the kernel has, with one request each for links, addresses,
-// rules and routes. scope is told the links and says which routes are read; nil:
-// those of all tables.
+// Look reads what the kernel has, with one request each for links, addresses, rules
+// and routes. scope gets the links and says which routes to read; nil: those of all
+// tables.
 func (k *Kernel) Look(scope func([]plan.Link) plan.Scope) (plan.State, error) {
 	const family = unix.AF_INET
 	var s plan.State
@@ -76,9 +75,9 @@ func (k *Kernel) Look(scope func([]plan.Link) plan.Scope) (plan.State, error) {
 	return s, nil
 }
 
-// Source is the address that the kernel would send from to another one; not valid
-// if there is no way. The kernel looks for the way by all rules and tables; a UDP
-// socket that is connected has sent nothing.
+// Source returns the address from which the kernel would send to another one; not valid
+// if there is no route. The kernel consults all rules and tables when a UDP socket
+// connects, which sends nothing.
 func (k *Kernel) Source(to netip.Addr) netip.Addr {
 	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, 80)))
 	if err != nil {
@@ -87,7 +86,7 @@ func (k *Kernel) Source(to netip.Addr) netip.Addr {
 	defer conn.Close()
 	from := conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
 	if from.IsUnspecified() {
-		return netip.Addr{} // there is a way, but no address to send from
+		return netip.Addr{} // there is a route, but no address to send from
 	}
 	return from
 }

@@ -59,7 +59,7 @@ func look(t *testing.T, k *Kernel) plan.State {
 
 var mac1 = facts.MAC{2, 0, 0, 0, 1, 1}
 
-// A look sees what was applied, and a second time nothing changes.
+// A look sees the applied changes. Applying them again changes nothing.
 func TestApplied(t *testing.T) {
 	k := inNetns(t)
 	l := addVeth(t, "eth1", mac1)

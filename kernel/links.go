@@ -15,8 +15,8 @@ import (
 	"ec2net/plan"
 )
 
-// skipStatistics is RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h: an interface's
-// message has half the size without its counters.
+// skipStatistics is RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h: without the counters,
+// the message of an interface has half the size.
 const skipStatistics = 1 << 3
 
 // Links lists the interfaces.
@@ -28,8 +28,8 @@ func (k *Kernel) Links() ([]plan.Link, error) {
 	return links, err
 }
 
-// linksSingly asks for each of the interfaces alone: of what several tries saw some
-// are gone, and others have another name.
+// linksSingly asks for each interface alone: among those that several tries saw, some are
+// gone, and others have another name.
 func (k *Kernel) linksSingly(seen []plan.Link) ([]plan.Link, error) {
 	var indexes []int
 	for _, l := range seen {
@@ -50,7 +50,7 @@ func (k *Kernel) linksSingly(seen []plan.Link) ([]plan.Link, error) {
 			links = append(links, l)
 			names[l.Name] = true
 		}
-		// If two have one name, the first gave it away meanwhile.
+		// If two have one name, the first has been renamed meanwhile.
 		if len(names) == len(links) {
 			return links, nil
 		}
@@ -128,8 +128,8 @@ func (k *Kernel) link(data []byte) (plan.Link, bool) {
 	return l, true
 }
 
-// udevCounts reports whether udev's database has the property of ENIs for an
-// interface. A container's veth has not.
+// udevCounts reports whether an interface has the property of ENIs in udev's database,
+// which a container's veth does not have.
 func udevCounts(l plan.Link) bool { return counts("/run/udev/data", l) }
 
 func counts(database string, l plan.Link) bool {

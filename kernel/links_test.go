@@ -12,7 +12,7 @@ import (
 	"ec2net/plan"
 )
 
-// A link is read with its group, its master, and whether it may be an ENI's.
+// A look reads a link's group, its master, and whether it may be an ENI's.
 func TestLinks(t *testing.T) {
 	k := inNetns(t)
 	k.IsENI = func(l plan.Link) bool { return l.Name != "p-eth1" && l.MAC != (facts.MAC{}) }
@@ -41,7 +41,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// A veth counts as an ENI if udev's database says so.
+// A veth counts as an ENI if udev's database says it is one.
 func TestUdevCounts(t *testing.T) {
 	dir := t.TempDir()
 	for index, properties := range map[int]string{

@@ -2,17 +2,17 @@ package kernel
 
 import "errors"
 
-// tries is how often a list is asked for that changes each time while it is read.
+// tries bounds how often list asks again because the list changed while it was read.
 const tries = 10
 
-// list reads a list, again if it changed meanwhile. On a machine on which something
-// changes all the time that may never end, so after some tries list returns what
-// they saw together: an entry that was there all the time may be missing in one of
-// them, or be there twice, but not in all. Each entry of it was there at some moment.
-// The error is ErrInterrupted only if nothing could be read.
+// list reads a list, and again if it changed meanwhile. On a busy machine it may change
+// every time, so after some tries list combines what they saw, and together is true. A
+// try may miss an entry that was there all the time, or see it twice, but not every try
+// does. Each entry in the outcome existed at some moment. The error is ErrInterrupted
+// only if no try read anything.
 func list[T comparable](k *Kernel, what string, dump func(each func(T)) error) (all []T, together bool, err error) {
 	var seen []T
-	fewest := make(map[T]int) // times that it was there in one list, and once if in none
+	fewest := make(map[T]int) // the least often that a list had an entry, but at least 1
 	lists := 0
 	for range tries {
 		if err := k.before(what); errors.Is(err, ErrInterrupted) {

@@ -10,13 +10,13 @@ import (
 	"ec2net/fault"
 )
 
-// GoneError says that there is no interface of this name. Trying again does
-// not help before somebody attaches one.
+// GoneError says that no interface has this name. Trying again does not help until
+// somebody attaches one.
 type GoneError struct{ Name string }
 
 func (e *GoneError) Error() string { return fmt.Sprintf("there is no interface %s here", e.Name) }
 
-// Status is that of what another try does not change.
+// Status tells the caller not to try again.
 func (*GoneError) Status() fault.Status { return fault.NoRetry }
 
 // Hint says what the reader can do about it.
@@ -24,14 +24,14 @@ func (e *GoneError) Hint() string {
 	return "ip link shows the interfaces; ec2net render --facts FILE renders one that is not on this machine"
 }
 
-// OtherNameError says that a name is not the interface's own.
+// OtherNameError says that a name is an alternative name of an interface.
 type OtherNameError struct{ Name, Real string }
 
 func (e *OtherNameError) Error() string {
 	return fmt.Sprintf("%s is another name of the interface %s", e.Name, e.Real)
 }
 
-// Status is that of a wrong name.
+// Status is the status of wrong usage.
 func (*OtherNameError) Status() fault.Status { return fault.Usage }
 
 // Hint says which name to use.
@@ -53,8 +53,8 @@ func MAC(name string) (facts.MAC, error) {
 		return facts.MAC{}, fmt.Errorf("cannot look up the interface %s: %w", name, err)
 	}
 	if l.Name != name {
-		// The kernel finds an interface by its alternative names too; iptables
-		// and /proc/sys know the one name only.
+		// The kernel also finds an interface by its alternative names, but iptables
+		// and /proc/sys do not know those.
 		return facts.MAC{}, &OtherNameError{Name: name, Real: l.Name}
 	}
 	if l.MAC == (facts.MAC{}) {

@@ -15,13 +15,13 @@ import (
 
 const nextHop = 30 // RTA_NH_ID of linux/rtnetlink.h
 
-// selection passes on the routes of a list that are in a scope. The kernel lists
-// those to one destination one behind the other.
+// selection passes on those routes of a list that are in a scope. It relies on the
+// kernel, which lists the routes to one destination one after the other.
 type selection struct {
 	scope plan.Scope
 	each  func(plan.Route)
-	// together are routes of main to one destination, and wanted says that one of
-	// them is by a link of the scope.
+	// together are main's routes to the current destination; wanted says that one of
+	// them is in the scope, and so all of them are.
 	together []plan.Route
 	wanted   bool
 }
@@ -41,7 +41,7 @@ func (s *selection) add(r plan.Route) {
 	s.wanted = s.wanted || slices.Contains(s.scope.Main, r.Link) || s.scope.To.IsValid() && r.Dst.Contains(s.scope.To)
 }
 
-// end passes on the routes to the last destination.
+// end passes on the routes to the current destination, if they are wanted.
 func (s *selection) end() {
 	for _, r := range s.together {
 		if s.wanted {
@@ -51,8 +51,8 @@ func (s *selection) end() {
 	s.together, s.wanted = s.together[:0], false
 }
 
-// routes lists the unicast routes that lead to one interface, in the kernel's
-// order; those of a scope, or all with nil.
+// routes lists the unicast routes with one interface, in the kernel's order; those of
+// a scope, or all if it is nil.
 func (k *Kernel) routes(family int, scope *plan.Scope) ([]plan.Route, error) {
 	all, _, err := list(k, "routes", func(each func(plan.Route)) error {
 		if scope == nil {
@@ -66,8 +66,8 @@ func (k *Kernel) routes(family int, scope *plan.Scope) ([]plan.Route, error) {
 	return all, err
 }
 
-// dumpRoutes lists the routes of a table that lead to an interface; of all tables,
-// to any, with 0.
+// dumpRoutes lists the routes of a table through a link. A table of 0 is every table, a
+// link of 0 every link.
 func (k *Kernel) dumpRoutes(family, table, link int, each func(plan.Route)) error {
 	header := make([]byte, unix.SizeofRtMsg)
 	header[0] = byte(family)
@@ -93,10 +93,10 @@ func (k *Kernel) dumpRoutes(family, table, link int, each func(plan.Route)) erro
 	return err
 }
 
-// route reads a message of RTM_NEWROUTE: struct rtmsg and RTA_ attributes. What
-// plan.Route has no field for is in Extra, attributes as the kernel has them. It is
-// false for what is no unicast route to one interface, and for one that depends on
-// the source.
+// route reads a message of RTM_NEWROUTE: struct rtmsg and RTA_ attributes. Attributes
+// that plan.Route has no field for go into Extra as they are. route reports false for
+// anything but a unicast route with one interface, and for one that depends on the
+// source.
 func route(data []byte) (plan.Route, bool) {
 	if len(data) < unix.SizeofRtMsg {
 		return plan.Route{}, false
@@ -133,7 +133,7 @@ func route(data []byte) (plan.Route, bool) {
 		case unix.RTA_CACHEINFO: // counters
 		default:
 			if attr == unix.RTA_PREF && number(value) == 0 {
-				continue // medium, which every route of IPv6 has that says nothing of it
+				continue // medium, the default of every IPv6 route
 			}
 			extra = append(extra, nl.NewRtAttr(int(attr), value).Serialize()...)
 		}
@@ -142,8 +142,8 @@ func route(data []byte) (plan.Route, bool) {
 	return r, r.Link != 0 && r.Dst.IsValid()
 }
 
-// addRoute adds a route where there is none to the same destination with the same
-// metric; with Append, behind those that there are.
+// addRoute adds a route unless there is one to the same destination with the same
+// metric; with Append, it adds the route behind those.
 func (k *Kernel) addRoute(c plan.AddRoute) error {
 	flags := unix.NLM_F_CREATE | unix.NLM_F_EXCL
 	if c.Append {
@@ -152,8 +152,8 @@ func (k *Kernel) addRoute(c plan.AddRoute) error {
 	return k.change(c, routeRequest(unix.RTM_NEWROUTE, flags, c.Route))
 }
 
-// routeRequest is a request to add or delete a route. It names everything that the
-// route has: RTM_DELROUTE deletes the first route that has what the request names.
+// routeRequest makes a request to add or delete a route. It names all attributes of the
+// route: RTM_DELROUTE deletes the first route that has those in the request.
 func routeRequest(command, flags int, r plan.Route) *nl.NetlinkRequest {
 	own := 0
 	if r.OnLink {
@@ -180,8 +180,8 @@ func routeRequest(command, flags int, r plan.Route) *nl.NetlinkRequest {
 	return req
 }
 
-// byNexthop reports whether a route leads by a nexthop object. The kernel lists the
-// object's interface and gateway too, and refuses a request that has them.
+// byNexthop reports whether a route uses a nexthop object. The kernel lists the object's
+// interface and gateway as the route's, but refuses a request that names them.
 func byNexthop(r plan.Route) bool {
 	for attr := range attributes([]byte(r.Extra)) {
 		if attr == nextHop {

@@ -23,19 +23,19 @@ func onNetwork(t *testing.T, k *Kernel) (eth1, eth2 plan.Link) {
 	return eth1, eth2
 }
 
-// added are the routes that are not the kernel's own.
+// added returns the routes that are not the kernel's own.
 func added(t *testing.T, k *Kernel) []plan.Route {
 	t.Helper()
 	return slices.DeleteFunc(look(t, k).Routes, func(r plan.Route) bool { return r.Dst == netip.MustParsePrefix("10.0.1.0/24") })
 }
 
-// addRoute adds a route behind those to the same place.
+// addRoute adds a route behind those to the same destination.
 func addRoute(t *testing.T, k *Kernel, r plan.Route) {
 	t.Helper()
 	check(t, k.Apply(plan.AddRoute{Route: r, Append: true}))
 }
 
-// Of many routes to one place each is deleted alone, and a second time none is.
+// Of many routes to one destination each is deleted alone. Deleting it again deletes none.
 func TestDelRouteHitsNoOther(t *testing.T) {
 	k := inNetns(t)
 	eth1, eth2 := onNetwork(t, k)
@@ -71,8 +71,8 @@ func TestDelRouteHitsNoOther(t *testing.T) {
 	}
 }
 
-// Where the kernel cannot tell two routes apart, and would delete the other one, it
-// is not asked to.
+// If the kernel cannot tell two routes apart, and would delete the other one, the request
+// is not made.
 func TestDelRouteRefuses(t *testing.T) {
 	k := inNetns(t)
 	eth1, _ := onNetwork(t, k)
@@ -92,9 +92,8 @@ func TestDelRouteRefuses(t *testing.T) {
 	check(t, k.Apply(plan.DelRoute{Route: plain}))
 }
 
-// A moved route has another metric and is the same otherwise, an MTU among it; at no
-// moment is there none. A second time there
-// is nothing to move.
+// A moved route differs only in its metric; it keeps an MTU, for one. There is a route at
+// every moment. Moving it again does nothing.
 func TestMoveRoute(t *testing.T) {
 	for name, kind := range map[string]func(l plan.Link) netlink.Route{
 		"by the gateway": func(plan.Link) netlink.Route {
@@ -123,7 +122,7 @@ func TestMoveRoute(t *testing.T) {
 				if len(before) != 1 {
 					t.Fatalf("%+v", before)
 				}
-				// Another one to the same place has that metric already.
+				// Another one to the same destination has that metric already.
 				other := plan.Route{Table: 254, Link: eth2.Index, Dst: before[0].Dst, Metric: 1001, Scope: unix.RT_SCOPE_LINK}
 				addRoute(t, k, other)
 				want := before[0]
@@ -156,8 +155,8 @@ func TestMoveRoute(t *testing.T) {
 	}
 }
 
-// What is added is there once, however often; a route to another interface in its
-// place is left to those that it belongs to.
+// Adding a route again does not duplicate it. A route through another interface in its
+// place stays, and nothing is added.
 func TestAddRoute(t *testing.T) {
 	k := inNetns(t)
 	eth1, _ := onNetwork(t, k)
@@ -190,7 +189,7 @@ func TestAddRoute(t *testing.T) {
 	}
 }
 
-// What is no unicast route to one interface is left out.
+// A look leaves out anything but unicast routes with one interface.
 func TestOtherRoutes(t *testing.T) {
 	k := inNetns(t)
 	eth1, eth2 := onNetwork(t, k)

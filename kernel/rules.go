@@ -16,20 +16,20 @@ import (
 	"ec2net/plan"
 )
 
-// What linux/fib_rules.h has.
+// Values of linux/fib_rules.h.
 const (
 	sizeofRuleHeader = 12 // struct fib_rule_hdr
 	actionTable      = 1  // FR_ACT_TO_TBL
-	// lasting are the flags that are the rule's own (FIB_RULE_PERMANENT,
-	// FIB_RULE_INVERT, FIB_RULE_FIND_SADDR); the others say whether the devices and
-	// the rules that it names are there now.
+	// lasting are the flags of the rule itself (FIB_RULE_PERMANENT, FIB_RULE_INVERT,
+	// FIB_RULE_FIND_SADDR); the others say whether the devices and rules that it names
+	// exist now.
 	lasting = 0x1 | 0x2 | 0x10000
 )
 
-// rules lists the rules in the kernel's order. The kernel does not say that this
-// list changed while it was read, and counts rules from one piece of it to the next:
-// when one goes, another is left out. So a list in several pieces counts if no rule
-// came or went meanwhile.
+// rules lists the rules in the kernel's order. Of rules the kernel does not say that the
+// list changed while it was read. Since it counts rules from one piece of the list to the
+// next, it skips one when an earlier one goes. So rules accepts a list in several pieces
+// only if it hears of no change meanwhile.
 func (k *Kernel) rules(family int) ([]plan.Rule, error) {
 	var events *os.File
 	defer func() {
@@ -46,7 +46,7 @@ func (k *Kernel) rules(family int) ([]plan.Rule, error) {
 			if events, err = listen(1<<(unix.RTNLGRP_IPV4_RULE-1) | 1<<(ruleGroup6-1)); err != nil {
 				return err
 			}
-			return ErrInterrupted // by whom nobody knows
+			return ErrInterrupted // perhaps: nobody was listening yet
 		}
 		return silent(events)
 	})
@@ -56,7 +56,7 @@ func (k *Kernel) rules(family int) ([]plan.Rule, error) {
 
 const ruleGroup6 = 19 // RTNLGRP_IPV6_RULE of linux/rtnetlink.h
 
-// silent returns ErrInterrupted if something has been heard.
+// silent returns ErrInterrupted if there was an event.
 func silent(events *os.File) error {
 	conn, err := events.SyscallConn()
 	if err != nil {
@@ -91,9 +91,9 @@ func (k *Kernel) dumpRules(family int, each func(plan.Rule)) (pieces int, err er
 	})
 }
 
-// rule reads a message of RTM_NEWRULE: struct fib_rule_hdr and FRA_ attributes.
-// What iprule.Rule has no field for is in Extra, as the kernel has it: the header's
-// bytes, then the attributes.
+// rule reads a message of RTM_NEWRULE: struct fib_rule_hdr and FRA_ attributes. What
+// iprule.Rule has no field for goes into Extra as it is: bytes of the header, then the
+// attributes.
 func rule(data []byte) (plan.Rule, bool) {
 	if len(data) < sizeofRuleHeader {
 		return plan.Rule{}, false
@@ -138,7 +138,7 @@ func rule(data []byte) (plan.Rule, bool) {
 		r.To = netip.PrefixFrom(to, dstLen)
 	}
 	if from.IsValid() || to.IsValid() {
-		r.IPv6 = false // the address says it
+		r.IPv6 = false // the address says so already
 	}
 	found := plan.Rule{Rule: r}
 	if string(extra) != string(plainHeader) {
@@ -147,11 +147,11 @@ func rule(data []byte) (plan.Rule, bool) {
 	return found, true
 }
 
-// plainHeader is what extraHeader gives for a rule that looks up a table.
+// plainHeader is the extraHeader of a rule that just looks up a table.
 var plainHeader = extraHeader([]byte{7: actionTable, 11: 0})
 
-// extraHeader is the part of a rule's header that iprule.Rule has no field for:
-// the type of service, the action and the flags.
+// extraHeader returns the parts of a rule's header that iprule.Rule has no field for: the
+// type of service, the action and the flags.
 func extraHeader(header []byte) []byte {
 	flags := binary.NativeEndian.Uint32(header[8:]) & lasting
 	return binary.NativeEndian.AppendUint32([]byte{header[3], header[7]}, flags)
@@ -173,10 +173,9 @@ func familyOfRule(r plan.Rule) int {
 	return unix.AF_INET
 }
 
-// addRule adds a rule unless it is there. The kernel says so too early: a rule
-// without a source or destination counts as there if one with them is, and so does
-// one whose match is not inverted if an inverted one is (rule_exists of
-// net/core/fib_rules.c).
+// addRule adds a rule unless it exists. The kernel answers EEXIST too often: to a rule
+// without a source or destination if one with them exists, and to a rule that is not
+// inverted if an inverted one exists (rule_exists of net/core/fib_rules.c).
 func (k *Kernel) addRule(c plan.AddRule) error {
 	r := plan.Rule{Rule: c.Rule}
 	if err := k.before(c.String()); err != nil {
@@ -193,8 +192,8 @@ func (k *Kernel) addRule(c plan.AddRule) error {
 	return k.change(c, ruleRequest(unix.RTM_NEWRULE, unix.NLM_F_CREATE, r))
 }
 
-// ruleRequest is a request to add or delete a rule. It names everything that a rule
-// looks at: RTM_DELRULE deletes the first rule that has what the request names.
+// ruleRequest makes a request to add or delete a rule. It names all attributes of the
+// rule: RTM_DELRULE deletes the first rule that has those in the request.
 func ruleRequest(command, flags int, r plan.Rule) *nl.NetlinkRequest {
 	extra := extraOf(r)
 	header := make([]byte, sizeofRuleHeader)

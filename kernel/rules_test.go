@@ -17,8 +17,8 @@ import (
 	"ec2net/plan"
 )
 
-// Rules of one priority and one table that ec2net makes or could make: each has
-// something that another one does not have.
+// Rules of one priority and one table that ec2net makes or could make. Any two differ in
+// an attribute.
 var ownKinds = map[string]func(*iprule.Rule){
 	"from all":     func(*iprule.Rule) {},
 	"from":         func(r *iprule.Rule) { r.From = netip.MustParsePrefix("10.0.1.20/32") },
@@ -39,7 +39,7 @@ var ownKinds = map[string]func(*iprule.Rule){
 	},
 }
 
-// Rules of other programs, which look at what no rule of ec2net does.
+// Rules of other programs, with attributes that ec2net's rules never have.
 var oddKinds = map[string]func(*netlink.Rule){
 	"tos":         func(r *netlink.Rule) { r.Tos = 8 },
 	"ip protocol": func(r *netlink.Rule) { r.IPProto = unix.IPPROTO_TCP },
@@ -59,7 +59,7 @@ func ownRule(change func(*iprule.Rule)) plan.Rule {
 	return plan.Rule{Rule: r}
 }
 
-// others are the rules that the kernel does not have by itself.
+// others returns the rules that are not the kernel's own.
 func others(t *testing.T, k *Kernel) []plan.Rule {
 	t.Helper()
 	all, err := k.rules(unix.AF_INET)
@@ -67,7 +67,7 @@ func others(t *testing.T, k *Kernel) []plan.Rule {
 	return slices.DeleteFunc(all, func(r plan.Rule) bool { return r.Protocol == unix.RTPROT_KERNEL })
 }
 
-// everyKind adds a rule of each kind to a namespace of its own, and gives them as the
+// everyKind adds a rule of each kind to a namespace of its own, and returns them as the
 // kernel lists them.
 func everyKind(t *testing.T, k *Kernel) map[string]plan.Rule {
 	t.Helper()
@@ -123,8 +123,8 @@ func addAgain(t *testing.T, k *Kernel, r plan.Rule) {
 	check(t, k.route.do(ruleRequest(unix.RTM_NEWRULE, unix.NLM_F_CREATE, r), nil))
 }
 
-// Of two rules each is deleted and never the other one, whichever was there first,
-// and at no moment is the other one missing.
+// Of two rules, deleting one never deletes the other, whichever came first, and the other
+// one exists at every moment.
 func TestDelRuleHitsNoOther(t *testing.T) {
 	k := inNetns(t)
 	kinds := everyKind(t, k)
@@ -140,7 +140,7 @@ func TestDelRuleHitsNoOther(t *testing.T) {
 				addAgain(t, k, kinds[order[0]])
 				addAgain(t, k, kinds[order[1]])
 				if i > 1 {
-					look(t, k) // what it saw may spare a request
+					look(t, k) // with its rules delRule may need one request less
 				}
 				k.route.received = func() {
 					if !slices.Contains(others(t, second), kinds[kept]) {
@@ -162,7 +162,7 @@ func TestDelRuleHitsNoOther(t *testing.T) {
 	}
 }
 
-// Of all kinds at once each is deleted alone.
+// With rules of all kinds at once, each is deleted alone.
 func TestDelRuleOfMany(t *testing.T) {
 	k := inNetns(t)
 	kinds := slices.Collect(maps.Values(everyKind(t, k)))
@@ -186,8 +186,8 @@ func TestDelRuleOfMany(t *testing.T) {
 	}
 }
 
-// A rule is added although another one has the same and more, which the kernel takes
-// for the same; and not a second time.
+// A rule is added although the kernel takes another one for it, which has the same
+// attributes and more. It is not added twice.
 func TestAddRuleBesideAnother(t *testing.T) {
 	k := inNetns(t)
 	kinds := everyKind(t, k)
@@ -210,8 +210,8 @@ func TestAddRuleBesideAnother(t *testing.T) {
 	}
 }
 
-// A rule is the same whether the interface that it names, or the rule that it leads
-// to, is there or not.
+// A rule reads the same whether or not the interface that it names, or the rule that it
+// goes to, exists.
 func TestRuleOfWhatIsNotThere(t *testing.T) {
 	k := inNetns(t)
 	iif := ownRule(func(r *iprule.Rule) { r.IIF, r.OIF = "eth1", "eth1" })
@@ -231,7 +231,7 @@ func TestRuleOfWhatIsNotThere(t *testing.T) {
 	}
 }
 
-// Rules of IPv6 are read and named by the same code.
+// The same code reads and names IPv6 rules.
 func TestRuleOfIPv6(t *testing.T) {
 	k := inNetns(t)
 	for _, r := range []plan.Rule{
@@ -254,7 +254,7 @@ func TestRuleOfIPv6(t *testing.T) {
 	}
 }
 
-// The largest numbers are read as they are.
+// The largest numbers are read without loss.
 func TestRuleOfLargeNumbers(t *testing.T) {
 	k := inNetns(t)
 	r := ownRule(func(r *iprule.Rule) {
@@ -270,7 +270,7 @@ func TestRuleOfLargeNumbers(t *testing.T) {
 	}
 }
 
-// Whatever a message has, reading it ends, and so does sending it back.
+// Reading any message ends, and so does sending it back.
 func FuzzMessages(f *testing.F) {
 	for _, change := range ownKinds {
 		req := ruleRequest(unix.RTM_NEWRULE, 0, ownRule(change))

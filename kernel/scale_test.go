@@ -10,7 +10,7 @@ import (
 	"ec2net/plan"
 )
 
-// addRoutes adds n routes by an interface to main, many with one request.
+// addRoutes adds n routes through an interface to main, many with one request.
 func addRoutes(t testing.TB, k *Kernel, link, n int) {
 	t.Helper()
 	var batch []byte
@@ -29,8 +29,7 @@ func addRoutes(t testing.TB, k *Kernel, link, n int) {
 	}
 }
 
-// crowded makes a namespace with 20,000 routes that nobody asks for, and few that
-// somebody does.
+// crowded makes a namespace with 20,000 routes outside of a scope, and a few in it.
 func crowded(t testing.TB) (k *Kernel, scope func([]plan.Link) plan.Scope, wanted []plan.Route) {
 	t.Helper()
 	k = inNetns(t)
@@ -54,8 +53,8 @@ func crowded(t testing.TB) (k *Kernel, scope func([]plan.Link) plan.Scope, wante
 	}, wanted
 }
 
-// Of many routes a look keeps those that are asked for, with as many requests as
-// otherwise, and in no more memory.
+// Among many routes a look keeps those in its scope. It needs no more requests than
+// usual, and no more memory.
 func TestLooksAtFew(t *testing.T) {
 	k, scope, wanted := crowded(t)
 	var requests []string

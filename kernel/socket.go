@@ -13,13 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// answerLimit bounds the wait for each message of an answer. The kernel answers
-// at once as a rule; while it takes hundreds of interfaces down it may need a
-// second.
+// answerLimit bounds the wait for each message of an answer. The kernel usually answers
+// at once, but may need a second while it removes hundreds of interfaces.
 const answerLimit = 5 * time.Second
 
-// socket is a netlink socket for requests: netlink(7). One request is under way
-// at a time.
+// socket is a netlink socket for requests, one at a time: netlink(7).
 type socket struct {
 	mu    sync.Mutex
 	fd    int
@@ -28,18 +26,18 @@ type socket struct {
 	to    unix.SockaddrNetlink // the kernel
 	limit time.Duration
 	buf   []byte
-	// strict says that the kernel filters a dump by what the request names.
+	// strict says that the kernel filters a dump by the attributes in the request.
 	strict bool
-	// received is a seam of the tests: it is called after each piece of an answer.
+	// received is a seam for tests: it is called after each piece of an answer.
 	received func()
 }
 
 // openSocket opens a socket in the network namespace of the calling thread. limit
 // bounds each wait for a message of an answer.
 //
-// The kernel makes the pieces of a list as large as what it has seen received. So the
-// list of links, which says itself if it changed while it was read, comes first of a
-// look.
+// The kernel makes the pieces of a list as large as the largest buffer that it has seen
+// on the socket, and the first ones small. So a look reads links first: of that list the
+// kernel says if it changed while it was read.
 func openSocket(protocol int, limit time.Duration) (*socket, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
@@ -69,27 +67,27 @@ func (s *socket) prepare() error {
 		return os.NewSyscallError("getsockname", err)
 	}
 	s.pid = own.(*unix.SockaddrNetlink).Pid
-	// Linux before 4.20 does not have it, and sends all.
+	// Linux before 4.20 does not have this option, and sends everything.
 	s.strict = unix.SetsockoptInt(s.fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1) == nil
 	return nil
 }
 
 func (s *socket) close() { _ = unix.Close(s.fd) }
 
-// ErrInterrupted says that what is listed changed while it was listed, so that the
-// list may lack entries that were there all the time: NLM_F_DUMP_INTR.
+// ErrInterrupted says that a list changed while it was read, so that it may lack entries
+// that were there all the time: NLM_F_DUMP_INTR.
 var ErrInterrupted = errors.New("the kernel's list changed while it was read")
 
-// do sends a request and calls each with every message of the answer, whose data
-// is valid until each returns. It returns the error that the kernel answers with, a
-// unix.Errno, or ErrInterrupted.
+// do sends a request and calls each with the data of every message of the answer, valid
+// until each returns. It returns the error in the kernel's answer, a unix.Errno, or
+// ErrInterrupted.
 func (s *socket) do(req *nl.NetlinkRequest, each func(data []byte)) error {
 	_, err := s.ask(req, each)
 	return err
 }
 
-// ask is do, and counts the pieces that the answer came in: datagrams with messages
-// for each.
+// ask does the same as do, and counts the pieces of the answer: the datagrams with
+// messages for each.
 func (s *socket) ask(req *nl.NetlinkRequest, each func(data []byte)) (pieces int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,7 +118,7 @@ func (s *socket) ask(req *nl.NetlinkRequest, each func(data []byte)) (pieces int
 	return a.pieces, a.err
 }
 
-// answer is what the kernel has said to a request so far.
+// answer is the kernel's answer to a request so far.
 type answer struct {
 	each        func(data []byte)
 	acked       bool // an acknowledgement ends it
@@ -130,8 +128,8 @@ type answer struct {
 	err         error
 }
 
-// hear takes in a datagram of n bytes, up to the end of the answer. It reports whether
-// anything in it was about the request: answers to an earlier one may come too late.
+// hear takes in a datagram of n bytes, up to the end of the answer. It reports whether a
+// message in it answers this request: late answers to an earlier one may come too.
 func (s *socket) hear(n int, a *answer) (heard bool) {
 	counted := false
 	for m := range messages(s.buf[:n]) {
@@ -172,8 +170,8 @@ func (s *socket) send(request []byte) error {
 	}
 }
 
-// errNoAnswer says that the kernel was asked and said nothing.
-var errNoAnswer = fmt.Errorf("the kernel has not answered: %w", os.ErrDeadlineExceeded)
+// errNoAnswer says that the kernel did not answer within the limit.
+var errNoAnswer = fmt.Errorf("the kernel did not answer: %w", os.ErrDeadlineExceeded)
 
 func (s *socket) receive() (int, error) {
 	for {
@@ -202,7 +200,7 @@ type message struct {
 	data        []byte
 }
 
-// errno is what NLMSG_ERROR and NLMSG_DONE end with.
+// errno returns the error in a message of the kind NLMSG_ERROR or NLMSG_DONE.
 func (m message) errno() error {
 	if len(m.data) < 4 {
 		return nil
@@ -213,7 +211,7 @@ func (m message) errno() error {
 	return nil
 }
 
-// messages are those of one datagram.
+// messages yields the messages of one datagram.
 func messages(b []byte) iter.Seq[message] {
 	return func(yield func(message) bool) {
 		for len(b) >= unix.SizeofNlMsghdr {
@@ -232,8 +230,8 @@ func messages(b []byte) iter.Seq[message] {
 	}
 }
 
-// attributes are those behind the fixed header of a message, or in another
-// attribute: type and value.
+// attributes yields the type and value of each attribute: those after the fixed header of
+// a message, or those in another attribute.
 func attributes(b []byte) iter.Seq2[uint16, []byte] {
 	return func(yield func(uint16, []byte) bool) {
 		for len(b) >= unix.SizeofRtAttr {
@@ -250,11 +248,10 @@ func attributes(b []byte) iter.Seq2[uint16, []byte] {
 	}
 }
 
-// aligned is a length with the bytes behind it up to the next message or attribute.
+// aligned rounds a length up to where the next message or attribute begins.
 func aligned(n int) int { return (n + 3) &^ 3 }
 
-// number reads an attribute of up to four bytes; 0 if it is shorter than it should
-// be.
+// number reads an attribute of one, two or four bytes; 0 if it is too short.
 func number(b []byte) int {
 	switch len(b) {
 	case 1:
@@ -271,7 +268,7 @@ func number(b []byte) int {
 // text reads an attribute that is a C string.
 func text(b []byte) string { return unix.ByteSliceToString(b) }
 
-// raw is the body of a request that is built as bytes.
+// raw is the fixed header of a request, as bytes.
 type raw []byte
 
 func (r raw) Len() int          { return len(r) }

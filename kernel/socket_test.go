@@ -12,8 +12,8 @@ import (
 	"ec2net/plan"
 )
 
-// toPeer gives a kernel that is another socket of this process: it answers each
-// request with answer's datagrams.
+// toPeer returns a Kernel whose other end is not the kernel but another socket of this
+// process: that answers each request with the datagrams that answer returns.
 func toPeer(t *testing.T, answer func(request message) [][]byte) *Kernel {
 	t.Helper()
 	peer, err := openSocket(unix.NETLINK_USERSOCK, time.Minute)
@@ -34,7 +34,7 @@ func toPeer(t *testing.T, answer func(request message) [][]byte) *Kernel {
 				if m.kind == unix.NLMSG_NOOP { // the test has ended
 					return
 				}
-				m.pid = s.pid // as the kernel has it in its answers
+				m.pid = s.pid // as in the kernel's answers
 				for _, a := range answer(m) {
 					_ = peer.send(a)
 				}
@@ -56,7 +56,7 @@ func datagram(kind, flags int, seq, pid uint32, data []byte) []byte {
 	return req.Serialize()
 }
 
-// What the kernel never answers, or stops answering, ends.
+// A request ends that the kernel never answers, or stops answering.
 func TestNoAnswer(t *testing.T) {
 	rule := datagram(unix.RTM_NEWRULE, unix.NLM_F_MULTI, 0, 0, []byte{0: unix.AF_INET, 7: actionTable, 11: 0})
 	for name, answer := range map[string]func(message) [][]byte{
@@ -91,8 +91,8 @@ func TestNoAnswer(t *testing.T) {
 	}
 }
 
-// A request after one that was not answered in time gets its own answer, not the
-// earlier one's.
+// After a request that was not answered in time, the next one gets its own answer, not
+// the earlier one's.
 func TestLateAnswer(t *testing.T) {
 	var late []byte
 	k := toPeer(t, func(m message) [][]byte {
@@ -111,7 +111,7 @@ func TestLateAnswer(t *testing.T) {
 	}
 }
 
-// Every socket that the kernel is asked by has a limit.
+// Every socket for requests has a limit.
 func TestLimits(t *testing.T) {
 	k := inNetns(t)
 	for _, option := range []int{unix.SO_RCVTIMEO, unix.SO_SNDTIMEO} {

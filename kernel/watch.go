@@ -8,27 +8,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Watch tells that something has changed.
+// Watch is a watch for changes.
 type Watch struct {
-	// C has a token whenever something has changed since the last one was taken.
-	// It is closed when the watch has ended.
+	// C has a token if something has changed since the last token was taken. It is
+	// closed when the watch ends.
 	C   <-chan struct{}
 	err error
 }
 
-// Err is why C was closed; nil if the context has ended. It may be asked after C
-// was closed.
+// Err says why C is closed; nil if the context has ended. Call it only once C is
+// closed.
 func (w *Watch) Err() error { return w.err }
 
-// watched are the netlink groups of what a look reads: links, addresses, routes and
+// watched are the netlink groups of all that a look reads: links, addresses, routes and
 // rules.
 const watched = 1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_IPV4_IFADDR-1) |
 	1<<(unix.RTNLGRP_IPV4_ROUTE-1) | 1<<(unix.RTNLGRP_IPV4_RULE-1)
 
-// Watch listens to the kernel until ctx ends. A token says no more than that
-// something has changed, so a burst of changes is one token, and so is what the
-// kernel had to leave out because nobody listened in time. Nothing is
-// told of what was before: call Watch first, then look, and look again at each token.
+// Watch listens to the kernel until ctx ends. A token says only that something has
+// changed. So a burst of changes makes one token, as do events that the kernel dropped
+// because nobody read them in time. There is no token for what was before: call Watch
+// first, then look, and look again at each token.
 func (k *Kernel) Watch(ctx context.Context) (*Watch, error) {
 	f, err := listen(watched)
 	if err != nil {
@@ -47,8 +47,8 @@ func watch(ctx context.Context, f *os.File) *Watch {
 		defer stop()
 		buf := make([]byte, 64<<10)
 		for {
-			// ENOBUFS: there were more changes than the socket has room for. The
-			// socket goes on with what comes next.
+			// ENOBUFS: there were more changes than the socket has room for. It goes on
+			// with the next ones.
 			if _, err := f.Read(buf); err != nil && !errors.Is(err, unix.ENOBUFS) {
 				if ctx.Err() == nil {
 					w.err = err

@@ -16,7 +16,7 @@ import (
 	"ec2net/plan"
 )
 
-// Each kind of change gives a token.
+// Each kind of change makes a token.
 func TestWatch(t *testing.T) {
 	k := inNetns(t)
 	l := addVeth(t, "eth1", mac1)
@@ -37,7 +37,7 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// The end of the context is no failure; the end of the socket is one.
+// A watch that ends with its context has not failed; one whose socket fails has.
 func TestWatchEnds(t *testing.T) {
 	k := inNetns(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -59,8 +59,8 @@ func TestWatchEnds(t *testing.T) {
 	}
 }
 
-// When the kernel has to leave changes out, since nobody took them in time, the watch
-// goes on, and it is silent when nothing changes any more.
+// If the kernel drops events because nobody reads them in time, the watch goes on. It is
+// silent once nothing changes any more.
 func TestWatchLosesChanges(t *testing.T) {
 	k := inNetns(t)
 	f, err := listen(watched)
@@ -71,12 +71,12 @@ func TestWatchLosesChanges(t *testing.T) {
 		addVeth(t, fmt.Sprintf("eth%d", i), facts.MAC{2, 0, 0, 0, 3, byte(i)})
 	}
 	if _, lost := s.queue(t); lost == 0 {
-		t.Fatal("the kernel left nothing out")
+		t.Fatal("the kernel dropped no event")
 	}
 	rule := iprule.Rule{Priority: 7, Table: 7, SuppressPrefixLength: -1, SuppressGroup: -1}
 	w := watch(t.Context(), f)
 	for range 10 {
-		if _, ok := <-w.C; !ok { // the first one is for what was left out
+		if _, ok := <-w.C; !ok { // the first token is for the dropped events
 			t.Fatal(w.Err())
 		}
 		for range 100 {
@@ -88,7 +88,7 @@ func TestWatchLosesChanges(t *testing.T) {
 		_, err := k.Links()
 		check(t, err)
 	}
-	// What was heard last may give one more token now.
+	// The last events may still make one more token.
 	looks, tokens := 200, 0
 	for range looks {
 		if len(w.C) > 0 {
@@ -107,7 +107,7 @@ func TestWatchLosesChanges(t *testing.T) {
 	}
 }
 
-// listener is a subscribed socket from the outside.
+// listener looks at a subscribed socket from the outside.
 type listener struct {
 	file *os.File
 	port uint32
@@ -130,8 +130,8 @@ func (s *listener) control(t *testing.T, f func(fd int) error) {
 	check(t, failed)
 }
 
-// queue gives how many bytes wait in the socket, and how many changes did not find
-// room there.
+// queue returns how many bytes wait in the socket, and how many events it had no room
+// for.
 func (s *listener) queue(t *testing.T) (bytes, lost int) {
 	t.Helper()
 	table, err := os.ReadFile("/proc/thread-self/net/netlink")

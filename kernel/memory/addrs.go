@@ -10,8 +10,8 @@ import (
 	"ec2net/plan"
 )
 
-// addr is an address. A second one of a network on an interface is secondary: it
-// brings no route, and goes with the first.
+// addr is an address. The second one in a network on an interface is secondary: it
+// brings no route, and goes together with the first.
 type addr struct {
 	plan.Addr
 	secondary bool
@@ -36,7 +36,7 @@ func (k *Kernel) addAddr(p plan.Addr) error {
 		return unix.ENODEV
 	}
 	a := addr{Addr: p}
-	behind := 0 // a primary one is behind the primary ones of its interface
+	behind := 0 // where a primary address goes: behind the others of its interface
 	for i, o := range k.addrs {
 		if o.Addr == p {
 			return unix.EEXIST
@@ -60,7 +60,7 @@ func (k *Kernel) addAddr(p plan.Addr) error {
 func (k *Kernel) connect(a addr) {
 	l, _ := k.at(a.Link)
 	if l.Up && !l.Loopback && !a.secondary && !a.Prefix.IsSingleIP() {
-		_ = k.insert(connected(a)) // which may be there
+		_ = k.insert(connected(a)) // it may exist already
 	}
 }
 
@@ -90,10 +90,11 @@ func (k *Kernel) delAddr(p plan.Addr) error {
 	return nil
 }
 
-// disconnect takes away what goes with an address: fib_del_ifaddr and
+// disconnect deletes the routes that go with an address: fib_del_ifaddr and
 // fib_inetaddr_event of net/ipv4/fib_frontend.c.
 func (k *Kernel) disconnect(a addr) {
-	// The kernel names its own route without a metric, so it may be a moved one.
+	// The kernel deletes its own route without naming a metric, so it may hit one that
+	// was moved.
 	own := slices.IndexFunc(k.routes, func(r plan.Route) bool {
 		r.Metric = 0
 		return r == connected(a)
@@ -104,7 +105,7 @@ func (k *Kernel) disconnect(a addr) {
 	last := len(k.addrsOf(a.Link)) == 0
 	k.routes = slices.DeleteFunc(k.routes, func(r plan.Route) bool {
 		return last && r.Link == a.Link ||
-			// Of other tables than main the kernel does not look at the source.
+			// The kernel looks at the source only in main.
 			r.Table == iprule.MainTable && r.Source == a.Prefix.Addr() && !k.local(r.Source)
 	})
 }

@@ -11,7 +11,7 @@ import (
 	"ec2net/plan"
 )
 
-// AddLink adds an interface, which is down. The kernel gives no index twice.
+// AddLink adds an interface, which is down, with an index that was never given before.
 func (k *Kernel) AddLink(name string, mac facts.MAC, device bool) plan.Link {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -29,13 +29,12 @@ func (k *Kernel) addLink(l plan.Link) plan.Link {
 	return l
 }
 
-// DelLink takes an interface away, with its addresses and routes. Rules that name it
-// stay.
+// DelLink deletes an interface, with its addresses and routes. Rules that name it stay.
 func (k *Kernel) DelLink(name string) {
 	k.must(name, func(l *plan.Link) {
 		index := l.Index
 		for _, a := range k.addrsOf(index) {
-			_ = k.delAddr(a.Addr) // it may have gone with another one
+			_ = k.delAddr(a.Addr) // it may have gone together with another one
 		}
 		k.routes = slices.DeleteFunc(k.routes, func(r plan.Route) bool { return r.Link == index })
 		k.links = slices.DeleteFunc(k.links, func(l plan.Link) bool { return l.Index == index })
@@ -52,7 +51,7 @@ func (k *Kernel) Rename(name, other string) {
 	k.must(name, func(l *plan.Link) { l.Name = other })
 }
 
-// SetMaster makes an interface a port of another one; of none with an empty name.
+// SetMaster makes an interface a port of another one, or of none if master is empty.
 func (k *Kernel) SetMaster(name, master string) {
 	k.must(name, func(l *plan.Link) {
 		of, _ := k.named(master)
@@ -60,7 +59,7 @@ func (k *Kernel) SetMaster(name, master string) {
 	})
 }
 
-// SetUp sets an interface up: its addresses bring their routes again.
+// SetUp sets an interface up: its addresses bring their routes back.
 func (k *Kernel) SetUp(name string) {
 	k.must(name, func(l *plan.Link) {
 		if l.Up {
@@ -76,8 +75,8 @@ func (k *Kernel) SetUp(name string) {
 	})
 }
 
-// SetDown sets an interface down: it keeps its addresses, and loses its routes in
-// all tables.
+// SetDown sets an interface down: it keeps its addresses and loses its routes in all
+// tables.
 func (k *Kernel) SetDown(name string) {
 	k.must(name, func(l *plan.Link) {
 		index := l.Index
@@ -86,7 +85,7 @@ func (k *Kernel) SetDown(name string) {
 	})
 }
 
-// must changes an interface that has to be there.
+// must changes an interface, and panics if it does not exist.
 func (k *Kernel) must(name string, change func(*plan.Link)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -1,8 +1,7 @@
-// Package memory is a kernel without one, for tests: links, addresses, rules and
-// routes as plain data, with those of the kernel's habits that a plan has to reckon
-// with. Its test holds it against package kernel. It has no IPv6, no local or
-// broadcast routes, and secondary addresses are not promoted
-// (net.ipv4.conf.*.promote_secondaries=0).
+// Package memory is a kernel in memory, for tests: links, addresses, rules and routes as
+// plain data, with the habits of the kernel that matter to a plan. Its test compares it
+// with package kernel. It has no IPv6 and no local or broadcast routes, and does not
+// promote secondary addresses (net.ipv4.conf.*.promote_secondaries=0).
 package memory
 
 import (
@@ -19,11 +18,11 @@ import (
 	"ec2net/plan"
 )
 
-// Kernel is a connection to the kernel of a machine.
+// Kernel is a connection to the kernel of a machine in memory.
 type Kernel struct {
-	// Before is the seam of kernel.Kernel: it is called before each request with what
-	// is asked for or the text of the change, and an error is returned in place of the
-	// answer.
+	// Before is the same seam as kernel.Kernel's: it is called before each request, with
+	// what is asked for or with the text of the change. If it fails, the request is not
+	// made, and fails with its error.
 	Before func(request string) error
 
 	*network
@@ -32,18 +31,18 @@ type Kernel struct {
 // network is the network of a machine.
 type network struct {
 	mu      sync.Mutex
-	last    int // index that was given
+	last    int // the last index given
 	links   []plan.Link
 	addrs   []addr
 	rules   []plan.Rule
 	routes  []plan.Route
 	flows   []facts.Mark
 	watches []chan struct{}
-	looked  []plan.Rule // those of the last look that were not deleted since
+	looked  []plan.Rule // the rules of the last look, without those deleted since
 }
 
-// New makes a kernel as it is when a machine starts: with lo, which is down, and the
-// three rules.
+// New returns a kernel as it is when a machine starts: with lo, which is down, and the
+// kernel's own three rules.
 func New() *Kernel {
 	k := &Kernel{network: &network{}}
 	k.addLink(plan.Link{Name: "lo", Loopback: true, Device: true})
@@ -54,7 +53,7 @@ func New() *Kernel {
 	return k
 }
 
-// Another is another connection to the same kernel, with a seam of its own.
+// Another returns another connection to the same kernel, with its own seam.
 func (k *Kernel) Another() *Kernel { return &Kernel{network: k.network} }
 
 // before calls the test's seam.
@@ -75,7 +74,7 @@ func (k *Kernel) Links() ([]plan.Link, error) {
 	return slices.Clone(k.links), nil
 }
 
-// Look reads what there is: kernel.Kernel's Look.
+// Look reads what the kernel has, as kernel.Kernel's Look does.
 func (k *Kernel) Look(scope func([]plan.Link) plan.Scope) (s plan.State, err error) {
 	if s.Links, err = k.Links(); err != nil {
 		return plan.State{}, err
@@ -105,7 +104,7 @@ func (k *Kernel) Look(scope func([]plan.Link) plan.Scope) (s plan.State, err err
 	return s, nil
 }
 
-// within are the routes that are in a scope; all with nil.
+// within returns the routes that are in a scope; all if it is nil.
 func within(s *plan.Scope, all []plan.Route) (found []plan.Route) {
 	if s == nil {
 		return slices.Clone(all)
@@ -125,7 +124,7 @@ func within(s *plan.Scope, all []plan.Route) (found []plan.Route) {
 	return found
 }
 
-// Apply makes one change: kernel.Kernel's Apply. Before is called as often as there.
+// Apply makes one change, as kernel.Kernel's Apply does, with as many calls of Before.
 func (k *Kernel) Apply(c plan.Change) error {
 	switch c := c.(type) {
 	case plan.AddRule:
@@ -158,11 +157,11 @@ func (k *Kernel) Apply(c plan.Change) error {
 			return nil
 		})
 	}
-	return fmt.Errorf("%T is no change that the kernel can make", c)
+	return fmt.Errorf("the kernel cannot make a change of type %T", c)
 }
 
-// known lists what is to be deleted first, as kernel.Kernel does, and changes nothing
-// if it is not there.
+// known first looks for the object to delete, as kernel.Kernel does, and makes no change
+// if it is gone.
 func (k *Kernel) known(what string, find func() (bool, error), change func() error) error {
 	if err := k.before(what); err != nil {
 		return err
@@ -203,15 +202,15 @@ func (k *Kernel) AddFlow(m facts.Mark) {
 	k.flows = append(k.flows, m)
 }
 
-// Flows are the marks of the connections.
+// Flows returns the marks of the connections.
 func (k *Kernel) Flows() []facts.Mark {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return slices.Clone(k.flows)
 }
 
-// Source is the address that would be sent from to another one: kernel.Kernel's
-// Source.
+// Source returns the address from which the kernel would send to another one, as
+// kernel.Kernel's Source does.
 func (k *Kernel) Source(to netip.Addr) netip.Addr {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -224,7 +223,7 @@ func (k *Kernel) Source(to netip.Addr) netip.Addr {
 	}
 	if r.Source.IsValid() {
 		if !k.local(r.Source) {
-			return netip.Addr{} // nothing is sent by a route with a source that is gone
+			return netip.Addr{} // the kernel does not use a route whose source is gone
 		}
 		return r.Source
 	}

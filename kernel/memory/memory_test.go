@@ -26,21 +26,21 @@ import (
 
 func TestMain(m *testing.M) { unshared.Main(m) }
 
-// pair is a machine in memory and one in a network namespace, to which the same
-// happens.
+// pair is a machine in memory and one in a network namespace. Both go through the same
+// steps.
 type pair struct {
 	t      *testing.T
 	memory *Kernel
 	real   *kernel.Kernel
 	steps  []string
-	// requests are those of the last change to each.
+	// requests are the requests for the last change to each.
 	requests [2][]string
 }
 
 func newPair(t *testing.T) *pair {
 	t.Helper()
 	unshared.Netns(t)
-	// What a new namespace has comes from the machine's own settings.
+	// A new namespace inherits the settings of the machine.
 	for _, name := range []string{"all", "default"} {
 		check(t, os.WriteFile("/proc/sys/net/ipv4/conf/"+name+"/promote_secondaries", []byte("0"), 0))
 	}
@@ -67,7 +67,7 @@ func check(t *testing.T, err error) {
 	}
 }
 
-// link is an interface by its name, as each of the two knows it.
+// link returns an interface by its name, as each of the two knows it.
 func (p *pair) link(name string) (inMemory, inKernel plan.Link) {
 	ours, err := p.memory.Links()
 	check(p.t, err)
@@ -89,13 +89,13 @@ func (p *pair) has(name string) bool {
 	return l.Index != 9999
 }
 
-// apply makes a change in both: change makes it for an interface.
+// apply applies a change to both: change returns it for the interface of each.
 func (p *pair) apply(name string, change func(plan.Link) plan.Change) {
 	inMemory, inKernel := p.link(name)
 	p.steps = append(p.steps, change(inMemory).String())
 	p.requests = [2][]string{}
 	ours, theirs := p.memory.Apply(change(inMemory)), p.real.Apply(change(inKernel))
-	// More requests are made where the kernel takes a rule for another one.
+	// It takes more requests if the kernel would take one rule for another.
 	switch change(inKernel).(type) {
 	case plan.AddRule, plan.DelRule:
 	default:
@@ -108,7 +108,7 @@ func (p *pair) apply(name string, change func(plan.Link) plan.Change) {
 	}
 }
 
-// alike reports whether two errors are the same number of the kernel's, or both none.
+// alike reports whether two errors have the same errno, or are both nil.
 func alike(a, b error) bool {
 	var number unix.Errno
 	if errors.As(a, &number) {
@@ -135,7 +135,7 @@ func netlinkOf(t *testing.T, name string) netlink.Link {
 	return l
 }
 
-// text is a state without indexes and without the veths' other ends.
+// text returns a state as text, without indexes and without the veths' other ends.
 func text(s plan.State) string {
 	var b strings.Builder
 	name := func(index int) string {
@@ -163,7 +163,7 @@ func text(s plan.State) string {
 	return b.String()
 }
 
-// same compares the two.
+// same compares the two machines.
 func (p *pair) same() {
 	p.t.Helper()
 	inMemory, err := p.memory.Look(nil)
@@ -175,7 +175,7 @@ func (p *pair) same() {
 	}
 	for _, to := range []string{"10.0.1.1", "10.0.1.20", "10.0.2.9", "10.7.0.1", "192.0.2.1"} {
 		a := netip.MustParseAddr(to)
-		// To an address of its own the kernel may send from another one of its own.
+		// To an address of the machine the kernel may send from another one of the machine.
 		if ours, theirs := p.memory.Source(a), p.real.Source(a); ours != theirs && (ours != a || !theirs.IsValid()) {
 			p.t.Errorf("to %s: from %v in memory, from %v of the kernel", a, ours, theirs)
 			p.t.Log(text(inMemory))
@@ -234,7 +234,7 @@ func (p *pair) route(r *rand.Rand, l plan.Link) plan.Route {
 	return route
 }
 
-// mtu is what the kernel says of a route with an MTU.
+// mtu returns the Extra of a route with an MTU.
 func mtu(n uint32) string {
 	metrics := nl.NewRtAttr(unix.RTA_METRICS, nil)
 	metrics.AddRtAttr(unix.RTAX_MTU, nl.Uint32Attr(n))
@@ -302,7 +302,7 @@ func (p *pair) step(r *rand.Rand) {
 	}
 }
 
-// addAlike adds a route that differs in one thing from one that is there.
+// addAlike adds a route that differs from an existing one in one attribute.
 func (p *pair) addAlike(r *rand.Rand) {
 	s, err := p.memory.Look(nil)
 	check(p.t, err)
@@ -333,7 +333,7 @@ func (p *pair) addAlike(r *rand.Rand) {
 	})
 }
 
-// changeRoute deletes or moves a route that is there, or was a moment ago.
+// changeRoute deletes or moves a route that exists, or did a moment ago.
 func (p *pair) changeRoute(r *rand.Rand) {
 	s, err := p.memory.Look(nil)
 	check(p.t, err)
@@ -359,7 +359,7 @@ func (p *pair) changeRoute(r *rand.Rand) {
 	}
 }
 
-// changeRule deletes a rule that is there; or has "ip rule del" delete one.
+// changeRule deletes a rule that is not the kernel's own.
 func (p *pair) changeRule(r *rand.Rand) {
 	s, err := p.memory.Look(nil)
 	check(p.t, err)
@@ -370,8 +370,8 @@ func (p *pair) changeRule(r *rand.Rand) {
 	}
 }
 
-// foreignRule adds a rule as another program might, or deletes one by saying less
-// of it than it has.
+// foreignRule adds a rule as another program might, or deletes one by naming only some of
+// its attributes.
 func (p *pair) foreignRule(r *rand.Rand) {
 	rule := netlink.NewRule()
 	rule.Family, rule.Priority, rule.Table, rule.Protocol = netlink.FAMILY_V4, pick(r, 1001, 1002), pick(r, 1001, 1002), pick(r, uint8(0), 236)
@@ -415,7 +415,7 @@ func (p *pair) foreignRule(r *rand.Rand) {
 	}
 }
 
-// What happens to a machine in memory happens to a real one.
+// A machine in memory behaves like a real one.
 func TestAsTheKernel(t *testing.T) {
 	for seed := range uint64(*sequences) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -432,7 +432,7 @@ func TestAsTheKernel(t *testing.T) {
 
 var sequences = flag.Int("sequences", 20, "how many random sequences of changes")
 
-// A plan sees at once what has become of a link.
+// A look sees at once what has changed about a link.
 func TestLinks(t *testing.T) {
 	k := New()
 	eth1 := k.AddLink("eth1", facts.MAC{2, 0, 0, 0, 1, 1}, true)
@@ -455,7 +455,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// A change in place of which an error is returned is not made.
+// If Before fails, the change is not made.
 func TestBefore(t *testing.T) {
 	k := New()
 	l := k.AddLink("eth1", facts.MAC{2, 0, 0, 0, 1, 1}, true)
@@ -488,7 +488,7 @@ func TestBefore(t *testing.T) {
 	}
 }
 
-// Connections with a mark are dropped, and no others.
+// DropFlows drops the connections with a mark, and no others.
 func TestFlows(t *testing.T) {
 	k := New()
 	for _, m := range []facts.Mark{0x3e9, 0x83e9, 0x3ea, 0} {
@@ -500,7 +500,7 @@ func TestFlows(t *testing.T) {
 	}
 }
 
-// A watch has a token after changes, none without, and ends with its context.
+// A watch has a token after changes, none without a change, and ends with its context.
 func TestWatch(t *testing.T) {
 	k := New()
 	ctx, cancel := context.WithCancel(t.Context())

@@ -12,9 +12,9 @@ import (
 	"ec2net/plan"
 )
 
-// compare orders routes as the kernel lists them: by table, of which the last eight
-// bits count first, and by destination; those to one destination in the order in
-// which the kernel would use them: fib_find_alias of net/ipv4/fib_trie.c.
+// compare orders routes as the kernel lists them: by table, whose last eight bits count
+// first, then by destination, then in the order in which the kernel would use them:
+// fib_find_alias of net/ipv4/fib_trie.c.
 func compare(a, b plan.Route) int {
 	return cmp.Or(
 		cmp.Compare(a.Table&0xff, b.Table&0xff), cmp.Compare(a.Table, b.Table),
@@ -22,7 +22,7 @@ func compare(a, b plan.Route) int {
 		cmp.Compare(b.TOS, a.TOS), cmp.Compare(a.Metric, b.Metric))
 }
 
-// insert adds a route behind those that are as good, unless it is there.
+// insert adds a route behind those that compare equal, unless it exists.
 func (k *Kernel) insert(r plan.Route) error {
 	if slices.Contains(k.routes, r) {
 		return unix.EEXIST
@@ -37,7 +37,8 @@ func (k *Kernel) insert(r plan.Route) error {
 	return nil
 }
 
-// addRoute checks what the kernel checks: fib_create_info of net/ipv4.
+// addRoute adds a route if it passes the kernel's checks: fib_create_info of
+// net/ipv4/fib_semantics.c.
 func (k *Kernel) addRoute(r plan.Route, behind bool) error {
 	if err := k.usable(r); err != nil {
 		return err
@@ -54,7 +55,7 @@ func (k *Kernel) usable(r plan.Route) error {
 		return unix.EINVAL
 	}
 	if r.Gateway.IsValid() && !r.OnLink {
-		// The gateway is on the interface's own network.
+		// The gateway has to be in a network of the interface.
 		if _, ok := k.best(r.Table, r.Gateway, r.Link); !ok {
 			if _, ok := k.lookup(r.Gateway, r.Link); !ok {
 				return unix.ENETUNREACH
@@ -82,8 +83,8 @@ func (k *Kernel) delRoute(r plan.Route) error {
 	return nil
 }
 
-// find reports whether there is a route, and fails if the kernel would delete another
-// one for it.
+// find reports whether a route exists, and fails if the kernel would delete another one
+// in its place.
 func (k *Kernel) find(r plan.Route) (there bool, err error) {
 	i := slices.Index(k.routes, r)
 	for _, o := range k.routes[:max(i, 0)] {
@@ -94,8 +95,8 @@ func (k *Kernel) find(r plan.Route) (there bool, err error) {
 	return i >= 0, nil
 }
 
-// mistaken reports whether the kernel would delete another route for the one that is
-// named: what a route does not have cannot be named.
+// mistaken reports whether the kernel would delete the route has when asked to delete the
+// route named: a request cannot say that an attribute is absent.
 func mistaken(named, has plan.Route) bool {
 	return has.Table == named.Table && has.Link == named.Link && has.Dst == named.Dst && has.TOS == named.TOS && has.Scope == named.Scope &&
 		(named.Protocol == 0 || has.Protocol == named.Protocol) &&
@@ -120,16 +121,16 @@ func (k *Kernel) moveRoute(c plan.MoveRoute) error {
 	})
 }
 
-// FlushRoutes deletes all routes of a table by an interface.
+// FlushRoutes deletes all routes of a table through an interface.
 func (k *Kernel) FlushRoutes(table int, name string) {
 	k.must(name, func(l *plan.Link) {
 		k.routes = slices.DeleteFunc(k.routes, func(r plan.Route) bool { return r.Table == table && r.Link == l.Index })
 	})
 }
 
-// lookup finds the way to an address by rules and tables; to one that is on the
-// network of an interface, unless that is 0. What is sent has no mark and no source
-// address yet.
+// lookup finds the route to an address through rules and tables, for a packet without a
+// mark and a source address. With a link other than 0 it takes only a route to a network
+// of that link.
 func (k *Kernel) lookup(to netip.Addr, link int) (plan.Route, bool) {
 	for _, rule := range k.rules {
 		if rule.Odd() || rule.From.IsValid() || rule.To.IsValid() && !rule.To.Contains(to) || rule.Mark&rule.MarkMask != 0 ||
@@ -153,8 +154,8 @@ func (k *Kernel) isNamed(index int, name string) bool {
 	return ok && l.Name == name
 }
 
-// best finds the route of a table to an address, for what is sent without a TOS: the
-// longest, then that with the lowest metric, then the oldest.
+// best finds the route of a table to an address, for a packet without a TOS: the one with
+// the longest prefix, then the lowest metric, then the oldest.
 func (k *Kernel) best(table int, to netip.Addr, link int) (found plan.Route, ok bool) {
 	for _, r := range k.routes {
 		if r.Table != table || r.TOS != 0 || !r.Dst.Contains(to) || link != 0 && (r.Link != link || r.Scope < unix.RT_SCOPE_LINK) {
@@ -167,8 +168,8 @@ func (k *Kernel) best(table int, to netip.Addr, link int) (found plan.Route, ok 
 	return found, ok
 }
 
-// sourceOn finds the address of an interface to send from, that in the network of
-// the gateway first: inet_select_addr of net/ipv4/devinet.c.
+// sourceOn finds the address of an interface to send from: the one in the gateway's
+// network, else the first: inet_select_addr of net/ipv4/devinet.c.
 func (k *Kernel) sourceOn(link int, gateway netip.Addr) netip.Addr {
 	var first netip.Addr
 	for _, a := range k.addrsOf(link) {

@@ -8,7 +8,7 @@ import (
 	"ec2net/plan"
 )
 
-// AddRule adds a rule of somebody else's, an odd one perhaps.
+// AddRule adds somebody else's rule, which may be odd.
 func (k *Kernel) AddRule(r plan.Rule) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -16,7 +16,7 @@ func (k *Kernel) AddRule(r plan.Rule) error {
 	return k.addRule(r)
 }
 
-// addRule adds a rule behind those of its priority.
+// addRule adds a rule behind those of its priority, unless it exists.
 func (k *Kernel) addRule(r plan.Rule) error {
 	if slices.Contains(k.rules, r) {
 		return unix.EEXIST
@@ -35,8 +35,8 @@ func (k *Kernel) insertRule(r plan.Rule) {
 	k.rules = slices.Insert(k.rules, behind, r)
 }
 
-// DelRule does what "ip rule del" does: it deletes the first rule that has
-// everything that r has, and perhaps more.
+// DelRule acts as "ip rule del": it deletes the first rule that has all attributes of r,
+// and perhaps more.
 func (k *Kernel) DelRule(r plan.Rule) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -49,8 +49,8 @@ func (k *Kernel) DelRule(r plan.Rule) error {
 	return nil
 }
 
-// FlushRules deletes all rules but the kernel's own, as "ip rule flush" does not
-// quite.
+// FlushRules deletes all rules but the kernel's own. ("ip rule flush" also deletes most
+// of those.)
 func (k *Kernel) FlushRules() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -58,8 +58,8 @@ func (k *Kernel) FlushRules() {
 	k.changed()
 }
 
-// delRule deletes this rule and no other. Those before it that the kernel would take
-// for it are behind the others of their priority then.
+// delRule deletes this rule and no other. Earlier rules that the request would hit end up
+// behind the others of their priority.
 func (k *Kernel) delRule(r plan.Rule) error {
 	i := slices.Index(k.rules, r)
 	if i < 0 {
@@ -80,9 +80,9 @@ func (k *Kernel) delRule(r plan.Rule) error {
 	return nil
 }
 
-// unmistakable reports whether the last look has seen a rule, which was not deleted
-// since, and none that the kernel would take for it: then the rules are not listed
-// again before it is deleted.
+// unmistakable reports whether the last look saw this rule, nobody has deleted it through
+// k since, and a request to delete it would hit no other rule of that look: then it need
+// not list the rules again.
 func (k *Kernel) unmistakable(r plan.Rule) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -94,8 +94,8 @@ func (k *Kernel) unmistakable(r plan.Rule) bool {
 	return true
 }
 
-// says reports whether a rule has everything that a request to delete one names:
-// rule_find of net/core/fib_rules.c.
+// says reports whether a rule has all attributes in a request to delete one: rule_find of
+// net/core/fib_rules.c.
 func says(has, named plan.Rule) bool {
 	switch {
 	case has.Priority != named.Priority,

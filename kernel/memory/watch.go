@@ -7,7 +7,7 @@ import (
 	"ec2net/kernel"
 )
 
-// Watch tells of changes until ctx ends: kernel.Kernel's Watch.
+// Watch watches for changes until ctx ends, as kernel.Kernel's Watch does.
 func (k *Kernel) Watch(ctx context.Context) (*kernel.Watch, error) {
 	c := make(chan struct{}, 1)
 	k.mu.Lock()
