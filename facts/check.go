@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// check reports the first field that no ENI could have.
+// check returns an error for the first field with a value that no ENI could have.
 func (e *ENI) check() error {
 	for _, check := range []func() error{e.checkIdentity, e.checkPlace, e.checkSubnet, e.checkPrefixes, e.checkAddrs, e.checkReserved} {
 		if err := check(); err != nil {
@@ -129,7 +129,7 @@ func (e *ENI) checkReserved() error {
 	return nil
 }
 
-// lastOf is the broadcast address of an IPv4 block.
+// lastOf returns the broadcast address of an IPv4 block.
 func lastOf(p netip.Prefix) netip.Addr {
 	a := p.Masked().Addr().As4()
 	for bit := p.Bits(); bit < 32; bit++ {
@@ -138,8 +138,8 @@ func lastOf(p netip.Prefix) netip.Addr {
 	return netip.AddrFrom4(a)
 }
 
-// checkAddr says what is wrong with a as an address of an ENI; empty if nothing.
-// It refuses a zone (fe80::1%zone), which may have any characters.
+// checkAddr says why a cannot be an address of an ENI; empty if it can. It refuses a zone
+// (fe80::1%zone), which may have any characters.
 func checkAddr(a netip.Addr, is4 bool) string {
 	switch {
 	case is4 && !a.Is4():

@@ -28,14 +28,14 @@ type ENI struct {
 	MAC MAC `json:"mac"`
 	// ID is the ENI's id: eni-0123456789abcdef0.
 	ID string `json:"id"`
-	// DeviceNumber is the place on the network card; only the primary has 0.
+	// DeviceNumber is the ENI's place on the network card; only the primary has 0.
 	DeviceNumber int `json:"device_number"`
-	// NetworkCard is the card the ENI sits on; 0 on most instance types.
+	// NetworkCard is the card that the ENI is on; 0 on most instance types.
 	NetworkCard int `json:"network_card"`
-	// Primary marks the ENI that the instance was launched with.
+	// Primary is true for the ENI that the instance was launched with.
 	Primary bool `json:"primary"`
-	// PrimaryMAC is the MAC of the primary ENI, which tells it from the others when
-	// IMDS does not answer. Zero if unknown.
+	// PrimaryMAC is the MAC of the primary ENI, which identifies the primary when IMDS
+	// does not answer. Zero if unknown.
 	PrimaryMAC MAC `json:"primary_mac,omitzero"`
 	// IPv4 has the private addresses, the ENI's primary one first.
 	IPv4 []netip.Addr `json:"ipv4"`
@@ -43,24 +43,24 @@ type ENI struct {
 	Subnet netip.Prefix `json:"subnet,omitzero"`
 	// Gateway is the VPC router's address in Subnet: its network + 1.
 	Gateway netip.Addr `json:"gateway,omitzero"`
-	// IPv4Prefixes are delegated to the ENI (prefix delegation, /28 each).
+	// IPv4Prefixes are the prefixes delegated to the ENI (/28 each).
 	IPv4Prefixes []netip.Prefix `json:"ipv4_prefixes"`
 	// IPv6 has the ENI's IPv6 addresses.
 	IPv6 []netip.Addr `json:"ipv6"`
 	// IPv6Subnets are the IPv6 blocks of the ENI's subnet.
 	IPv6Subnets []netip.Prefix `json:"ipv6_subnets"`
-	// IPv6Prefixes are delegated to the ENI (/80 each).
+	// IPv6Prefixes are the prefixes delegated to the ENI (/80 each).
 	IPv6Prefixes []netip.Prefix `json:"ipv6_prefixes"`
 	// VPCCIDRs are the IPv4 blocks of the whole VPC.
 	VPCCIDRs []netip.Prefix `json:"vpc_cidrs"`
 
 	// Number is BASE + Index: the ENI's route table, metric, rule priority and
-	// fwmark, all of which have to be unique. See [Numbers].
+	// fwmark. It is unique on the machine. See [Numbers].
 	Number int `json:"-"`
 	// MarkMask has the bits of a mark that ec2net uses.
 	MarkMask Mark `json:"-"`
-	// Routed reports whether the ENI has a table and rules of its own: every ENI
-	// but the primary, and the primary too if the settings say so.
+	// Routed says that the ENI has its own table and rules: every ENI but the primary
+	// does, and the primary too if the settings say so.
 	Routed bool `json:"-"`
 }
 
@@ -73,7 +73,7 @@ func (e ENI) Metric() int { return e.Number }
 // Priority is the priority of every ip rule of the ENI.
 func (e ENI) Priority() int { return e.Number }
 
-// Mark is the fwmark of what comes in by the ENI.
+// Mark is the fwmark of packets that come in by the ENI.
 func (e ENI) Mark() Mark { return Mark(e.Number) }
 
 // HasIPv4 reports whether the ENI has IPv4 addresses.
@@ -88,15 +88,15 @@ type FieldError struct {
 
 func (e *FieldError) Error() string { return fmt.Sprintf("%s: %s", e.Field, e.Why) }
 
-// Status is that of unusable facts.
+// Status is the status of unusable facts.
 func (*FieldError) Status() fault.Status { return fault.Facts }
 
 func fieldErrorf(field, format string, args ...any) error {
 	return &FieldError{Field: field, Why: fmt.Sprintf(format, args...)}
 }
 
-// finish checks the facts that were read, and adds what follows from them: the
-// index, the gateway and the numbers.
+// finish checks the facts, and adds what follows from them: the index, the gateway and
+// the numbers.
 func (e *ENI) finish(n Numbers) error {
 	if err := e.check(); err != nil {
 		return err
@@ -126,6 +126,6 @@ func (e ENI) Clone() ENI {
 	return e
 }
 
-// gatewayOf is the address of the VPC's router: the subnet's network + 1 (VPC
+// gatewayOf returns the address of the VPC's router: the subnet's network + 1 (VPC
 // user guide, "Subnet CIDR blocks", reserved addresses).
 func gatewayOf(subnet netip.Prefix) netip.Addr { return subnet.Masked().Addr().Next() }

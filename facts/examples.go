@@ -5,13 +5,13 @@ import (
 	"fmt"
 )
 
-// examples are ENIs to try templates on: one with two addresses, and one whose
-// name has no number, in a larger subnet, with delegated prefixes and IPv6.
+// examples has ENIs to try templates on: one with two addresses; and one in a larger
+// subnet, with delegated prefixes and IPv6, whose name gives no number.
 //
 //go:embed examples/*.json
 var examples embed.FS
 
-// Examples are the example ENIs, under the numbers of the settings.
+// Examples returns the example ENIs, with the numbers that follow from the settings.
 func Examples(n Numbers) ([]ENI, error) {
 	var enis []ENI
 	for _, name := range []string{"eth1", "ens6"} {
@@ -29,15 +29,15 @@ func Examples(n Numbers) ([]ENI, error) {
 	return enis, nil
 }
 
-// Renamed returns e under another interface name, with the numbers of that name.
+// Renamed returns e under another name, with the numbers that follow from it.
 func Renamed(e ENI, name string, n Numbers) (ENI, error) {
 	e.Name = name
 	err := e.finish(n)
 	return e, err
 }
 
-// Bare returns what is known of an ENI without facts: the numbers that follow from
-// its name. It fails for names other than ethN, whose numbers need facts.
+// Bare returns an ENI of which only name and MAC are known, with the numbers that follow
+// from its name. It fails for names other than ethN, whose numbers need facts.
 func Bare(name string, mac MAC, n Numbers) (ENI, error) {
 	if !NumberedByName(name) {
 		return ENI{}, fmt.Errorf("the numbers of %s are unknown without facts", name)

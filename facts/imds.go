@@ -18,9 +18,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 )
 
-// IMDS asks the instance metadata service, in its version 2 only: every
-// request carries a token, and nothing falls back to version 1 (EC2 user
-// guide, "Use the Instance Metadata Service").
+// IMDS is a client of the instance metadata service, version 2 only: every request
+// has a token, and nothing falls back to version 1 (EC2 user guide, "Use the Instance
+// Metadata Service").
 type IMDS struct {
 	client   *imds.Client
 	endpoint string
@@ -28,14 +28,14 @@ type IMDS struct {
 
 // Endpoint says where IMDS is, in the terms of AWS's own tools.
 type Endpoint struct {
-	// URL is AWS_EC2_METADATA_SERVICE_ENDPOINT; empty for the usual place.
+	// URL is AWS_EC2_METADATA_SERVICE_ENDPOINT; empty for the default.
 	URL string
-	// Mode is AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE: which place is the usual
-	// one, "IPv4" (or empty) 169.254.169.254, "IPv6" fd00:ec2::254.
+	// Mode is AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE, which selects the default: "IPv4"
+	// (or empty) is 169.254.169.254, "IPv6" is fd00:ec2::254.
 	Mode string
 }
 
-// Address is the IP address of the endpoint; not valid if the URL has a host name.
+// Address returns the IP address of the endpoint; not valid if the URL has a host name.
 func (at Endpoint) Address() netip.Addr {
 	endpoint, err := at.resolve()
 	if err != nil {
@@ -49,7 +49,7 @@ func (at Endpoint) Address() netip.Addr {
 	return a.Unmap()
 }
 
-// Check reports an endpoint that IMDS cannot have.
+// Check returns an error if IMDS cannot have this endpoint.
 func (at Endpoint) Check() error {
 	_, err := at.resolve()
 	return err
@@ -101,14 +101,14 @@ func (at Endpoint) resolve() (string, error) {
 	return "", fmt.Errorf("IMDS endpoint mode %s is neither IPv4 nor IPv6", quoted(at.Mode))
 }
 
-// ENI asks for the facts of the ENI with this MAC, which has this name here.
+// ENI asks for the facts of the ENI with this MAC, which has this name on the machine.
 //
 // It requests a token, the listing of the MAC's keys, the instance's own MAC, and
-// those listed keys that ec2net uses. A key that a complete listing lacks means
-// "there is none"; a listing is complete if it has interface-id and an address.
-// Anything else (no answer, a 404 for the MAC or for a listed key, an empty or an
-// odd body) means "could not ask", and is an *IMDSError. Whatever IMDS answers, it
-// gets at most 20 requests.
+// those listed keys that ec2net uses. A key that is missing from a complete listing
+// means "there is none"; a listing is complete if it has interface-id and an address.
+// Anything else (no answer, a 404 for the MAC or for a listed key, an empty or an odd
+// body) means "could not ask", and gives an *IMDSError. ENI makes at most 20 requests,
+// whatever IMDS answers.
 func (m *IMDS) ENI(ctx context.Context, name string, mac MAC, n Numbers) (ENI, error) {
 	ctx, cancel := context.WithCancel(withBudget(ctx))
 	defer cancel()
@@ -183,8 +183,8 @@ func (m *IMDS) start(ctx context.Context, path string) func() (string, error) {
 	}
 }
 
-// IMDSError means "could not ask": it says nothing about the ENI, so nothing may be
-// taken away because of it.
+// IMDSError means "could not ask": it says nothing about the ENI, so it is no reason to
+// remove anything.
 type IMDSError struct {
 	// Endpoint is the URL of the service, Path the key below /latest/meta-data/.
 	Endpoint, Path string
@@ -192,7 +192,7 @@ type IMDSError struct {
 	HTTP int
 	Err  error
 	hint string
-	// unreachable: nothing answered at all.
+	// unreachable says that nothing answered at all.
 	unreachable bool
 }
 
@@ -205,7 +205,7 @@ func (e *IMDSError) Error() string {
 
 func (e *IMDSError) Unwrap() error { return e.Err }
 
-// Status is that of missing facts.
+// Status is the status of missing facts.
 func (*IMDSError) Status() fault.Status { return fault.Facts }
 
 // Hint says what the reader can do about it.

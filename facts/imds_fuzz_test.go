@@ -11,7 +11,7 @@ import (
 	"testing/synctest"
 )
 
-// answers is an HTTP server in the process.
+// answers is an HTTP server in this process.
 type answers func(*http.Request) (status int, body string)
 
 func (a answers) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -20,9 +20,9 @@ func (a answers) RoundTrip(req *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: status, Header: header, Body: io.NopCloser(strings.NewReader(body)), Request: req}, nil
 }
 
-// Whatever IMDS answers: no panic, one clear line or safe values, and no more
-// requests than are allowed. IMDS answers value for the key number odd, and the truth
-// for the others. Waits take the bubble's time, so none.
+// No answer of IMDS leads to a panic, an unsafe value, an error that is not one clear line,
+// or too many requests. IMDS answers value for the key number odd, and the truth for the
+// others. Waits take no real time, only the bubble's.
 func FuzzIMDS(f *testing.F) {
 	const whole = "device-number\ninterface-id\nlocal-ipv4s\nsubnet-ipv4-cidr-block"
 	truth := map[string]string{
@@ -78,7 +78,7 @@ func FuzzIMDS(f *testing.F) {
 	})
 }
 
-// mustBeClear fails unless the log can have an error of IMDS's as one line.
+// mustBeClear fails unless the text of an IMDSError is one clear line for the log.
 func mustBeClear(t *testing.T, err error) {
 	t.Helper()
 	var of *IMDSError

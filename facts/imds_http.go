@@ -16,20 +16,19 @@ import (
 )
 
 const (
-	// maxAnswer bounds an answer of IMDS, in bytes. The longest real one, 50
-	// addresses, has less than a KiB.
+	// maxAnswer bounds an answer of IMDS, in bytes. The longest real one, with 50
+	// addresses, has less than 1 KiB.
 	maxAnswer = 64 << 10
-	// maxConns bounds the connections, which are kept alive and carry the
-	// concurrent requests.
+	// maxConns bounds the connections for the concurrent requests. They are kept alive.
 	maxConns = 4
-	// maxRequests bounds the requests of one question for an ENI, retries and
-	// tokens included. A question that goes well takes at most 13.
+	// maxRequests bounds the requests of one question about an ENI, with retries and
+	// tokens. Without errors a question takes at most 13.
 	maxRequests = 20
 )
 
-// transport is the HTTP client below the SDK's. It goes to IMDS and nowhere
-// else (no proxy, no redirect), reads a whole, bounded answer, and records the
-// outcome of the request, which the SDK's own errors do not always tell.
+// transport is the HTTP client below the SDK's. It talks to IMDS and nothing else (no
+// proxy, no redirect), reads an answer whole, up to a bound, and records the outcome of
+// the request, which the SDK's own errors do not always tell.
 type transport struct{ client http.Client }
 
 func newTransport() *transport {
@@ -45,12 +44,12 @@ func newTransport() *transport {
 	}}
 }
 
-// outcome is that of the last attempt of one request, or of the request for the
-// token before it.
+// outcome is the outcome of a request's last attempt, or of the attempt to get the token
+// for it.
 type outcome struct {
 	status int
 	err    error
-	// answered: err came from reading the answer's body.
+	// answered says that err comes from reading the body of an answer.
 	answered bool
 }
 
@@ -61,7 +60,7 @@ type budget struct{ left atomic.Int32 }
 
 type budgetKey struct{}
 
-// withBudget bounds the requests that are sent under a context.
+// withBudget returns a context under which at most maxRequests requests are sent.
 func withBudget(ctx context.Context) context.Context {
 	b := new(budget)
 	b.left.Store(maxRequests)

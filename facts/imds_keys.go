@@ -29,8 +29,8 @@ var used = []string{
 	keyIPv6, keyIPv6Subnets, keyIPv6Prefixes, keyVPCCIDRs,
 }
 
-// parse makes an ENI of the answers. A key without an answer means "there is none",
-// if the listing is complete.
+// parse makes an ENI from the answers. If the listing is complete, a key without an
+// answer means "there is none".
 func parse(name string, mac MAC, primaryMAC string, answers map[string]string) (ENI, error) {
 	e := ENI{Name: name, MAC: mac}
 	if answers[keyID] == "" {
@@ -84,7 +84,7 @@ func (p *parser) number(key, value string) int {
 	return int(n)
 }
 
-// each reads a value of several lines, one address or block a line.
+// each reads a value with one address or block a line.
 func each[T any](p *parser, key string, read func(string) (T, error)) []T {
 	var list []T
 	for _, line := range lines(p.answers[key]) {
@@ -100,7 +100,7 @@ func each[T any](p *parser, key string, read func(string) (T, error)) []T {
 	return list
 }
 
-// lines splits a value, whatever ends its lines, and drops empty ones.
+// lines splits a value at line ends, of Unix or DOS, and drops empty lines.
 func lines(value string) []string {
 	var found []string
 	for line := range strings.SplitSeq(value, "\n") {
@@ -111,8 +111,8 @@ func lines(value string) []string {
 	return found
 }
 
-// imdsTerms replaces the JSON name in a FieldError by the key of IMDS, which the
-// reader will look up.
+// imdsTerms replaces the JSON name in a FieldError by IMDS's key, which the reader can
+// look up.
 func imdsTerms(err error) error {
 	var field *FieldError
 	if !errors.As(err, &field) {

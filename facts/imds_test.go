@@ -64,8 +64,8 @@ func TestENI(t *testing.T) {
 	}
 }
 
-// One token, one listing, then only keys that exist and are used, all with the
-// token, over few connections.
+// ENI requests one token, one listing, and then only keys that are listed and that ec2net
+// uses, all with the token, over few connections.
 func TestRequests(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -108,7 +108,7 @@ func TestNoProxy(t *testing.T) {
 	}
 }
 
-// The primary is the MAC that IMDS says, not the device with number 0.
+// The primary is the ENI whose MAC IMDS names, not the device with number 0.
 func TestPrimaryByMAC(t *testing.T) {
 	odd := imds.Primary()
 	odd.Raw = map[string]string{keyDeviceNumber: "3"}
@@ -135,8 +135,8 @@ func TestNetworkCard(t *testing.T) {
 	}
 }
 
-// In an IPv6-only subnet the listing lacks local-ipv4s and the IPv4 block: there are
-// none.
+// In an IPv6-only subnet the listing lacks local-ipv4s and the IPv4 block, and that means
+// "there is none".
 func TestIPv6Only(t *testing.T) {
 	fake := rich()
 	fake.Raw = map[string]string{keyIPv4: imds.Removed, keySubnet: imds.Removed, keyIPv4Prefixes: imds.Removed}
@@ -146,7 +146,7 @@ func TestIPv6Only(t *testing.T) {
 	}
 }
 
-// How lines end makes no difference.
+// Lines may end as on Unix or as on DOS.
 func TestLineEnds(t *testing.T) {
 	fake := imds.Secondary()
 	fake.Raw = map[string]string{keyIPv4: "10.0.1.20\r\n10.0.1.21 \r\n\r\n", keyID: "eni-1\r\n", keyDeviceNumber: " 1\n"}
@@ -251,7 +251,7 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
-// A token that no longer counts is fetched anew, once.
+// If IMDS refuses the token, ENI gets a new one, once.
 func TestExpiredToken(t *testing.T) {
 	s := imds.New(imds.Primary(), rich())
 	s.Fault(imds.Fault{Path: "local-ipv4s", Status: 401, Times: 1})
@@ -260,7 +260,7 @@ func TestExpiredToken(t *testing.T) {
 	}
 }
 
-// 503 for a moment is not yet a failure.
+// A short outage, with 503, is no failure.
 func TestShortOutage(t *testing.T) {
 	s := imds.New(imds.Primary(), rich())
 	s.Fault(imds.Fault{Path: "local-ipv4s", Status: 503, Times: 2})
@@ -269,7 +269,7 @@ func TestShortOutage(t *testing.T) {
 	}
 }
 
-// However often the service fails, the requests have an end.
+// However often the service fails, the number of requests is bounded.
 func TestBudget(t *testing.T) {
 	for name, path := range map[string]string{"everything": "", "the token": "api/token", "every key": "/macs/02", "a key": "local-ipv4s"} {
 		for _, status := range []int{401, 403, 404, 429, 500, 503} {
@@ -310,7 +310,7 @@ func TestEndpoint(t *testing.T) {
 	}
 }
 
-// Whatever IMDS answers: no panic, and only safe values.
+// No answer of IMDS leads to a panic or an unsafe value.
 func FuzzAnswers(f *testing.F) {
 	f.Add("eni-0123456789abcdef1", "1", "0", "10.0.1.20\n10.0.1.21", "10.0.1.0/24", "10.0.1.32/28", "2001:db8::1", "2001:db8::/64", "2001:db8:0:0:1::/80", "10.0.0.0/16", "02:00:00:00:00:10")
 	f.Add("eni-$(id)", "0", "9", "10.0.0.5; reboot", "$(id)", "\n", "fe80::1%$(id)", "::/0", "x", "0.0.0.0/0", "")
@@ -327,7 +327,7 @@ func FuzzAnswers(f *testing.F) {
 	})
 }
 
-// mustBeSafe fails unless an ENI has all that a template relies on.
+// mustBeSafe fails unless an ENI has everything that templates rely on.
 func mustBeSafe(t *testing.T, e ENI) {
 	t.Helper()
 	texts := []string{e.Name, e.ID}

@@ -20,7 +20,7 @@ const maxJSON = 1 << 20
 // mark_mask.
 var required = []string{"name", "mac", "id", "device_number"}
 
-// document is an ENI in JSON, where its number has four names.
+// document is an ENI in JSON, which has its number under four names.
 type document struct {
 	ENI
 	Table    int  `json:"table"`
@@ -128,9 +128,9 @@ func decodeFields(dec *json.Decoder, given *document, more map[string]json.RawMe
 	return seen, err
 }
 
-// checkGiven compares the given fields that follow from others with what does
-// follow. Table, metric, priority and mark follow from the settings: facts that were
-// printed under another BASE are as good, as long as the four agree.
+// checkGiven checks the given fields that follow from others. Table, metric, priority and
+// mark also follow from the settings. Facts may have been printed under another BASE, so
+// those four only have to agree with each other.
 func checkGiven(given document, whole ENI, seen []string) error {
 	if slices.Contains(seen, "index") && given.Index != whole.Index {
 		return fieldErrorf("index", "%d, but %s has %d", given.Index, whole.Name, whole.Index)
@@ -184,7 +184,7 @@ var fields = sync.OnceValue(func() map[string][]int {
 	return found
 })
 
-// wanted says in words what a field takes.
+// wanted says what kind of value a field takes.
 func wanted(field reflect.Value) string {
 	words := map[string]string{
 		"string": "a string", "int": "a whole number", "bool": "true or false",
@@ -195,7 +195,7 @@ func wanted(field reflect.Value) string {
 	return words[field.Type().String()]
 }
 
-// clipped fits a piece of JSON into one line of a message.
+// clipped shortens a piece of JSON to fit into one line of a message.
 func clipped(raw json.RawMessage) string {
 	var line bytes.Buffer
 	if json.Compact(&line, raw) != nil || line.Len() > 80 {
@@ -210,7 +210,7 @@ func clipped(raw json.RawMessage) string {
 	}, line.String())
 }
 
-// plain puts the errors of encoding/json in the reader's words.
+// plain puts errors of encoding/json into the reader's words.
 func plain(err error) error {
 	var syntax *json.SyntaxError
 	switch {
@@ -222,8 +222,8 @@ func plain(err error) error {
 	return err
 }
 
-// Encode writes facts for people and for Decode: one ENI as an indented
-// object, several as one object a line.
+// Encode writes facts for people and for Decode: one ENI as an indented object, several
+// with one object a line.
 func Encode(w io.Writer, enis []ENI) error {
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)

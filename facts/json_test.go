@@ -10,7 +10,7 @@ import (
 const eth1JSON = `{"name": "eth1", "mac": "02:00:00:00:01:20", "id": "eni-0123456789abcdef1",
 	"device_number": 1, "ipv4": ["10.0.1.20", "10.0.1.21"], "subnet": "10.0.1.0/24"}`
 
-// edited is eth1JSON with one piece replaced; the piece has to be there.
+// edited returns eth1JSON with one piece replaced; it fails if eth1JSON has no such piece.
 func edited(t *testing.T, old, with string) string {
 	t.Helper()
 	if !strings.Contains(eth1JSON, old) {
@@ -34,7 +34,7 @@ func TestDecode(t *testing.T) {
 	}
 }
 
-// What facts prints is what --facts reads, to the byte.
+// --facts reads what "ec2net facts" prints, and prints the same bytes again.
 func TestEncodeDecode(t *testing.T) {
 	examples, err := Examples(DefaultNumbers)
 	if err != nil {
@@ -61,7 +61,7 @@ func TestEncodeDecode(t *testing.T) {
 	}
 }
 
-// Facts that were printed under other settings get the numbers of these.
+// Facts that were printed under other settings get the numbers of the present ones.
 func TestDecodeOtherBase(t *testing.T) {
 	enis, err := Decode(strings.NewReader(eth1JSON), Numbers{Base: 10000, MarkMask: 0x7fff})
 	if err != nil {
@@ -149,7 +149,8 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
-// Whatever comes in: no panic, and what is taken is stable and safe.
+// No input leads to a panic. Facts that Decode accepts are safe, and stay the same when
+// encoded and decoded again.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(eth1JSON))
 	for _, name := range []string{"eth1", "ens6"} {

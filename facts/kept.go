@@ -9,8 +9,8 @@ import (
 	"slices"
 )
 
-// Kept is remembered facts. A newer version may have written them, with fields that
-// this one does not know: it ignores and keeps those.
+// Kept is remembered facts. A newer version of ec2net may have written them, with fields
+// that this one does not know: it keeps those, and does not use them.
 type Kept struct {
 	ENI
 	more map[string]json.RawMessage
@@ -29,8 +29,8 @@ func DecodeKept(r io.Reader, n Numbers) (Kept, error) {
 	return Kept{enis[0], more}, nil
 }
 
-// With returns newer facts of the interface, to be remembered in the place of k. The
-// unknown fields stay as long as it is the same ENI.
+// With returns newer facts of the interface, to remember instead of k. If they are of the
+// same ENI, they keep the unknown fields.
 func (k Kept) With(e ENI) Kept {
 	if k.MAC != e.MAC || k.ID != e.ID {
 		return Kept{ENI: e}
@@ -41,7 +41,7 @@ func (k Kept) With(e ENI) Kept {
 // Unknown lists the names of the unknown fields.
 func (k Kept) Unknown() []string { return slices.Sorted(maps.Keys(k.more)) }
 
-// Encode writes the facts like the function Encode, then the unknown fields, one a
+// Encode writes the facts as the function Encode does, then the unknown fields, one a
 // line.
 func (k Kept) Encode(w io.Writer) error {
 	var text bytes.Buffer

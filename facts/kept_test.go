@@ -8,13 +8,13 @@ import (
 	"testing"
 )
 
-// newerJSON is what a newer version may remember: it has unknown fields.
+// newerJSON is facts of a newer version, with unknown fields.
 const newerJSON = `{"name": "eth1", "zeal": 1.50, "mac": "02:00:00:00:01:20", "id": "eni-0123456789abcdef1",
 	"device_number": 1, "ipv4": ["10.0.1.20", "10.0.1.21"], "subnet": "10.0.1.0/24",
 	"flags": {"x<y": [null, "\u00e4"]}}`
 
-// Remembered facts keep the fields of a newer version, which nothing uses; in other
-// facts they are mistakes.
+// Remembered facts keep the unknown fields of a newer version. In other facts unknown
+// fields are errors.
 func TestKept(t *testing.T) {
 	k, err := DecodeKept(strings.NewReader(newerJSON), DefaultNumbers)
 	if err != nil {
@@ -54,7 +54,7 @@ func TestKept(t *testing.T) {
 	}
 }
 
-// Without unknown fields it is the format of Encode, to the byte.
+// Without unknown fields Kept.Encode writes the same bytes as Encode.
 func TestKeptPlain(t *testing.T) {
 	k, err := DecodeKept(strings.NewReader(eth1JSON), DefaultNumbers)
 	if err != nil {
@@ -84,7 +84,7 @@ func TestKeptRefuses(t *testing.T) {
 	}
 }
 
-// Whatever comes in: no panic, and what is remembered stays the same.
+// No input leads to a panic. Remembered facts stay the same when encoded and decoded again.
 func FuzzKept(f *testing.F) {
 	f.Add([]byte(eth1JSON))
 	f.Add([]byte(newerJSON))

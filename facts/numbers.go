@@ -8,9 +8,9 @@ import (
 	"ec2net/fault"
 )
 
-// Numbers are the settings from which the number of every ENI is made. Table, metric,
-// priority and mark of an ENI are one number, Base + Index, so that an operator who
-// reads 1001 anywhere knows that it is eth1.
+// Numbers are the settings that decide the number of every ENI. Table, metric, priority
+// and mark of an ENI are one number, Base + Index, so that an operator who reads 1001
+// anywhere knows that it means eth1.
 type Numbers struct {
 	// Base is 1000 by default; 10000 gives the numbers of Amazon's own tools.
 	Base int
@@ -21,18 +21,18 @@ type Numbers struct {
 	Primary bool
 }
 
-// DefaultNumbers are those of the documentation.
+// DefaultNumbers are the default settings.
 var DefaultNumbers = Numbers{Base: 1000, MarkMask: 0x3fff}
 
 const (
 	// Tables 253, 254 and 255 are default, main and local (rtnetlink(7)).
 	minBase = 256
-	// mainPriority is that of the kernel's rule for the main table (ip-rule(8)),
-	// which answers before any rule behind it.
+	// mainPriority is the priority of the kernel's rule for the main table (ip-rule(8)):
+	// main's default route answers before any rule behind it.
 	mainPriority = 32766
 )
 
-// Check reports settings under which no ENI can have a number.
+// Check returns an error if no ENI could have a number under these settings.
 func (n Numbers) Check() error {
 	switch {
 	case n.Base < minBase || n.Base >= mainPriority:
@@ -48,7 +48,7 @@ func (n Numbers) fits(number int) bool {
 	return number > 0 && number < mainPriority && Mark(number)&n.MarkMask == Mark(number)
 }
 
-// of gives e the numbers that follow from its name and place.
+// of returns e with the numbers that follow from its name and place.
 func (n Numbers) of(e ENI) (ENI, error) {
 	if err := n.Check(); err != nil {
 		return e, err
@@ -72,7 +72,7 @@ func (n Numbers) of(e ENI) (ENI, error) {
 	return e, nil
 }
 
-// NumberedByName reports whether a name alone gives the number of its ENI.
+// NumberedByName reports whether the name alone decides the number of an ENI.
 func NumberedByName(name string) bool {
 	_, ok := indexOfName(name)
 	return ok
@@ -88,21 +88,21 @@ func indexOfName(name string) (int, bool) {
 	if strings.Trim(digits, "0123456789") != "" {
 		return 0, false
 	}
-	// Out of range, ParseUint returns the largest number, which no ENI fits.
+	// Out of range, ParseUint returns the largest number, which is too large for an ENI.
 	n, _ := strconv.ParseUint(digits, 10, 31)
 	return int(n), true
 }
 
-// ClashError says which two ENIs cannot be on one machine, and why.
+// ClashError names two ENIs that cannot be on one machine, and says why.
 type ClashError struct{ text string }
 
 func (e *ClashError) Error() string { return e.text }
 
-// Status is that of what only a person can mend.
+// Status is the status of a mistake that a person has to correct.
 func (*ClashError) Status() fault.Status { return fault.Usage }
 
-// Distinct fails if ENIs cannot be on one machine: two with one index would share a
-// number, two with one MAC, id or address would be one ENI under two names.
+// Distinct fails if these ENIs cannot be on one machine: two with one index would share a
+// number; two with one MAC, id or address would be one ENI under two names.
 func Distinct(enis []ENI) error {
 	owners := make(map[any]string)
 	for _, e := range enis {

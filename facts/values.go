@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// MAC is a hardware address of six octets, comparable. Its text is lower case
-// with colons, as the kernel and IMDS write it.
+// MAC is a hardware address of six octets, and comparable. Its text is lower case with
+// colons, as the kernel and IMDS write it.
 type MAC [6]byte
 
 // ParseMAC reads a hardware address in any of the spellings of net.ParseMAC.
@@ -37,10 +37,10 @@ func (m *MAC) UnmarshalText(text []byte) (err error) {
 // iptables: 0x3e9.
 type Mark uint32
 
-// ParseMark reads a mark in decimal, or in hex with 0x before it.
+// ParseMark reads a mark in decimal, or in hex with the prefix 0x.
 func ParseMark(s string) (Mark, error) {
-	// Base 0 would take underscores and octal numbers, which ip(8) and iptables(8)
-	// read differently or not at all.
+	// ParseUint with base 0 would accept underscores and octal numbers, which ip(8) and
+	// iptables(8) read differently or not at all.
 	digits, isHex := strings.CutPrefix(s, "0x")
 	base := 10
 	if isHex {
@@ -64,19 +64,19 @@ func (m *Mark) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// maxName is the longest name of an interface: IFNAMSIZ of linux/if.h less
-// the final NUL.
+// maxName is the length of the longest name of an interface: IFNAMSIZ of linux/if.h
+// without the final NUL.
 const maxName = 15
 
-// notENIs are names that mean something else: lo is the loopback; all and default
-// are folders of /proc/sys/net/ipv4/conf; ethN and docker are in the names of
-// templates; kernel names the lock of what all ENIs share.
+// notENIs are names with another meaning: lo is the loopback; all and default are folders
+// of /proc/sys/net/ipv4/conf; ethN and docker are in the names of templates; kernel is
+// in the name of the lock for the kernel's rules.
 var notENIs = []string{"lo", "all", "default", "ethN", "docker", "kernel"}
 
 // CheckName fails if ec2net cannot configure an interface of this name. The name
-// becomes part of file names, shell commands and iptables' chains, so only
-// characters pass that mean nothing there; the kernel allows more. To ifupdown a dot
-// means a VLAN.
+// becomes part of file names, shell commands and iptables' chains, so it may have only
+// characters without a meaning there; the kernel allows more. To ifupdown a dot means a
+// VLAN.
 func CheckName(name string) error {
 	switch {
 	case name == "":
@@ -101,8 +101,8 @@ func safe(s string) bool {
 	})
 }
 
-// quoted fits a value from outside into one line of a message: without a newline
-// or control character, and cut if it is long.
+// quoted makes a value from outside fit into one line of a message: it escapes newlines
+// and control characters, and cuts a long value.
 func quoted(s string) string {
 	const most = 60
 	if len(s) > most {

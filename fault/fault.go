@@ -1,5 +1,5 @@
-// Package fault gives an error an exit status, and a hint: what the reader can do
-// about it.
+// Package fault gives an error an exit status, and a hint that says what the reader can
+// do.
 package fault
 
 import "errors"
@@ -8,24 +8,24 @@ import "errors"
 // "ec2net help statuses" prints them.
 type Status int
 
-// The exit statuses.
+// The exit statuses of ec2net.
 const (
 	Done     Status = 0 // done, or nothing to do
 	Differs  Status = 1 // something differs
-	Usage    Status = 2 // wrong usage or settings, which do not mend themselves
+	Usage    Status = 2 // wrong usage or settings, which a person has to correct
 	Facts    Status = 3 // IMDS did not answer, or its answer is unusable
 	Template Status = 4 // a template does not render, or is not trusted
 	System   Status = 5 // the system refused: a file, netlink, a program
 	NoRetry  Status = 6 // do not retry: gone, left alone, the primary
 )
 
-// stater is an error that knows its status. TestErrors holds that every error type
-// of the product is one; the system's own errors are not.
+// stater is an error that knows its status. Every error type of the product is one, which
+// TestErrors checks; errors of the system are not.
 type stater interface{ Status() Status }
 
 // Of returns the status of an error: Done for nil, else the outermost status in the
-// chain, else System (an errno, a deadline). Among joined errors the first in the
-// order of deciding counts.
+// chain, else System (an errno, a deadline). Of joined errors it takes the status that
+// comes first in deciding.
 func Of(err error) Status {
 	if err == nil {
 		return Done
@@ -43,9 +43,9 @@ func Of(err error) Status {
 	return System
 }
 
-// deciding orders the statuses by which counts when several things went wrong. If the
-// ENI is gone or left alone, nothing else matters. What a retry may mend comes next,
-// since the retry meets the rest again.
+// deciding orders the statuses for when several things went wrong: the first one counts.
+// If the ENI is gone or left alone, nothing else matters. Errors that a retry may cure
+// come next, since the retry meets the rest again.
 var deciding = []Status{NoRetry, Facts, System, Usage, Template, Differs}
 
 func ofAll(all []error) Status {
@@ -74,11 +74,11 @@ func Hint(err error) string {
 	return ""
 }
 
-// Error gives an error a status and perhaps a hint.
+// Error is an error with a status, and perhaps a hint.
 type Error struct {
 	Kind Status
 	Err  error
-	Try  string // the hint; empty for the hint of the cause
+	Try  string // the hint; empty: that of the cause
 }
 
 func (e *Error) Error() string { return e.Err.Error() }
@@ -87,7 +87,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // Status is the exit status.
 func (e *Error) Status() Status { return e.Kind }
 
-// Hint is e's own hint, or the hint of its cause.
+// Hint returns e's own hint, else that of its cause.
 func (e *Error) Hint() string {
 	if e.Try == "" {
 		return Hint(e.Err)

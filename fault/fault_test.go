@@ -58,8 +58,8 @@ func TestHint(t *testing.T) {
 	}
 }
 
-// Every error type of the product has an exit status: a new one that was forgotten
-// would mean "try again".
+// Every error type of the product has an exit status: a forgotten one would mean "try
+// again".
 func TestErrors(t *testing.T) {
 	types := 0
 	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {

@@ -1,5 +1,5 @@
-// Package iprule holds an ip rule as a value and as text: ip-rule(8), and the
-// script of rules that a template renders.
+// Package iprule has an ip rule as a value and as text, and parses the ip-rule script
+// that a template renders: ip-rule(8).
 package iprule
 
 import (
@@ -18,7 +18,7 @@ import (
 // Rule is one ip rule. It is comparable. String spells it as ip-rule(8) does.
 type Rule struct {
 	Priority int
-	// IPv6 gives the family of a rule that names no address.
+	// IPv6 says that a rule without an address is one of IPv6.
 	IPv6     bool
 	From, To netip.Prefix // not valid: all
 	Mark     facts.Mark
@@ -26,21 +26,21 @@ type Rule struct {
 	IIF, OIF string     // empty: any
 	Table    int
 	Protocol int
-	// SuppressPrefixLength drops a route of at most this length; -1 for none.
+	// SuppressPrefixLength ignores a route whose prefix has at most this length; -1: none.
 	SuppressPrefixLength int
-	// SuppressGroup drops a route to an interface of this group; -1 for none. Only
-	// the group rule has it, no script.
+	// SuppressGroup ignores a route to an interface in this group; -1: none. Only the
+	// group rule has it, no script.
 	SuppressGroup int
 }
 
-// Protocol is on every ip rule of ec2net, so that "ip rule" shows whose it is. The
-// number does not change; 0xEC is free in /etc/iproute2/rt_protos.
+// Protocol is on every ip rule of ec2net, so that "ip rule" shows which are ec2net's. It
+// never changes; 0xEC is free in /etc/iproute2/rt_protos.
 const Protocol = 236
 
 // MainTable is RT_TABLE_MAIN of linux/rtnetlink.h.
 const MainTable = 254
 
-// Is6 reports whether this is a rule of IPv6.
+// Is6 reports whether this is an IPv6 rule.
 func (r Rule) Is6() bool { return r.IPv6 || r.From.Addr().Is6() || r.To.Addr().Is6() }
 
 func (r Rule) String() string {
@@ -147,7 +147,7 @@ func parseRule(words []string, e facts.ENI) (Rule, error) {
 	return r, nil
 }
 
-// ruleKeywords are the keywords of ip-rule(8) that may be in a script.
+// ruleKeywords has the keywords of ip-rule(8) that a script may use.
 var ruleKeywords = map[string]func(*Rule, string) error{
 	"pref":                  func(r *Rule, s string) error { return readInt(&r.Priority, s, 0) },
 	"from":                  func(r *Rule, s string) error { return readNetwork(&r.From, s) },

@@ -64,7 +64,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// Rules that Parse takes read back the same.
+// The text of rules that Parse accepts parses to the same rules.
 func FuzzParse(f *testing.F) {
 	f.Add("rule add pref 1001 from 10.0.1.20 lookup 1001 protocol 236\nrule add pref 1001 fwmark 0x3e9/0x3fff iif a oif b to 10.0.0.0/8 lookup 1001 suppress_prefixlength 3")
 	f.Fuzz(func(t *testing.T, script string) {

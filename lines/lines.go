@@ -8,7 +8,7 @@ import (
 	"ec2net/fault"
 )
 
-// Error is a wrong line of a rendered text.
+// Error says what is wrong with a line of a rendered text.
 type Error struct {
 	Number int // 1 is the first line
 	Text   string
@@ -23,10 +23,10 @@ func (e *Error) Error() string {
 // Hint says what the reader can do about it.
 func (e *Error) Hint() string { return e.Try }
 
-// Status is that of a template that does not render.
+// Status is the status of a template that does not render.
 func (e *Error) Status() fault.Status { return fault.Template }
 
-// Clip shortens a line to what a message can quote.
+// Clip shortens a line so that a message can quote it.
 func Clip(s string) string {
 	const most = 80
 	if len(s) > most {
@@ -35,8 +35,7 @@ func Clip(s string) string {
 	return s
 }
 
-// Words splits a line at blanks and tabs, as ip(8) and ifupdown do: neither knows
-// the other spaces of Unicode.
+// Words splits a line at blanks and tabs only, as ip(8) and ifupdown do.
 func Words(line string) []string {
 	return strings.FieldsFunc(line, func(r rune) bool { return r == ' ' || r == '\t' })
 }
