@@ -74,7 +74,7 @@ func (r Rule) String() string {
 	return b.String()
 }
 
-// network spells a block as ip does: a single address has no length.
+// network spells a block as ip does: a single address without a length.
 func network(p netip.Prefix) string {
 	switch {
 	case !p.IsValid():
@@ -85,10 +85,10 @@ func network(p netip.Prefix) string {
 	return p.String()
 }
 
-// Parse reads the ip-rule script of an ENI: lines "rule add ..." for
-// "ip -batch", comments and empty lines. The script alone says which rules the ENI
-// has, so Parse takes only what ec2net can compare with the kernel's rules, and only
-// the priority and the table of this ENI.
+// Parse reads the ip-rule script of an ENI: lines "rule add ..." for "ip -batch",
+// comments and empty lines. The script alone decides which rules the ENI should have, so
+// Parse accepts only rules that ec2net can compare with the kernel's, and that have the
+// priority and the table of this ENI.
 func Parse(script []byte, e facts.ENI) ([]Rule, error) {
 	text := strings.Split(string(script), "\n")
 	rules := make([]Rule, 0, len(text))

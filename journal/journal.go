@@ -1,5 +1,5 @@
-// Package journal writes lines to the system log, and never waits for it: the caller
-// may hold a lock, and the log may have stopped reading.
+// Package journal writes lines to the system log. It never waits for the log, which may
+// have stopped reading, since the caller may hold a lock.
 package journal
 
 import (
@@ -14,11 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// devLogs are where the system log listens: journald, or any other syslogd. The
-// first is a link to the second where systemd has made it.
+// devLogs are the sockets of the system log: journald, or another syslogd. With systemd
+// the first is a link to the second.
 var devLogs = []string{"/dev/log", "/run/systemd/journal/dev-log"}
 
-// A severity is the priority of a line, in the facility daemon: RFC 5424.
+// A severity is the priority of a line with the facility daemon: RFC 5424.
 type severity int
 
 const (
@@ -26,9 +26,9 @@ const (
 	info    severity = 3*8 + 6
 )
 
-// A Log is the system log, or another place where the system has none. Its methods
-// are safe for concurrent use, and return at once. A line that the log does not take
-// at once is lost; the next line says how many were.
+// A Log is the system log, or another place if the system has none. Its methods are safe
+// for concurrent use, and return at once. A line that the log does not take at once is
+// lost; the next line says how many were.
 type Log struct {
 	tag       string
 	socket    int // -1 if there is none
@@ -40,7 +40,8 @@ type Log struct {
 	worst severity // of the lost lines
 }
 
-// Open opens the system log. Each line has the tag, such as the program's name.
+// Open opens the system log. tag, such as the program's name, begins each line.
+// Lines go to elsewhere if there is no system log.
 func Open(tag string, elsewhere io.Writer) *Log {
 	path := devLogs[0]
 	for _, p := range devLogs {
@@ -60,13 +61,13 @@ func open(path, tag string, elsewhere io.Writer) *Log {
 	return &Log{tag: tag, socket: socket, to: &unix.SockaddrUnix{Name: path}, elsewhere: elsewhere, worst: info}
 }
 
-// Info logs what was done for an interface, or with "" for the machine.
+// Info logs what ec2net has done for an interface, or with "" for the machine.
 func (l *Log) Info(iface, format string, args ...any) { l.write(info, iface, format, args) }
 
-// Warn logs what needs a person; "journalctl -p warning" shows such lines.
+// Warn logs what needs a person: "journalctl -p warning" shows only such lines.
 func (l *Log) Warn(iface, format string, args ...any) { l.write(warning, iface, format, args) }
 
-// Close logs how many lines were lost since the last one, if any, and closes the log.
+// Close logs how many lines were lost after the last one, if any, and closes the log.
 func (l *Log) Close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -108,7 +109,7 @@ func wereLost(lines int) string {
 func (l *Log) put(s severity, text string) bool {
 	// The form of syslog(3), which has the local time.
 	line := fmt.Sprintf("<%d>%s %s[%d]: %s", s, time.Now().Format(time.Stamp), l.tag, os.Getpid(), text)
-	// The name is looked up each time, so a syslogd that was started anew gets it.
+	// Sendto looks the path up each time, so a restarted syslogd gets the line.
 	err := unix.Sendto(l.socket, []byte(line), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, l.to)
 	switch {
 	case err == nil:
@@ -128,8 +129,8 @@ func (l *Log) putElsewhere(text string) bool {
 	return err == nil
 }
 
-// takes reports whether a file, which may be a pipe or a terminal, takes a line
-// without waiting. A pipe that is ready takes up to PIPE_BUF bytes: pipe(7).
+// takes reports whether a file, which may be a pipe or a terminal, takes a line at once.
+// A pipe that is ready takes up to PIPE_BUF bytes: pipe(7).
 func takes(f *os.File) (ready bool) {
 	conn, err := f.SyscallConn()
 	if err != nil {
@@ -143,8 +144,8 @@ func takes(f *os.File) (ready bool) {
 	return err == nil && ready
 }
 
-// longest bounds a text, in bytes: with the tag, and with the count of lost lines,
-// it fits into PIPE_BUF, 4096.
+// longest bounds a text, in bytes: together with the tag and the count of lost lines it
+// fits into PIPE_BUF, 4096.
 const longest = 3900
 
 // clip shortens a text to longest.
@@ -155,8 +156,8 @@ func clip(text string) string {
 	return strings.ToValidUTF8(text[:longest], "") + "..."
 }
 
-// OneLine replaces control characters, so that no text from outside begins a line of
-// its own.
+// OneLine replaces control characters by spaces, so that no text from outside begins a
+// new line.
 func OneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || (0x80 <= r && r < 0xa0) {

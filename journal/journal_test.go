@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// A message has the form of syslog(3), with the severity, and is one line.
+// A message has the format of syslog(3), with the severity, and is one line.
 func TestLine(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	keeper := keep(t, path)
@@ -41,7 +41,7 @@ func TestLine(t *testing.T) {
 
 var date = regexp.MustCompile(`^(<\d+>)[A-Z][a-z]{2} [ 123]\d \d\d:\d\d:\d\d`)
 
-// failing is no place to write to.
+// failing is an elsewhere that nothing may be written to.
 type failing struct{ t *testing.T }
 
 func (f failing) Write(p []byte) (int, error) {
@@ -49,7 +49,7 @@ func (f failing) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// While nobody reads, no writer waits, and the first line that is taken says how
+// While nobody reads the log, no writer waits. The next line that the log takes says how
 // many were lost.
 func TestNobodyReads(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
@@ -78,7 +78,7 @@ func TestNobodyReads(t *testing.T) {
 	l.Warn("eth1", "what needs a person")
 	lost := l.lost
 	if lost < 2 || lost > writers*each {
-		t.Fatalf("%d lines were lost, which proves nothing", lost)
+		t.Fatalf("%d lines were lost, too few to test anything", lost)
 	}
 	for range writers*each + 1 - lost {
 		keeper.next(t)
@@ -95,7 +95,7 @@ func TestNobodyReads(t *testing.T) {
 	}
 }
 
-// Closing the log tells of the last lost lines, elsewhere if need be.
+// Close logs the number of the last lost lines, elsewhere if need be.
 func TestLostLast(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	keep(t, path)
@@ -138,7 +138,7 @@ func TestElsewhere(t *testing.T) {
 	}
 }
 
-// A pipe that nobody reads blocks no writer either.
+// A pipe that nobody reads does not block a writer either.
 func TestFullPipe(t *testing.T) {
 	read, write, err := os.Pipe()
 	if err != nil {
@@ -174,7 +174,7 @@ func TestFullPipe(t *testing.T) {
 	}
 }
 
-// A keeper listens as the system log does.
+// A keeper listens like the system log.
 type keeper struct{ *net.UnixConn }
 
 func keep(t *testing.T, path string) keeper {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// An error says how the program ended, and has the end of its output.
+// An error says how the program ended, and has the last lines of its output.
 func TestError(t *testing.T) {
 	late, cancel := context.WithTimeout(t.Context(), 0)
 	defer cancel()
@@ -41,8 +41,8 @@ func TestError(t *testing.T) {
 	}
 }
 
-// A program that is given up has time to clean up; the error says why it was given
-// up, and has its output before that.
+// A program that is given up has time to clean up. The error says why it was given up,
+// and has its output from before that.
 func TestInOrder(t *testing.T) {
 	said, done := newFIFO(t), newFIFO(t)
 	for want, when := range map[string]func(context.Context) context.Context{
@@ -64,7 +64,7 @@ echo one; echo two; setsid `+sleeper+` & wait`, said.path, done.path)
 	}
 }
 
-// The error names the process that a program waited for when it was given up.
+// The error names the process that the program was waiting for when it was given up.
 func TestAt(t *testing.T) {
 	said := newFIFO(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -92,7 +92,7 @@ func waitNamed(t *testing.T, pid int, name string) {
 	}
 }
 
-// overdue is a context that ends like one whose deadline has passed.
+// overdue is a context that ends as if its deadline had passed.
 type overdue struct{ context.Context }
 
 func (o overdue) Err() error {
@@ -102,7 +102,7 @@ func (o overdue) Err() error {
 	return nil
 }
 
-// The error quotes the last lines, whole.
+// The error quotes the last lines whole.
 func TestTail(t *testing.T) {
 	long := strings.Repeat("0123456789 ", 60)
 	for name, c := range map[string]struct{ output, want string }{

@@ -11,32 +11,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A program that is given up has grace from SIGTERM to SIGKILL, and then patience
-// until Run goes on without it: a process that waits for a disk does not end.
+// A program that is given up has grace from SIGTERM to SIGKILL. After another patience
+// Run returns without its end: a process that waits for a disk does not end.
 const (
 	grace    = 3 * time.Second
 	patience = 3 * time.Second
 )
 
-// A family is a program that runs, and all that descends from it.
+// A family is a running program with all its descendants.
 //
-// Neither the process group nor the session tells its members: a DHCP client leaves
+// Neither the process group nor the session identifies its members: a DHCP client leaves
 // those of ifup, and its parent ends. So this process is a subreaper while a program
-// runs: a process that loses its parent becomes a child of this one, and a descendant
-// stays a descendant (prctl(2), PR_SET_CHILD_SUBREAPER).
+// runs: a process that loses its parent becomes a child of this one, and every descendant
+// stays one (prctl(2), PR_SET_CHILD_SUBREAPER).
 type family struct {
-	// earlier are the descendants that this process had when the family began, left
-	// by earlier programs.
+	// earlier are the descendants of this process that earlier programs have left.
 	earlier []process
 }
 
-// turn holds a token while a family runs. With two at once, nothing would tell which
-// of them an orphan belongs to.
+// turn holds a token while a family runs. With two families at once, nothing would tell
+// to which one an orphan belongs.
 var turn = make(chan struct{}, 1)
 
-// begin waits for its turn, no longer than ctx.
+// begin waits for its turn, or until ctx ends.
 func begin(ctx context.Context) (*family, error) {
-	if ctx.Err() == nil { // select may take either of two that are ready
+	if ctx.Err() == nil { // with both channels ready, select may choose either
 		select {
 		case turn <- struct{}{}:
 			return newFamily()
@@ -60,21 +59,22 @@ func newFamily() (*family, error) {
 	return f, nil
 }
 
-// end gives the turn away. Processes that the program left stay children of this
-// process, and become children of process 1 when it ends.
+// end passes the turn on. Processes that the program has left stay children of this
+// process, and become children of process 1 when this process ends.
 func (f *family) end() {
 	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 	<-turn
 }
 
-// first is the program of the family, which os/exec waits for; 0 once it has ended.
+// first has the pid of the family's program, which os/exec waits for; 0 once that has
+// ended.
 var first struct {
 	sync.Mutex
 	pid int
 }
 
 func (f *family) start(cmd *exec.Cmd) error {
-	// A session of its own keeps a terminal's signals out, and tells the family from
+	// In its own session the program gets no signals of a terminal, and differs from
 	// children that other code of this process starts.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	first.Lock()
@@ -94,8 +94,8 @@ func (f *family) wait(cmd *exec.Cmd) error {
 	return err
 }
 
-// at names the process that the program waits for: the youngest of its session that
-// has no child there; empty if that is the program itself.
+// at names the process that the program waits for: the youngest one of its session
+// without a child there; empty if that is the program itself.
 func (f *family) at(cmd *exec.Cmd) string {
 	all, _ := descendants(f.isStranger)
 	all = slices.DeleteFunc(all, func(p process) bool { return p.session != cmd.Process.Pid })
@@ -109,13 +109,12 @@ func (f *family) at(cmd *exec.Cmd) string {
 	return youngest.name
 }
 
-// kill ends the family, and returns those that do not end.
+// kill ends the family, and returns the processes that do not end.
 func (f *family) kill() (left []process, err error) {
 	signal, until := unix.SIGTERM, time.Now().Add(grace)
 	var told []process
-	// A process that starts another and ends can hide it from one look through
-	// /proc, so two looks have to find nothing. Without a child this process has no
-	// descendants.
+	// One look through /proc can miss a process whose parent ends meanwhile, so two looks
+	// have to find nothing. If this process has no child, it has no descendants.
 	for unseen := 0; unseen < 2 && hasChildren(); {
 		left, err = descendants(f.isStranger)
 		switch {
@@ -142,10 +141,10 @@ func (f *family) kill() (left []process, err error) {
 	return nil, nil
 }
 
-// isStranger reports whether a child of this process is not of the family: other
-// code of this process started it, an earlier program left it, or it is an orphan of
-// a process that an earlier program left. The session tells such an orphan; one that
-// has made a session of its own since the family began counts as family.
+// isStranger reports whether a child of this process does not belong to the family: other
+// code of this process has started it, an earlier program has left it, or it is an orphan
+// of a process that an earlier program has left. The session identifies such an orphan;
+// one that has made its own session since the family began counts as family.
 func (f *family) isStranger(child process) bool {
 	return child.session == ownSession() || slices.ContainsFunc(f.earlier, func(e process) bool {
 		return e.is(child) || e.session == child.session

@@ -16,11 +16,11 @@ import (
 // proc is where proc(5) is mounted.
 var proc = "/proc"
 
-// A process is a line of /proc/PID/stat.
+// A process is what /proc/PID/stat says about one.
 type process struct {
 	pid, parent, session int
 	name                 string
-	since                uint64 // when it began; with pid it is unique
+	since                uint64 // when it began; unique together with pid
 	ended                bool   // a zombie
 }
 
@@ -28,8 +28,8 @@ func (p process) is(other process) bool { return p.pid == other.pid && p.since =
 
 func (p process) String() string { return fmt.Sprintf("%s (process %d)", p.name, p.pid) }
 
-// readProcess reads proc_pid_stat(5), and reports whether there is such a process.
-// The name, in parentheses, may have any characters.
+// readProcess reads proc_pid_stat(5), and reports whether the process exists. The name,
+// in parentheses, may have any characters.
 func readProcess(pid int) (process, bool) {
 	p := process{pid: pid}
 	text, err := os.ReadFile(fmt.Sprintf("%s/%d/stat", proc, pid))
@@ -49,10 +49,10 @@ func readProcess(pid int) (process, bool) {
 	return p, err == nil
 }
 
-// signal sends a signal to this process, and never to another that has got its pid
-// since.
+// signal sends a signal to this process, and never to another one that has its pid by
+// now.
 func (p process) signal(s unix.Signal) {
-	held, err := os.FindProcess(p.pid) // by a pidfd where there are any
+	held, err := os.FindProcess(p.pid) // holds a pidfd if the kernel has them
 	if err != nil {
 		return
 	}
@@ -62,8 +62,8 @@ func (p process) signal(s unix.Signal) {
 	}
 }
 
-// descendants returns the descendants of this process that have not ended. It leaves
-// out the children for which without is true, and their descendants.
+// descendants returns the descendants of this process that have not ended, without those
+// children for which without is true, and without their descendants.
 func descendants(without func(child process) bool) ([]process, error) {
 	self := os.Getpid()
 	if _, ok := readProcess(self); !ok {
@@ -95,7 +95,7 @@ func descendants(without func(child process) bool) ([]process, error) {
 			}
 			parents = append(parents, p.pid)
 		}
-		delete(children, of) // pids that are reused make no circle
+		delete(children, of) // a reused pid must not make a circle
 	}
 	return found, nil
 }
@@ -105,13 +105,13 @@ func ownSession() int {
 	return session
 }
 
-// hasChildren reports whether this process has any.
+// hasChildren reports whether this process has children.
 func hasChildren() bool {
 	return unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil) != unix.ECHILD
 }
 
-// collecting starts to collect the ended children that this process did not start.
-// ifdown, for one, waits until the DHCP client of an earlier ifup is gone.
+// collecting starts to reap ended children that this process has not started. ifdown, for
+// one, waits until the DHCP client of an earlier ifup is gone.
 var collecting = sync.OnceFunc(func() {
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, unix.SIGCHLD)
@@ -123,7 +123,7 @@ var collecting = sync.OnceFunc(func() {
 })
 
 func collect() {
-	first.Lock() // nothing starts meanwhile
+	first.Lock() // no program starts meanwhile
 	defer first.Unlock()
 	lists, _ := filepath.Glob(proc + "/self/task/*/children")
 	for _, list := range lists {

@@ -1,5 +1,5 @@
-// Package program runs programs of the system: ifup, ifdown, iptables. A program that
-// is given up ends with all that it has started.
+// Package program runs programs of the system: ifup, ifdown, iptables. When it gives a
+// program up, it ends the program with all that it has started.
 package program
 
 import (
@@ -17,15 +17,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Path is where Find looks for programs, and the PATH that they get: udev sets none.
+// Path is where Find looks for programs, and their PATH: udev sets none.
 const Path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// Run runs a program with an environment and a session of its own, and waits for
-// its end, one program at a time. What the program leaves in the background goes on.
-// But when ctx ends first, Run gives the program up: it ends the program and all its
-// descendants, in the background or not. That takes Run at most 6 seconds.
+// Run runs a program in its own environment and session, one program at a time, and waits
+// for its end. Processes that it leaves in the background go on. But if ctx ends first,
+// Run gives the program up: it ends the program and all its descendants, in the background
+// or not. That takes at most 6 seconds.
 //
-// If the program was started, an error is an [Error].
+// If the program has started, an error is an [Error].
 func Run(ctx context.Context, name string, args ...string) error {
 	path, err := Find(name)
 	if err != nil {
@@ -49,7 +49,7 @@ type Error struct {
 	output string
 }
 
-// Status is that of the system: a retry may go better.
+// Status is that of the system: a retry may succeed.
 func (*Error) Status() fault.Status { return fault.System }
 
 func (e *Error) Error() string {
@@ -63,10 +63,10 @@ func (e *Error) Error() string {
 // context.
 func (e *Error) Unwrap() error { return e.cause }
 
-// ExitCode is the exit status, or -1 if the program did not end by itself.
+// ExitCode returns the exit status, or -1 if the program did not end by itself.
 func (e *Error) ExitCode() int { return e.status }
 
-// run starts the program and waits until it ends or is given up. said returns its
+// run starts a program, and waits until it ends or has to be given up. said returns the
 // output so far.
 func run(ctx context.Context, cmd *exec.Cmd, said func() string) error {
 	f, err := begin(ctx)
@@ -87,7 +87,7 @@ func run(ctx context.Context, cmd *exec.Cmd, said func() string) error {
 		return &Error{status: cmd.ProcessState.ExitCode(), cause: err, output: said()}
 	case <-ctx.Done():
 	}
-	// Take the output before the program tells of the signal.
+	// Take the output now, before the program writes about the signal.
 	failed := &Error{status: -1, cause: why(ctx, f.at(cmd)), output: said()}
 	left, err := f.kill()
 	switch {
@@ -124,7 +124,7 @@ type givenUp struct {
 
 func (g *givenUp) Error() string { return g.text }
 
-// Status is that of the system: a retry may go better.
+// Status is that of the system: a retry may succeed.
 func (*givenUp) Status() fault.Status { return fault.System }
 
 func (g *givenUp) Unwrap() error { return g.cause }

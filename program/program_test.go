@@ -15,12 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sleeper is shell for a process that says that it runs, and then does nothing. The
-// test knows it, and its children, by the environment.
+// sleeper is shell code for a process that says that it runs, and then does nothing. The
+// test finds it, and its children, by their environment.
 const sleeper = `sh -c 'export said="$0"; echo $$ >"$0"; exec sleep 1000' "$0"`
 
-// A program that is given up ends with all that it has started, however that tried
-// to get away.
+// A program that is given up ends with all that it has started, however that tried to
+// escape.
 func TestGivenUp(t *testing.T) {
 	for name, c := range map[string]struct {
 		script string
@@ -61,7 +61,7 @@ func TestGivenUp(t *testing.T) {
 	}
 }
 
-// Without /proc, at least the program's own group and Run end.
+// Without /proc, at least the program's own group ends, and Run returns.
 func TestNoProc(t *testing.T) {
 	said := newFIFO(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -70,7 +70,7 @@ func TestNoProc(t *testing.T) {
 	said.next(t)
 	said.next(t)
 	at := func(dir string) {
-		first.Lock() // held while children are collected
+		first.Lock() // collect holds it too
 		defer first.Unlock()
 		proc = dir
 	}
@@ -80,7 +80,7 @@ func TestNoProc(t *testing.T) {
 	if err := <-ended; err == nil || !strings.Contains(err.Error(), "does not show processes") {
 		t.Errorf("error %v", err)
 	}
-	// Run waits for the program alone.
+	// Run has waited only for the program itself.
 	for deadline := time.Now().Add(20 * time.Second); len(said.left(t)) > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("processes are left: %v", said.left(t))
@@ -88,11 +88,11 @@ func TestNoProc(t *testing.T) {
 	}
 }
 
-// quoted is shell within single quotes of other shell.
+// quoted makes shell code fit between the single quotes of other shell code.
 func quoted(script string) string { return strings.ReplaceAll(script, `'`, `'\''`) }
 
-// After a program that succeeds, its background processes go on, also when a later
-// program is given up.
+// The background processes of a program that succeeds go on, even when a later program is
+// given up.
 func TestLeft(t *testing.T) {
 	said := newFIFO(t)
 	for _, script := range []string{
@@ -118,8 +118,8 @@ func TestLeft(t *testing.T) {
 	}
 }
 
-// While a program is given up, a daemon of an earlier one may leave an orphan: it is
-// not taken for one of the program's.
+// While a program is given up, a daemon of an earlier one may leave an orphan. The orphan
+// does not count as a descendant of the program, and goes on.
 func TestOrphanOfAnother(t *testing.T) {
 	said := newFIFO(t)
 	orphan := filepath.Join(t.TempDir(), "orphan")
@@ -147,8 +147,8 @@ func TestOrphanOfAnother(t *testing.T) {
 	}
 }
 
-// A daemon that ends is collected: ifdown waits until the DHCP client of an earlier
-// ifup is gone.
+// A daemon that ends is reaped: ifdown waits until the DHCP client of an earlier ifup is
+// gone.
 func TestGone(t *testing.T) {
 	said := newFIFO(t)
 	if err := Run(t.Context(), "sh", "-c", `setsid sh -c '`+quoted(sleeper)+` &' "$0"`, said.path); err != nil {
@@ -208,7 +208,8 @@ func (f *fifo) next(t *testing.T) int {
 	return 0
 }
 
-// left are the processes that know of the FIFO and still run.
+// left returns the processes that still run with the FIFO in their arguments or
+// environment.
 func (f *fifo) left(t *testing.T) (left []int) {
 	t.Helper()
 	all, err := os.ReadDir("/proc")
@@ -220,7 +221,7 @@ func (f *fifo) left(t *testing.T) (left []int) {
 		if err != nil {
 			continue
 		}
-		// Both are empty, or not there, when it has ended.
+		// Once the process has ended, both are empty or missing.
 		args, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 		environment, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 		if strings.Contains(string(args)+string(environment), f.path) {
