@@ -151,7 +151,7 @@ func checkGiven(given document, whole ENI, seen []string) error {
 		case first == "":
 			first, number = f.name, f.value
 		case f.value != number:
-			return fieldErrorf(f.name, "%d, but %s is %d; they are one number", f.value, first, number)
+			return fieldErrorf(f.name, "%d, but %s is %d; they have to be the same", f.value, first, number)
 		}
 	}
 	return nil

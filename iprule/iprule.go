@@ -164,7 +164,7 @@ func readInt(to *int, s string, most int) error {
 	n, err := strconv.ParseUint(s, 10, 31)
 	// ip(8) reads a number that begins with 0 as octal.
 	if err != nil || (most > 0 && n > uint64(most)) || (len(s) > 1 && s[0] == '0') {
-		return fmt.Errorf("%q is not a number for this", lines.Clip(s))
+		return fmt.Errorf("%q is not a valid number", lines.Clip(s))
 	}
 	*to = int(n)
 	return nil

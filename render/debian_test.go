@@ -55,7 +55,7 @@ func eachENI(t *testing.T, test func(t *testing.T, e facts.ENI)) {
 	}
 }
 
-// ifquery reads from the stanza what the template means.
+// ifquery reads the stanza as the template means it.
 func TestIfquery(t *testing.T) {
 	eachENI(t, func(t *testing.T, e facts.ENI) {
 		files := machine(t, []facts.ENI{e})
@@ -84,13 +84,12 @@ func TestIfquery(t *testing.T) {
 	})
 }
 
-// stanzaLines is shell that prints the commands of a stanza as ifupdown understands
-// them: lines up NAME, or lines down NAME. ifupdown calls post-up "up", and pre-down
-// "down".
+// stanzaLines is shell code that prints the commands of a stanza as ifupdown reads them:
+// lines up NAME, or lines down NAME. ifupdown calls post-up "up", and pre-down "down".
 const stanzaLines = `lines() { ifquery "$2" | sed -n "s/^$1: //p"; }
 `
 
-// Every command of a stanza is POSIX shell, which dash and shellcheck judge.
+// dash and shellcheck accept every command of a stanza as POSIX shell.
 func TestShell(t *testing.T) {
 	eachENI(t, func(t *testing.T, e facts.ENI) {
 		run(t, machine(t, []facts.ENI{e}), stanzaLines+`
@@ -105,8 +104,8 @@ done`, e.Name)
 	})
 }
 
-// Both back ends of iptables take the fragments. (--test of the nft back end checks
-// only the syntax, so the test applies the fragment as well.)
+// Both back ends of iptables accept the fragments. (--test of the nft back end checks
+// only the syntax, so the test applies the fragments too.)
 func TestIptablesRestore(t *testing.T) {
 	eachENI(t, func(t *testing.T, e facts.ENI) {
 		run(t, machine(t, []facts.ENI{e}), `
@@ -119,7 +118,7 @@ done`, e.Name)
 	})
 }
 
-// They also take the fragment for the answers of containers, once and again.
+// They also accept the fragment for the answers of containers, and a second time.
 func TestDockerRestore(t *testing.T) {
 	f, err := builtIn(t).Docker(t.Context(), testCases(t)["same-subnet"], facts.DefaultNumbers.Base)
 	if err != nil {
@@ -139,8 +138,8 @@ done`, f.Path)
 	}
 }
 
-// ip -batch takes the script, and the kernel then has the rules that ec2net
-// reads from it.
+// ip -batch accepts the script, and then the kernel has the rules that ec2net reads from
+// the script.
 func TestIPBatch(t *testing.T) {
 	eachENI(t, func(t *testing.T, e facts.ENI) {
 		files := machine(t, []facts.ENI{e})
@@ -180,9 +179,8 @@ func TestIPBatch(t *testing.T) {
 	})
 }
 
-// The commands for going up leave the same when they run twice; those for going
-// down, run twice, leave nothing. docker0 has no container, so its route is
-// "linkdown".
+// The commands for going up have the same effect when run twice. Those for going down,
+// run twice, leave nothing. docker0 has no container, so its route is "linkdown".
 func TestUpTwiceDownTwice(t *testing.T) {
 	cases := testCases(t)
 	for _, backend := range []string{"nft", "legacy"} {

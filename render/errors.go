@@ -8,16 +8,16 @@ import (
 	"ec2net/fault"
 )
 
-// Error says which file does not render, from which template, and why.
+// Error says which file does not render, from which template, and why not.
 type Error struct {
-	// File is the file to render: eth1.cfg; empty if the error concerns all.
+	// File is the file to render, such as eth1.cfg; empty if the error is about all.
 	File     string
 	Template Source
 	Err      error
 }
 
 func (e *Error) Error() string {
-	// text/template names the template, the line and the column by itself.
+	// text/template itself names the template, the line and the column.
 	cause, named := strings.CutPrefix(e.Err.Error(), "template: ")
 	place := e.Template.Path
 	if place == "" {
@@ -34,7 +34,7 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// Status is that of an unusable template.
+// Status is the status of an unusable template.
 func (*Error) Status() fault.Status { return fault.Template }
 
 // Hint says what the reader can do about it.

@@ -8,14 +8,14 @@ import (
 	"ec2net/lines"
 )
 
-// checkFragment checks a rendered fragment by the form of iptables-restore(8):
-// tables, each "*name", then chains and rules, then COMMIT. The cfg file goes on
-// when iptables refuses a fragment, so it has to be right before.
+// checkFragment checks a rendered fragment by the format of iptables-restore(8):
+// tables, each "*name", then chains and rules, then COMMIT. The stanza brings the ENI up
+// even if iptables refuses the fragment, so it has to be right before that.
 func checkFragment(content []byte, _ facts.ENI) error {
 	table := ""
 	for i, line := range strings.Split(string(content), "\n") {
 		refuse := func(why string) error {
-			return &lines.Error{Number: i + 1, Text: line, Why: why, Try: "iptables-restore(8), and iptables-save for how it looks"}
+			return &lines.Error{Number: i + 1, Text: line, Why: why, Try: "iptables-restore(8) has the format, and iptables-save prints an example"}
 		}
 		switch {
 		case strings.Trim(line, " \t") == "", line[0] == '#':

@@ -14,8 +14,8 @@ import (
 
 // emptySet returns a new set of templates. Two templates never share a set, so that
 // neither sees the names that the other defines. The built-in templates call only
-// text/template's own functions; to add the two hundred others costs more than to
-// render.
+// text/template's own functions, and adding the two hundred others takes longer than
+// rendering.
 func emptySet(withFunctions bool) (*template.Template, error) {
 	if !withFunctions {
 		return template.New("").Option("missingkey=error"), nil
@@ -23,7 +23,7 @@ func emptySet(withFunctions bool) (*template.Template, error) {
 	return functionSet().Clone()
 }
 
-// functions and functionSet are made once, when they are needed.
+// functions and functionSet are made once, on first use.
 var (
 	functions   = sync.OnceValue(functionMap)
 	functionSet = sync.OnceValue(func() *template.Template {
@@ -31,8 +31,8 @@ var (
 	})
 )
 
-// notRepeatable are functions that sprig counts as hermetic although they depend on
-// the clock, the time zone or randomness.
+// notRepeatable are functions that sprig calls hermetic although they depend on the
+// clock, the time zone or randomness.
 var notRepeatable = []string{
 	"ago", "toDate", "mustToDate", "must_date_modify", "mustDateModify", "durationRound",
 	"shuffle", "randInt", "bcrypt", "htpasswd", "encryptAES",
@@ -40,14 +40,14 @@ var notRepeatable = []string{
 	"genSignedCert", "genSignedCertWithKey",
 }
 
-// functionMap has the functions that a template can call: sprig's, without those
-// whose result differs from run to run, and the network helpers below.
+// functionMap returns the functions that a template can call: sprig's, without those whose
+// result differs from run to run, and the network helpers below.
 func functionMap() template.FuncMap {
 	m := sprig.HermeticTxtFuncMap()
 	for _, name := range notRepeatable {
 		delete(m, name)
 	}
-	// sprig's own return the keys of a map in random order.
+	// sprig's own use the random order of a map's keys.
 	m["keys"] = keys
 	m["values"] = values
 	for _, name := range []string{"set", "merge", "mustMerge", "mergeOverwrite", "mustMergeOverwrite"} {
@@ -58,7 +58,7 @@ func functionMap() template.FuncMap {
 	m["untilStep"] = untilStep(m["untilStep"].(func(int, int, int) []int))
 	m["seq"] = seq(m["seq"].(func(...int) string))
 	m["printf"] = printf
-	// text/template's own, which have to be bounded like the others.
+	// text/template's own functions have to be bounded like the others.
 	m["print"], m["println"] = fmt.Sprint, fmt.Sprintln
 	m["html"], m["js"], m["urlquery"] = template.HTMLEscaper, template.JSEscaper, template.URLQueryEscaper
 
@@ -69,8 +69,8 @@ func functionMap() template.FuncMap {
 	return m
 }
 
-// mentioned returns the functions whose names appear anywhere in the texts, so at
-// least those that the texts call.
+// mentioned returns the functions whose names appear anywhere in the texts, which
+// include all that the texts call.
 func mentioned(texts ...string) template.FuncMap {
 	found := make(template.FuncMap)
 	for name, f := range functions() {
@@ -84,7 +84,7 @@ func mentioned(texts ...string) template.FuncMap {
 // hex spells a number as ip rule and iptables do: hex 1001 is 0x3e9.
 func hex(n int) string { return fmt.Sprintf("%#x", n) }
 
-// netmask spells the length of an IPv4 block as a mask: 255.255.255.0.
+// netmask spells the prefix length of an IPv4 block as a mask: 255.255.255.0.
 func netmask(p netip.Prefix) (string, error) {
 	if !p.IsValid() || !p.Addr().Is4() {
 		return "", fmt.Errorf("%s is not an IPv4 block", p)
@@ -93,8 +93,8 @@ func netmask(p netip.Prefix) (string, error) {
 	return fmt.Sprintf("%d.%d.%d.%d", bits>>24, bits>>16&0xff, bits>>8&0xff, bits&0xff), nil
 }
 
-// nthAddr returns the nth address of a block, 0 the network's, -1 the last:
-// nthAddr .Subnet 2 is the VPC's DNS server for a subnet.
+// nthAddr returns the nth address of a block: 0 is the network's, -1 the last. nthAddr
+// .Subnet 2 is the VPC's DNS server for a subnet.
 func nthAddr(p netip.Prefix, n int) (netip.Addr, error) {
 	if !p.IsValid() {
 		return netip.Addr{}, fmt.Errorf("%s is not a block", p)

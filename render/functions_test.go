@@ -66,8 +66,8 @@ func TestFunctions(t *testing.T) {
 	}
 }
 
-// A person has to look at each new function of sprig: does it give the same for the
-// same? This list has the functions that somebody has looked at.
+// A person has to review each new function of sprig: does it return the same for the same
+// arguments? This list has the reviewed functions.
 func TestEverySprigFunctionIsKnown(t *testing.T) {
 	looked := strings.Fields(`
 		abbrev abbrevboth add add1 add1f addf adler32sum all any append atoi b32dec b32enc b64dec b64enc base
@@ -88,7 +88,7 @@ func TestEverySprigFunctionIsKnown(t *testing.T) {
 	m := sprig.HermeticTxtFuncMap()
 	for name := range m {
 		if !slices.Contains(looked, name) && !slices.Contains(notRepeatable, name) {
-			t.Errorf("sprig has %q, which nobody has looked at", name)
+			t.Errorf("sprig has %q, which nobody has reviewed", name)
 		}
 	}
 	for _, name := range append(looked, notRepeatable...) {

@@ -16,8 +16,8 @@ func eth1(t testing.TB) facts.ENI {
 	return enis[0]
 }
 
-// A fragment that checkFragment takes consists of committed tables, with nothing
-// outside of them that iptables-restore(8) would ignore.
+// A fragment that checkFragment accepts consists of tables with COMMIT. Outside of them it
+// has nothing that iptables-restore(8) would ignore.
 func FuzzFragment(f *testing.F) {
 	f.Add("*mangle\n:ec2net-eth1 -\n-A ec2net-eth1 -j MARK --set-xmark 0x3e9/0x3fff\nCOMMIT\n")
 	f.Add("# comment\n*mangle\nCOMMIT\n*nat\n-F\n")

@@ -18,7 +18,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// testCases are the files of testdata/facts, each of one or more ENIs.
+// testCases returns the facts in the files of testdata/facts, each of one or more ENIs.
 func testCases(t testing.TB) map[string][]facts.ENI {
 	t.Helper()
 	paths, err := filepath.Glob("testdata/facts/*.json")
@@ -94,8 +94,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// The same facts give the same bytes, again and again, whatever the environment and
-// the time zone.
+// The same facts always give the same bytes, in any environment and time zone.
 func TestSameBytes(t *testing.T) {
 	cases := testCases(t)
 	once := make(map[string][]byte)
@@ -120,8 +119,8 @@ func TestSameBytes(t *testing.T) {
 	}
 }
 
-// special keeps the characters that a shell, ifupdown or iptables could give a
-// meaning: all but those of names, addresses and numbers.
+// special returns the characters that may have a meaning to a shell, ifupdown or iptables:
+// all but those of names, addresses and numbers.
 func special(content []byte) string {
 	return strings.Map(func(r rune) rune {
 		if ('a' <= r && r <= 'z') || ('A' <= r && r <= 'Z') || ('0' <= r && r <= '9') || strings.ContainsRune("._-:/", r) {
@@ -131,9 +130,9 @@ func special(content []byte) string {
 	}, string(content))
 }
 
-// FuzzFacts renders all facts that Decode takes. The special characters of a rendered
-// file all come from the template: they are the same, in the same order, as for a
-// harmless ENI with as many addresses.
+// FuzzFacts renders any facts that Decode accepts. All special characters of a rendered
+// file come from the template: they are the same, in the same order, as for a harmless ENI
+// with as many addresses.
 func FuzzFacts(f *testing.F) {
 	paths, err := filepath.Glob("testdata/facts/*.json")
 	if err != nil {
@@ -165,7 +164,7 @@ func FuzzFacts(f *testing.F) {
 			like := harmless
 			for like.IPv4 = nil; len(like.IPv4) < len(e.IPv4); {
 				like.IPv4 = append(like.IPv4, harmless.Gateway)
-				// Rules have to differ from one another.
+				// The rules of an ENI have to differ from one another.
 				harmless.Gateway = harmless.Gateway.Next()
 			}
 			like.IPv4Prefixes = e.IPv4Prefixes

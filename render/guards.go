@@ -10,10 +10,10 @@ import (
 	"text/template"
 )
 
-// These replace functions of sprig and of text/template whose results differ from
-// run to run, or that can end the process: text/template has no limits of its own.
+// The functions here replace those of sprig and text/template whose results differ from
+// run to run, or that can crash the process: text/template itself has no limits.
 
-// keys returns the keys of dicts in order; sprig's are in random order.
+// keys returns the keys of dicts, sorted in each; sprig's are in random order.
 func keys(dicts ...map[string]any) []string {
 	names := []string{}
 	for _, d := range dicts {
@@ -34,28 +34,28 @@ func values(d map[string]any) []any {
 	return list
 }
 
-// printf refuses the verbs that print pointers, and spells addresses and blocks as
-// text whatever the verb.
+// printf refuses the verbs that print pointers, and prints addresses and blocks as text
+// whatever the verb.
 func printf(format string, args ...any) (string, error) {
 	verbs := strings.ReplaceAll(format, "%%", "")
 	for _, part := range strings.Split(verbs, "%")[1:] {
 		verb := strings.TrimLeft(part, "+-# 0123456789.[]*")
 		if strings.HasPrefix(verb, "p") || (strings.HasPrefix(verb, "v") && strings.Contains(part[:len(part)-len(verb)], "#")) {
-			return "", errors.New("printf: %p and %#v print what differs from run to run")
+			return "", errors.New("printf: the output of %p and %#v differs from run to run")
 		}
 	}
 	return fmt.Sprintf(format, inWords(args)...), nil
 }
 
-// inWords replaces values that have a String method by their text. %d of an address
-// would print its fields, a pointer among them.
+// inWords replaces values that have a String method by their text, since %d of an address
+// would print its fields, including a pointer.
 func inWords(args []any) []any {
 	words := make([]any, len(args))
 	for i, a := range args {
 		words[i] = a
 		v := reflect.ValueOf(a)
 		if s, ok := a.(fmt.Stringer); ok {
-			// But %d of a mark prints a number.
+			// A mark stays as it is, so that %d prints a number.
 			if !v.CanInt() && !v.CanUint() {
 				words[i] = s.String()
 			}
@@ -72,19 +72,20 @@ func inWords(args []any) []any {
 	return words
 }
 
-// maxMade bounds all results of the functions in one rendering, in bytes: sixteen
-// files of the greatest length.
+// maxMade bounds the results of all function calls in one rendering, in bytes: sixteen
+// files of the maximal length.
 const maxMade = 16 << 20
 
-// multiply are functions whose result may be as large as the product of their
-// arguments: bounded checks it before the call.
+// multiply are functions whose result may be as large as the product of their arguments.
+// bounded checks the product before the call.
 var multiply = []string{"indent", "nindent", "join", "replace", "regexReplaceAll", "regexReplaceAllLiteral",
 	"mustRegexReplaceAll", "mustRegexReplaceAllLiteral", "wrapWith"}
 
-// bounded wraps functions so that a template comes to its end: text/template
-// cannot be stopped from outside, but stops at a function that returns an
-// error. They return one when ctx ends, and when they have made too much. That is
-// counted, not measured, so that a template always stops at the same place.
+// bounded wraps functions so that a template ends: nothing can stop text/template from
+// outside, but it stops at a function that returns an error. A wrapped function returns
+// one when ctx has ended, and when all have made too much together. bounded counts what
+// they make and does not measure memory, so that a template always stops at the same
+// place.
 func bounded(ctx context.Context, functions template.FuncMap) template.FuncMap {
 	left := maxMade
 	wrapped := make(template.FuncMap, len(functions))
@@ -112,7 +113,7 @@ func bounded(ctx context.Context, functions template.FuncMap) template.FuncMap {
 	return wrapped
 }
 
-// factor is how many times an argument may repeat another: for a number its value,
+// factor returns how many times an argument may repeat another: for a number its value,
 // for a text its length, for a list the length of all its texts.
 func factor(v reflect.Value) int {
 	if v.Kind() == reflect.Interface {
@@ -124,11 +125,11 @@ func factor(v reflect.Value) int {
 	return max(1, size(v, maxMade)-each)
 }
 
-// each is the size of a value without its text.
+// each is what size counts for a value, without its text.
 const each = 16
 
-// size estimates the bytes of a value when it is printed: a value that a dict holds
-// twice counts twice. It stops counting at most.
+// size estimates the bytes of a value when it is printed, so a value that a dict has twice
+// counts twice. It stops counting once it reaches most.
 func size(v reflect.Value, most int) int {
 	if v.Kind() == reflect.Interface {
 		v = v.Elem()
@@ -150,8 +151,8 @@ func size(v reflect.Value, most int) int {
 	return n
 }
 
-// withoutCycles wraps a function that changes a dict: to print a dict that holds
-// itself would end the process.
+// withoutCycles wraps a function that changes a dict: printing a dict that holds itself
+// would crash the process.
 func withoutCycles(f any) any {
 	return checked(f, func([]reflect.Value) error { return nil }, func(args, _ []reflect.Value) error {
 		if holdsItself(args[0], nil) {
@@ -161,8 +162,8 @@ func withoutCycles(f any) any {
 	})
 }
 
-// checked wraps a function of a template. The function fails if before refuses its
-// arguments, or after its results.
+// checked wraps a function for templates. The wrapped one fails if before refuses the
+// arguments, or after the results.
 func checked(f any, before func(args []reflect.Value) error, after func(args, results []reflect.Value) error) any {
 	fn := reflect.ValueOf(f)
 	wrapped := func(args []reflect.Value) []reflect.Value {
@@ -215,7 +216,7 @@ func holdsItself(v reflect.Value, above []uintptr) bool {
 	return false
 }
 
-// maxList bounds the numbers that a function makes at once.
+// maxList bounds how many numbers one call of a function makes.
 const maxList = 1 << 16
 
 func repeat(count int, s string) (string, error) {

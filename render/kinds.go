@@ -8,12 +8,12 @@ import (
 	"ec2net/stack/ifupdown/interfaces"
 )
 
-// kind is one of the files of an ENI. The table below alone says which there are, and
+// kind is one of the files of an ENI. Only the table below says which files there are and
 // where they go (ARCHITECTURE.md explains it).
 type kind struct {
 	name   string                        // in --only, and in the template's name
-	host   string                        // file name prefix if the host has one such file; empty if each interface has
-	stanza bool                          // brings the interface up: the primary has none
+	host   string                        // file name prefix, if the host has one such file; empty if each interface has its own
+	stanza bool                          // brings the interface up: not for the primary
 	dir    string                        // on the machine
 	check  func([]byte, facts.ENI) error // checks the rendered text; nil for no check
 }
@@ -27,12 +27,12 @@ var kinds = []kind{
 	{name: "rules", dir: stateDir, check: checkRules},
 }
 
-// docker is the file that marks the answers of containers: one a host.
+// docker is the file that marks the answers of containers: one for the host.
 var docker = kind{name: "iptables", host: "docker", dir: stateDir, check: checkFragment}
 
 func allKinds() []kind { return append(slices.Clone(kinds), docker) }
 
-// every stands for all interfaces in the name of a template.
+// every stands for any interface in the name of a template.
 const every = "ethN"
 
 // suffix ends the name of every template.

@@ -10,11 +10,11 @@ import (
 	"ec2net/templates"
 )
 
-// Row is a template in a list of all.
+// Row is a template in the list of all.
 type Row struct {
 	Name string
-	// Interface is the name of the one interface that the template is for, if any;
-	// For says it in words.
+	// Interface is the one interface that the template is for, or empty; For says in
+	// words what the template is for.
 	Interface, For string
 	// From says where the template comes from, for people.
 	From string
@@ -47,8 +47,8 @@ func (t *Templates) List() []Row {
 	return rows
 }
 
-// Unused returns the paths of templates (*.tmpl) in the folder of overrides that
-// nothing reads, most likely because of a misspelt name.
+// Unused returns the paths of templates (*.tmpl) in the folder of overrides that nothing
+// uses, most likely because their name is misspelt.
 func (t *Templates) Unused() []string {
 	var paths []string
 	for _, name := range t.names {
@@ -60,8 +60,8 @@ func (t *Templates) Unused() []string {
 	return paths
 }
 
-// Text returns the text of a template by its file (ethN.cfg.tmpl), or by its kind
-// (cfg), which means the template for all interfaces.
+// Text returns the text of a template, by its file name (ethN.cfg.tmpl), or by its kind
+// (cfg) for the template of all interfaces.
 func (t *Templates) Text(name string) ([]byte, error) {
 	if k, ok := kindNamed(name); ok {
 		name = k.template(every)
@@ -87,7 +87,7 @@ func (e *UnknownTemplateError) Error() string {
 	return fmt.Sprintf("there is no template %.60q", e.Name)
 }
 
-// Status is that of a wrong name.
+// Status is the status of wrong usage.
 func (*UnknownTemplateError) Status() fault.Status { return fault.Usage }
 
 // Hint says where to look.

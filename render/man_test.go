@@ -10,7 +10,7 @@ import (
 	"ec2net/lab/manpage"
 )
 
-// ec2net-templates(5) has every function that a template can call, and no other.
+// ec2net-templates(5) lists exactly the functions that a template can call.
 func TestManualFunctions(t *testing.T) {
 	page := manpage.Read(t, "../man/ec2net-templates.5")
 	functions := functionMap()
@@ -23,7 +23,7 @@ func TestManualFunctions(t *testing.T) {
 		if _, err := template.New("").Parse("{{" + name + "}}"); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		// If sprig or ec2net replaces one, the page lists it once.
+		// The page lists a function once, even if sprig or ec2net replaces text/template's.
 		if functions[name] != nil {
 			found = append(found, name)
 		}

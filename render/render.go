@@ -1,6 +1,6 @@
-// Package render turns the facts of an ENI into the bytes of files, through
-// text/template. The same facts and templates give the same bytes: it uses no clock,
-// environment or network.
+// Package render turns the facts of an ENI into the bytes of files, with text/template.
+// The same facts and templates give the same bytes: it uses no clock, environment or
+// network.
 package render
 
 import (
@@ -19,20 +19,20 @@ import (
 type File struct {
 	// Interface is the interface that the file is for: eth1.
 	Interface string
-	// Kind is as in --only: cfg, iptables, ...
+	// Kind is the name for --only: cfg, iptables, ...
 	Kind string
-	// Path is where the file belongs on the machine; always absolute.
+	// Path is where the file goes on the machine; always absolute.
 	Path    string
 	Content []byte
 }
 
-// maxOutput bounds a rendered file: fifty addresses make about 5 KiB.
+// maxOutput bounds a rendered file, in bytes: fifty addresses make about 5 KiB.
 const maxOutput = 1 << 20
 
 // View is the dot of a template: the facts of one ENI, and what follows from them.
 type View struct {
 	facts.ENI
-	// Template says where this template comes from.
+	// Template says where the template comes from.
 	Template string
 	// Protocol is the number on every ip rule of ec2net.
 	Protocol int
@@ -41,19 +41,19 @@ type View struct {
 // Chain is the ENI's own chain in iptables' mangle table: ec2net-eth1.
 func (v View) Chain() string { return "ec2net-" + v.Name }
 
-// Path is where the file of a kind belongs: /var/lib/ec2net/eth1.iptables.
+// Path returns where the file of a kind goes: /var/lib/ec2net/eth1.iptables.
 func (v View) Path(kind string) (string, error) { return Path(kind, v.Name) }
 
-// Path is where the file of a kind belongs for an interface.
+// Path returns where the file of a kind goes for an interface.
 func Path(kind, iface string) (string, error) {
 	k, ok := kindNamed(kind)
 	if !ok {
-		return "", fmt.Errorf("no file is called %q; there are %s", kind, strings.Join(Kinds(), ", "))
+		return "", fmt.Errorf("there is no kind of file %q; the kinds are %s", kind, strings.Join(Kinds(), ", "))
 	}
 	return k.path(iface), nil
 }
 
-// Nothing says why there is nothing to render for e; "" if there is something.
+// Nothing says why e has no files; "" if it has some.
 func Nothing(e facts.ENI) string {
 	switch {
 	case e.Primary && !e.Routed:
@@ -64,12 +64,12 @@ func Nothing(e facts.ENI) string {
 	return ""
 }
 
-// Render renders the files of one ENI: all kinds in their order, or only the named
-// ones. It returns all of them or, with an *Error, none. It returns no files if
-// Nothing gives a reason.
+// Render renders the files of one ENI: all kinds in their order, or only the named ones.
+// It returns all of them or, with an *Error, none. If Nothing gives a reason, it returns
+// no files and no error.
 //
 // Render returns when ctx ends. The template then ends at the next function that it
-// calls; one that calls none (an empty loop) goes on as long as the process does.
+// calls. If it calls none (an empty loop), it goes on until the process ends.
 func (t *Templates) Render(ctx context.Context, e facts.ENI, only ...string) ([]File, error) {
 	if Nothing(e) != "" {
 		return nil, nil
@@ -92,8 +92,8 @@ func (t *Templates) Render(ctx context.Context, e facts.ENI, only ...string) ([]
 	})
 }
 
-// DockerChain is the host's chain in iptables' mangle table that marks each answer of
-// a container for the ENI by which the question came in.
+// DockerChain is the host's chain in iptables' mangle table. It marks each answer of a
+// container for the ENI by which the request came in.
 const DockerChain = "ec2net-docker"
 
 // DockerView is the dot of docker.iptables.tmpl.
@@ -104,11 +104,11 @@ type DockerView struct {
 	Group int
 	// Chain is the chain to fill.
 	Chain string
-	// Path is where the file belongs, Template where the template comes from.
+	// Path is where the file goes, Template where the template comes from.
 	Path, Template string
 }
 
-// Docker renders the fragment for the answers of containers.
+// Docker renders the fragment that marks the answers of containers.
 func (t *Templates) Docker(ctx context.Context, enis []facts.ENI, group int) (File, error) {
 	files, err := inTime(ctx, func(now *atomic.Pointer[Error]) ([]File, error) {
 		f, err := t.file(ctx, docker, facts.ENI{}, now, func(template string) any {
@@ -122,7 +122,8 @@ func (t *Templates) Docker(ctx context.Context, enis []facts.ENI, group int) (Fi
 	return files[0], nil
 }
 
-// inTime runs do until ctx ends. do keeps in now the file that it is rendering.
+// inTime runs do, and returns without its end if ctx ends first. do stores the file that
+// it is rendering in now.
 func inTime(ctx context.Context, do func(now *atomic.Pointer[Error]) ([]File, error)) ([]File, error) {
 	type result struct {
 		files []File
@@ -136,7 +137,7 @@ func inTime(ctx context.Context, do func(now *atomic.Pointer[Error]) ([]File, er
 	}()
 	select {
 	case r := <-done:
-		// An error of the template is reported, even if it comes late.
+		// Report an error of the template even if ctx has ended.
 		if late := ctx.Err(); late == nil || !errors.Is(r.err, late) {
 			return r.files, r.err
 		}
@@ -150,7 +151,7 @@ func inTime(ctx context.Context, do func(now *atomic.Pointer[Error]) ([]File, er
 	return nil, &late
 }
 
-// file renders one file. view makes the dot of its template.
+// file renders one file. view returns the dot of its template.
 func (t *Templates) file(ctx context.Context, k kind, e facts.ENI, now *atomic.Pointer[Error], view func(template string) any) (File, error) {
 	p, err := t.lookup(k, e.Name)
 	if err != nil {
@@ -172,7 +173,7 @@ func (t *Templates) file(ctx context.Context, k kind, e facts.ENI, now *atomic.P
 	return File{Interface: e.Name, Kind: k.name, Path: k.path(e.Name), Content: out.content}, nil
 }
 
-// capped takes the output of a template, up to maxOutput.
+// capped collects the output of a template, up to maxOutput.
 type capped struct{ content []byte }
 
 func (c *capped) Write(p []byte) (int, error) {

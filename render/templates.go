@@ -19,14 +19,14 @@ import (
 // BlocksFile is the override that redefines blocks of the other templates.
 const BlocksFile = "blocks" + suffix
 
-// Overrides has the texts of an administrator's templates, by file name. render
-// touches no disk but through it.
+// Overrides has the texts of an administrator's templates, by file name. It is render's
+// only way to the disk.
 type Overrides interface {
 	// Names lists the files.
 	Names() ([]string, error)
 	// Read returns the text of a file, or fails if others could have written it.
 	Read(name string) ([]byte, error)
-	// Path is the path of a file, for messages.
+	// Path returns the path of a file, for messages.
 	Path(name string) string
 }
 
@@ -34,7 +34,7 @@ type Overrides interface {
 type Source struct {
 	// Name is the name of the template's file: ethN.cfg.tmpl.
 	Name string
-	// Path is the path of the override; empty for a built-in template.
+	// Path is the path of the override; empty if the template is built in.
 	Path string
 	// Blocks is the path of blocks.tmpl, if that redefines blocks of the template.
 	Blocks string
@@ -51,8 +51,8 @@ func (s Source) shown() string {
 	return from
 }
 
-// Templates has the default templates and an administrator's overrides. It is safe
-// for concurrent use.
+// Templates has the built-in templates and an administrator's overrides. It is safe for
+// concurrent use.
 type Templates struct {
 	overrides Overrides
 	names     []string
@@ -65,11 +65,11 @@ type Templates struct {
 type parsed struct {
 	tmpl *template.Template
 	from Source
-	// functions are the ones that tmpl may call besides text/template's own.
+	// functions are those that tmpl may call; empty if it calls only text/template's own.
 	functions template.FuncMap
 }
 
-// ready returns the template to execute, once, until ctx ends.
+// ready returns the template to execute once. Its functions fail when ctx has ended.
 func (p parsed) ready(ctx context.Context) (*template.Template, error) {
 	if len(p.functions) == 0 {
 		return p.tmpl, nil
@@ -81,7 +81,7 @@ func (p parsed) ready(ctx context.Context) (*template.Template, error) {
 	return tmpl.Funcs(bounded(ctx, p.functions)), nil
 }
 
-// Load finds the templates; if o is nil, only the built-in ones.
+// Load loads the templates; if o is nil, only the built-in ones.
 func Load(o Overrides) (*Templates, error) {
 	t := &Templates{overrides: o, parsed: make(map[string]parsed)}
 	if o == nil {
@@ -140,7 +140,7 @@ func (t *Templates) lookup(k kind, iface string) (parsed, error) {
 	if err != nil {
 		return fail(err)
 	}
-	// Every message of text/template has this name, with line and column.
+	// text/template has this name in its messages, with line and column.
 	name := from.Path
 	if name == "" {
 		name = from.Name
@@ -183,9 +183,9 @@ func (t *Templates) Blocks() []string {
 	return sortedKeys(trees, BlocksFile)
 }
 
-// checkBlocks fails if something in blocks.tmpl has no effect: text outside of
-// definitions, or a definition that no template and no other definition uses, most
-// likely because of a misspelt name.
+// checkBlocks fails if something in blocks.tmpl has no effect: text outside of definitions,
+// or a definition that no template and no other definition uses, most likely because its
+// name is misspelt.
 func (t *Templates) checkBlocks() error {
 	path := t.overrides.Path(BlocksFile)
 	trees, err := parseTrees(path, string(t.blocks))
@@ -204,7 +204,7 @@ func (t *Templates) checkBlocks() error {
 		if kindOf, _ := t.Owner(name); kindOf == "" {
 			continue
 		}
-		// A block of an administrator's own template can be redefined as well.
+		// blocks.tmpl can redefine a block of an administrator's own template too.
 		if text, err := t.overrides.Read(name); err == nil {
 			if own, err := parseTrees(name, string(text)); err == nil {
 				usable = append(usable, sortedKeys(own, name)...)
@@ -235,8 +235,8 @@ func DefaultBlocks() []string {
 	return names
 }
 
-// Owner returns the kind of file that an override of this name is for, and the
-// interface, "ethN" for all. Both are empty for a name that nothing uses.
+// Owner returns the kind of file that an override with this name is for, and the
+// interface, "ethN" for all. Both are empty if nothing uses the name.
 func (t *Templates) Owner(name string) (kindName, iface string) {
 	base, ok := strings.CutSuffix(name, suffix)
 	if !ok {
@@ -321,5 +321,5 @@ func (e *unknownBlockError) Error() string {
 	return fmt.Sprintf("no template has a block %q", e.name)
 }
 
-// Status is that of an unusable template.
+// Status is the status of an unusable template.
 func (*unknownBlockError) Status() fault.Status { return fault.Template }

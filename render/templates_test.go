@@ -35,8 +35,7 @@ func (m memory) Read(name string) ([]byte, error) {
 
 func (m memory) Path(name string) string { return "/dir/" + name }
 
-// renderWith renders one kind of file for the ENI of the case "one", under
-// another name if one is given.
+// renderWith renders one kind of file for the ENI of the case "one", under this name.
 func renderWith(ctx context.Context, t *testing.T, m memory, name, kind string) (string, error) {
 	t.Helper()
 	templates, err := render.Load(m)
@@ -68,9 +67,9 @@ func TestOverrides(t *testing.T) {
 		{"eth2", all, "# all eth2\n"},
 		{"eth1", memory{"eth1.iptables.tmpl": "# {{.Template}} {{.Chain}} {{.Path \"rules\"}}"}, "# /dir/eth1.iptables.tmpl ec2net-eth1 /var/lib/ec2net/eth1.rules"},
 		{"eth1", memory{"ethN.iptables.tmpl": "# {{template \"x\" .}}{{define \"x\"}}{{.Index}}{{end}}"}, "# 1"},
-		// A block of an administrator's own template can be redefined too.
+		// blocks.tmpl can redefine a block of an administrator's own template too.
 		{"eth1", memory{"ethN.iptables.tmpl": "# {{block \"own\" .}}{{end}}", "blocks.tmpl": "{{define \"own\"}}mine{{end}}"}, "# mine"},
-		// One template does not see the definitions of another.
+		// A template does not see the definitions of another one.
 		{"eth1", memory{"ethN.iptables.tmpl": "{{define \"x\"}}a{{end}}# {{template \"x\"}}", "ethN.iptables-down.tmpl": "{{define \"x\"}}b{{end}}"}, "# a"},
 	} {
 		got, err := renderWith(t.Context(), t, c.m, c.name, "iptables")
@@ -80,7 +79,8 @@ func TestOverrides(t *testing.T) {
 	}
 }
 
-// A block adds its line to the default, which says where the line comes from.
+// A block adds its line to the built-in template. The rendered file says where the line
+// comes from.
 func TestBlocks(t *testing.T) {
 	plain, err := renderWith(t.Context(), t, nil, "eth1", "cfg")
 	if err != nil {
@@ -102,7 +102,7 @@ func TestBlocks(t *testing.T) {
 	}
 }
 
-// Every default block is empty, and does something when it is not.
+// Every block of the built-in templates is empty, and has an effect when redefined.
 func TestEveryBlock(t *testing.T) {
 	blocks := render.DefaultBlocks()
 	if len(blocks) < 5 {
@@ -209,7 +209,7 @@ func TestGivenUp(t *testing.T) {
 		if _, err := renderWith(ctx, t, m, "eth1", "cfg"); err == nil || !strings.Contains(err.Error(), "in time") {
 			t.Error(err)
 		}
-		// The bubble waits for its goroutines, for ever if one never ends.
+		// The bubble waits for all its goroutines, so each of them ends.
 	})
 }
 
