@@ -134,27 +134,22 @@ func (k *Kernel) moveRoute(c plan.MoveRoute) error {
 // canName reports whether a route exists. It fails if a request to delete the route
 // would hit another one.
 func (k *Kernel) canName(r plan.Route) (bool, error) {
-	if err := k.before("routes"); err != nil {
-		return false, err
-	}
-	found := false
-	var before *plan.Route
-	err := k.dumpRoutes(familyOf(r.Dst.Addr()), r.Table, r.Link, func(o plan.Route) {
-		switch {
-		case found:
-		case o == r:
-			found = true
-		case hitsRoute(r, o):
-			before = &o
-		}
+	alike, _, err := list(k, "routes", func(each func(plan.Route)) error {
+		return k.dumpRoutes(familyOf(r.Dst.Addr()), r.Table, r.Link, func(o plan.Route) {
+			if o == r || hitsRoute(r, o) {
+				each(o)
+			}
+		})
 	})
-	switch {
-	case err != nil && !errors.Is(err, ErrInterrupted):
+	if err != nil {
 		return false, err
-	case found && before != nil:
-		return false, fmt.Errorf("the kernel cannot tell this route from another one to %v with metric %d", before.Dst, before.Metric)
 	}
-	return found, nil
+	at := slices.Index(alike, r)
+	if at > 0 {
+		first := alike[0]
+		return false, fmt.Errorf("the kernel cannot tell this route from another one to %v with metric %d", first.Dst, first.Metric)
+	}
+	return at == 0, nil
 }
 
 // hitsRoute reports whether a request to delete the route named would match the route
