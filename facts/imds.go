@@ -211,6 +211,9 @@ func (*IMDSError) Status() fault.Status { return fault.Facts }
 // Hint says what the reader can do about it.
 func (e *IMDSError) Hint() string { return e.hint }
 
+// Unreachable reports whether nothing answered at all.
+func (e *IMDSError) Unreachable() bool { return e.HTTP == 0 && e.unreachable }
+
 // SwitchedOff reports whether an administrator has switched IMDS off, so that asking
 // again at once is useless.
 func (e *IMDSError) SwitchedOff() bool { return e.HTTP == http.StatusForbidden }
@@ -232,7 +235,7 @@ func (m *IMDS) explain(err error, mac MAC) error {
 		failed.hint = "IMDS may be switched off: aws ec2 modify-instance-metadata-options --instance-id ID --http-endpoint enabled"
 	case failed.HTTP == http.StatusUnauthorized:
 		failed.hint = "the service refused its own token; something else may be answering in its place"
-	case failed.HTTP == 0 && failed.unreachable:
+	case failed.Unreachable():
 		failed.hint = "is this an EC2 instance? Elsewhere, ec2net render --facts FILE renders from a file"
 	}
 	return failed

@@ -42,6 +42,8 @@ type news struct {
 	docker plan.Docker
 	// notice is a line for the log, before the first change of the interface.
 	notice string
+	// contests are the changes that another program undoes, if they are counted.
+	contests contests
 	// rendered has the ip rules that the event has rendered, by interface.
 	rendered map[string]*ruleScript
 }
@@ -266,6 +268,7 @@ func (h *Host) converge(ctx context.Context, n news) (*look, error) {
 		if broken != nil && round == 1 {
 			h.Log.Warn(n.name, "using the ip rules that were rendered last (%s)", n.why)
 		}
+		changes = n.contests.without(changes)
 		if len(changes) > 0 {
 			h.warnForeign(l, want)
 		}
@@ -359,6 +362,9 @@ func (h *Host) apply(l *look, changes []plan.Change, n news) (again bool, failed
 		l.State.Apply(c)
 		again = again || c.Removes()
 		h.Log.Info(iface, "%s (%s)", c, n.reason(c))
+		if left := n.contests.made(c); left > 0 {
+			h.Log.Warn(iface, "another program undoes this again and again: leaving it to that for %v: %s", left, c)
+		}
 	}
 	return again, failed
 }

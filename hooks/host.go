@@ -72,6 +72,8 @@ type Host struct {
 	// Tree is the machine's root folder.
 	Tree    *disk.Tree
 	Numbers facts.Numbers
+	// Every is how often Watch asks IMDS; 0: never.
+	Every time.Duration
 	// Unmanaged are the interfaces that ec2net leaves alone, by its settings.
 	Unmanaged Patterns
 	Log       Log

@@ -3,9 +3,12 @@ package hooks
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"ec2net/facts"
+	"ec2net/fault"
 	"ec2net/kernel"
+	"ec2net/plan"
 )
 
 // Refresh asks IMDS for an ENI until it answers, and applies the answer. It does nothing
@@ -14,13 +17,74 @@ func (h *Host) Refresh(ctx context.Context, name string) error {
 	if err := facts.CheckName(name); err != nil {
 		return err
 	}
+	return h.refresh(ctx, name, h.askUntilComplete)
+}
+
+// RefreshAll asks IMDS once for each ENI that is up, the primary too.
+func (h *Host) RefreshAll(ctx context.Context) error {
+	l, err := h.look(news{})
+	if err != nil {
+		return err
+	}
+	var failed error
+	for _, name := range l.refreshable() {
+		err := h.refresh(ctx, name, func(ctx context.Context, l *look) (facts.ENI, error) { return h.ask(ctx, l, oneIMDS) })
+		if fault.Of(err) != fault.NoRetry { // else it has gone meanwhile
+			failed = errors.Join(failed, err)
+		}
+		var imds *facts.IMDSError
+		if errors.As(err, &imds) && imds.Unreachable() {
+			break // the others would be waited for in vain too
+		}
+	}
+	return failed
+}
+
+// refreshable are the interfaces for which IMDS is asked between leases.
+func (l *look) refreshable() []string {
+	var names []string
+	for _, v := range l.Judge() {
+		k, _ := l.Of(v.Name)
+		if v.Do == plan.Serve || v.Do == plan.Rest && v.Link.Up && k.Note.Of(v.Link) {
+			names = append(names, v.Name)
+		}
+	}
+	// Of the primary nothing may be known: no DHCP client with a hook configures it.
+	primary := l.Primary()
+	for _, link := range plan.ENIsAmong(l.State.Links, devices(l.State)) {
+		k, known := l.Of(link.Name)
+		if _, has := k.FactsOf(link); has || k.Left != "" || slices.Contains(names, link.Name) {
+			continue
+		}
+		if link.MAC == primary || primary == (facts.MAC{}) && !known && link.Up {
+			names = append(names, link.Name)
+		}
+	}
+	return names
+}
+
+// devices are the MACs of what may be ENIs.
+func devices(s plan.State) []facts.MAC {
+	var macs []facts.MAC
+	for _, l := range s.Links {
+		if l.Device && !l.Loopback && l.MAC != (facts.MAC{}) {
+			macs = append(macs, l.MAC)
+		}
+	}
+	return macs
+}
+
+// question asks IMDS for the device of a look.
+type question func(context.Context, *look) (facts.ENI, error)
+
+func (h *Host) refresh(ctx context.Context, name string, ask question) error {
 	unlock, held, err := h.tryLock(name + ".refresh")
 	if err != nil || held {
 		return err
 	}
 	defer unlock()
 	for {
-		err := h.refresh(ctx, name)
+		err := h.refreshOnce(ctx, name, ask)
 		switch {
 		case errors.Is(err, errReplaced):
 			// The Refresh of the new device may have found the lock held.
@@ -34,7 +98,7 @@ func (h *Host) Refresh(ctx context.Context, name string) error {
 	}
 }
 
-func (h *Host) refresh(ctx context.Context, name string) error {
+func (h *Host) refreshOnce(ctx context.Context, name string, ask question) error {
 	n := news{name: name, why: "refresh"}
 	l, err := h.look(n)
 	if err != nil {
@@ -50,7 +114,7 @@ func (h *Host) refresh(ctx context.Context, name string) error {
 		return &kernel.GoneError{Name: name}
 	}
 	n.device = &l.link
-	e, err := h.askUntilComplete(ctx, l)
+	e, err := ask(ctx, l)
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ func (h *Host) Scan(ctx context.Context) error {
 	}
 	// Known ENIs need no answer of IMDS.
 	known := l.knownMACs()
-	failed := h.scan(ctx, l, known)
+	_, failed := h.scan(ctx, l, known)
 	if err := h.checkWay(l); err != nil {
 		h.Log.Warn("scan", "%v; looked only at known ENIs", err)
 		return failed
@@ -38,7 +38,8 @@ func (h *Host) Scan(ctx context.Context) error {
 	if l, err = h.look(news{}); err != nil {
 		return errors.Join(failed, err)
 	}
-	return errors.Join(failed, h.scan(ctx, l, unknown))
+	_, err = h.scan(ctx, l, unknown)
+	return errors.Join(failed, err)
 }
 
 // knownMACs returns the MACs of the known ENIs, except for those that are left alone.
@@ -47,9 +48,9 @@ func (l *look) knownMACs() []facts.MAC {
 	return macs
 }
 
-// scan asks udev for another "add" of each of these ENIs that lacks something.
-func (h *Host) scan(ctx context.Context, l *look, macs []facts.MAC) error {
-	var failed error
+// scan asks udev for another "add" of each of these ENIs that lacks something, and
+// returns their MACs.
+func (h *Host) scan(ctx context.Context, l *look, macs []facts.MAC) (asked []facts.MAC, failed error) {
 	changes, _, _ := h.changes(ctx, l)
 	for _, link := range plan.ENIsAmong(l.State.Links, macs) {
 		what, err := h.lacking(l, link, changes)
@@ -61,9 +62,10 @@ func (h *Host) scan(ctx context.Context, l *look, macs []facts.MAC) error {
 			failed = errors.Join(failed, fmt.Errorf("cannot ask udev to add %s: %w", link.Name, err))
 			continue
 		}
+		asked = append(asked, link.MAC)
 		h.Log.Info(link.Name, "is attached and %s: asked udev to add it", what)
 	}
-	return failed
+	return asked, failed
 }
 
 // lacking says what an attached ENI lacks; nothing if it is the primary or left alone.

@@ -2,32 +2,288 @@ package hooks
 
 import (
 	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"ec2net/facts"
+	"ec2net/plan"
 )
 
-// Watch converges whenever the kernel's network changes, until ctx ends. It does not ask
-// IMDS. If the primary has no table of its own, Watch returns at once: nothing else
-// needs it.
-func (h *Host) Watch(ctx context.Context) error {
-	if !h.Numbers.Primary {
-		return nil
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	changed, err := h.Kernel.Watch(ctx)
+const (
+	// gather is how long Watch waits for the rest of a burst of changes.
+	gather = 100 * time.Millisecond
+	// rest is how many times as long as a look took Watch does nothing after it: on a
+	// machine on which everything changes all the time it takes a fifth of one CPU.
+	rest = 4
+	// convergeLimit bounds the wait for another ec2net that has the kernel's lock.
+	convergeLimit = time.Minute
+)
+
+// Watch keeps the machine what it should be, until ctx ends. It converges whenever
+// the kernel's network changes. Every h.Every it asks IMDS for each ENI that is up,
+// and has udev add what is attached and not configured; with 0 it never does. current
+// returns the machine with the settings and templates of now.
+func Watch(ctx context.Context, current func() *Host) error {
+	w := &watcher{current: current, contests: make(contests), said: &said{at: make(map[string]time.Time)},
+		failure: backoff{first: time.Second, last: time.Minute}, seeks: make(map[facts.MAC]*backoff)}
+	w.renew()
+	changed, err := w.Kernel.Watch(ctx)
 	if err != nil {
 		return err
 	}
-	for {
-		if _, err := h.converge(ctx, news{why: "routes changed"}); err != nil {
-			return err
+	refreshed := make(chan struct{}, 1)
+	due := time.Now().Add(rand.N(w.Every + 1)) // a thousand machines may start at once
+	for asking := false; ; w.renew() {
+		if !asking && w.Every > 0 && !time.Now().Before(due) {
+			asking = true
+			go func(h *Host) {
+				if err := h.RefreshAll(ctx); err != nil && ctx.Err() == nil {
+					h.Log.Warn("", "%v (watch)", err)
+				}
+				refreshed <- struct{}{}
+			}(w.Host)
+		}
+		began := time.Now()
+		w.converge(ctx)
+		took := time.Since(began)
+		refresh := due
+		if asking || w.Every == 0 {
+			refresh = time.Time{}
 		}
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-at(refresh, w.failure.until, w.contests.next()):
+		case <-refreshed:
+			asking, due = false, time.Now().Add(jittered(w.Every))
+			w.seek(ctx, false)
 		case _, open := <-changed.C:
 			if !open {
 				return changed.Err()
 			}
+			if !sleep(ctx, max(gather, rest*took)) {
+				return nil
+			}
+			select {
+			case <-changed.C: // the rest of the burst
+			default:
+			}
 		}
+	}
+}
+
+// watcher is what Watch keeps between two looks: nothing of what the machine is.
+type watcher struct {
+	*Host
+	current  func() *Host
+	contests contests
+	said     *said
+	failure  backoff
+	seeks    map[facts.MAC]*backoff
+	// looked says that there was a look, primaryUp that the primary had an address then.
+	looked, primaryUp bool
+}
+
+// renew takes the settings and templates of now.
+func (w *watcher) renew() {
+	h := *w.current()
+	h.Log = sparing{h.Log, w.said}
+	w.Host = &h
+}
+
+// converge makes the machine what it should be. ENIs that came before the primary had
+// an address are added when it gets one.
+func (w *watcher) converge(ctx context.Context) {
+	limited, cancel := context.WithTimeout(ctx, convergeLimit)
+	defer cancel()
+	l, err := w.Host.converge(limited, news{why: "watch", contests: w.contests})
+	switch {
+	case ctx.Err() != nil:
+		return
+	case err != nil:
+		w.Log.Warn("", "%v (watch)", err)
+		w.failure.again()
+	default:
+		w.failure.reset()
+	}
+	if l == nil {
+		return
+	}
+	before := w.primaryUp
+	w.primaryUp = l.PrimaryUp()
+	if w.looked && w.primaryUp && !before {
+		w.seek(ctx, true)
+	}
+	w.looked = true
+}
+
+// seek has udev add every known ENI that is attached and not configured, each less and
+// less often; all of them if now is true.
+func (w *watcher) seek(ctx context.Context, now bool) {
+	l, err := w.look(news{})
+	if err != nil {
+		w.Log.Warn("", "%v (watch)", err)
+		return
+	}
+	if now {
+		clear(w.seeks)
+	}
+	var macs []facts.MAC
+	for _, mac := range l.knownMACs() {
+		if b := w.seeks[mac]; b == nil || b.due() {
+			macs = append(macs, mac)
+		}
+	}
+	asked, err := w.scan(ctx, l, macs)
+	if err != nil {
+		w.Log.Warn("", "%v (watch)", err)
+	}
+	for _, mac := range macs {
+		switch b := w.seeks[mac]; {
+		case !slices.Contains(asked, mac):
+			delete(w.seeks, mac)
+		case b == nil:
+			w.seeks[mac] = &backoff{first: time.Minute, last: time.Hour}
+			w.seeks[mac].again()
+		default:
+			b.again()
+		}
+	}
+}
+
+// contests are the changes that another program undoes, by their text.
+type contests map[string]*contest
+
+type contest struct {
+	count int
+	last  time.Time
+	left  backoff
+}
+
+const (
+	// maxContest is how many times a change is made before it is left to the other
+	// program; one of them is forgotten every contestDrip.
+	maxContest  = 12
+	contestDrip = 5 * time.Second
+)
+
+func contestOf(c plan.Change) string { return c.Of() + " " + c.String() }
+
+// without drops the changes that are left to the other program for now.
+func (all contests) without(changes []plan.Change) []plan.Change {
+	return slices.DeleteFunc(changes, func(c plan.Change) bool {
+		one := all[contestOf(c)]
+		return one != nil && !one.left.due()
+	})
+}
+
+// made notes a change that was made. It returns for how long it is left alone now.
+func (all contests) made(c plan.Change) time.Duration {
+	if all == nil {
+		return 0
+	}
+	now := time.Now()
+	one := all[contestOf(c)]
+	if one == nil {
+		all.forget(now)
+		one = &contest{left: backoff{first: time.Minute, last: time.Hour}}
+		all[contestOf(c)] = one
+	}
+	if now.Sub(one.last) > 2*max(one.left.wait, time.Minute) {
+		one.left.reset()
+	}
+	one.count = max(0, one.count-int(now.Sub(one.last)/contestDrip)) + 1
+	one.last = now
+	if one.count < maxContest {
+		return 0
+	}
+	one.left.again()
+	return one.left.wait
+}
+
+// next is when the first change is tried again that was left; the zero time if none was.
+func (all contests) next() (first time.Time) {
+	for _, one := range all {
+		if !one.left.due() && (first.IsZero() || one.left.until.Before(first)) {
+			first = one.left.until
+		}
+	}
+	return first
+}
+
+// forget drops what was long ago.
+func (all contests) forget(now time.Time) {
+	for text, one := range all {
+		if now.Sub(one.last) > 2*max(one.left.wait, time.Minute) {
+			delete(all, text)
+		}
+	}
+}
+
+// backoff is a wait that doubles, from first to last.
+type backoff struct {
+	first, last, wait time.Duration
+	until             time.Time
+}
+
+func (b *backoff) again() {
+	b.wait = min(max(2*b.wait, b.first), b.last)
+	b.until = time.Now().Add(b.wait)
+}
+
+func (b *backoff) reset() { b.wait, b.until = 0, time.Time{} }
+
+// due reports whether the wait is over.
+func (b *backoff) due() bool { return !time.Now().Before(b.until) }
+
+// sparing is a log that says a warning once an hour.
+type sparing struct {
+	Log
+	said *said
+}
+
+type said struct {
+	sync.Mutex
+	at map[string]time.Time
+}
+
+// Warn logs what needs a person, unless it has been said.
+func (s sparing) Warn(iface, format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	s.said.Lock()
+	defer s.said.Unlock()
+	if last, ok := s.said.at[iface+" "+text]; ok && time.Since(last) < time.Hour {
+		return
+	}
+	if len(s.said.at) >= 1000 {
+		clear(s.said.at)
+	}
+	s.said.at[iface+" "+text] = time.Now()
+	s.Log.Warn(iface, "%s", text)
+}
+
+// jittered is a duration, give or take a tenth.
+func jittered(d time.Duration) time.Duration { return d - d/10 + rand.N(d/5+1) }
+
+// at returns a channel that has a value at the first of some times, of which the zero
+// time is never.
+func at(times ...time.Time) <-chan time.Time {
+	times = slices.DeleteFunc(times, time.Time.IsZero)
+	if len(times) == 0 {
+		return nil
+	}
+	return time.After(time.Until(slices.MinFunc(times, time.Time.Compare)))
+}
+
+// sleep waits. It reports whether ctx has not ended meanwhile.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
 	}
 }

@@ -2,9 +2,260 @@ package hooks
 
 import (
 	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
+
+	"ec2net/facts"
+	"ec2net/iprule"
+	"ec2net/plan"
 )
+
+// watched runs a test on a machine in memory with eth1 and eth2 up, on which Watch
+// runs, in a bubble of its own time.
+func watched(t *testing.T, every time.Duration, test func(t *testing.T, w *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, kernelInMemory)
+		w.OnLease(t.Context(), Lease{Interface: "eth0", Reason: "BOUND", Address: netip.MustParseAddr("10.0.0.10")})
+		w.plug(t, "eth1", facts.MAC{2, 0, 0, 0, 1, 1}, addrs("10.0.1.20", "10.0.1.21"))
+		w.plug(t, "eth2", facts.MAC{2, 0, 0, 0, 1, 2}, addrs("10.0.2.30"))
+		check(t, w.Add(t.Context(), "eth1"))
+		check(t, w.Add(t.Context(), "eth2"))
+		w.Every = every
+		// Watch asks IMDS while it looks at the kernel.
+		templates, err := builtIn()
+		check(t, err)
+		w.Kernel, w.Templates, w.Log = w.kernel, templates, &locked{Log: w.Log}
+		ended := make(chan error, 1)
+		go func() { ended <- Watch(t.Context(), func() *Host { return w.Host }) }()
+		w.after(time.Second)
+		test(t, w)
+		select {
+		case err := <-ended:
+			t.Errorf("Watch has ended: %v", err)
+		default:
+		}
+	})
+}
+
+// locked is a log for more than one at a time.
+type locked struct {
+	Log
+	mu sync.Mutex
+}
+
+func (l *locked) Info(iface, format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.Log.Info(iface, format, args...)
+}
+
+func (l *locked) Warn(iface, format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.Log.Warn(iface, format, args...)
+}
+
+// after lets time pass.
+func (w *world) after(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// picture is what the kernel has, without what need not come back as it was: the order.
+func (w *world) picture(t *testing.T) []string {
+	t.Helper()
+	s := w.state(t)
+	lines := rulesOf(s)
+	for _, l := range s.Links {
+		lines = append(lines, fmt.Sprintf("%s group %d", l.Name, l.Group))
+	}
+	for _, a := range s.Addrs {
+		l, _ := s.LinkAt(a.Link)
+		lines = append(lines, l.Name+" "+a.Prefix.String())
+	}
+	for _, r := range s.Routes {
+		lines = append(lines, fmt.Sprintf("table %d link %d %v via %v metric %d", r.Table, r.Link, r.Dst, r.Gateway, r.Metric))
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+// What another program takes away is there again within a second.
+func TestWatchPutsBack(t *testing.T) {
+	watched(t, 0, func(t *testing.T, w *world) {
+		eth1, _, err := w.linkOf("eth1")
+		check(t, err)
+		before := w.picture(t)
+		own := func(s plan.State) []plan.Rule {
+			return slices.DeleteFunc(slices.Clone(s.Rules), func(r plan.Rule) bool { return r.Protocol != iprule.Protocol })
+		}
+		for what, disturb := range map[string]func(s plan.State){
+			"nothing":        func(plan.State) {},
+			"a rule deleted": func(s plan.State) { check(t, w.kernel.Apply(plan.DelRule{Rule: own(s)[1]})) },
+			"all rules deleted": func(s plan.State) {
+				for _, r := range own(s) {
+					check(t, w.kernel.Apply(plan.DelRule{Rule: r}))
+				}
+			},
+			"table flushed": func(s plan.State) {
+				for _, r := range s.Routes {
+					if r.Table == 1001 {
+						check(t, w.kernel.Apply(plan.DelRoute{Link: eth1, Route: r}))
+					}
+				}
+			},
+			"address deleted": func(plan.State) {
+				check(t, w.kernel.Apply(plan.DelAddr{Link: eth1, Addr: netip.MustParsePrefix("10.0.1.21/32")}))
+			},
+			"group reset": func(plan.State) { check(t, w.kernel.Apply(plan.SetGroup{Link: eth1})) },
+		} {
+			disturb(w.state(t))
+			w.after(time.Second)
+			same(t, what, w.picture(t), before)
+		}
+		if len(w.warned) > 0 {
+			t.Errorf("warnings %q", w.warned)
+		}
+	})
+}
+
+// Against a program that puts its own state back each time Watch gives up after a
+// bounded number of rounds, says so once, and tries again later; what else is missing
+// it mends.
+func TestWatchContest(t *testing.T) {
+	watched(t, 0, func(t *testing.T, w *world) {
+		before := w.kernelRules(t)
+		contested := iprule.Rule{Priority: 1001, From: netip.MustParsePrefix("10.0.1.21/32"), Table: 1001,
+			Protocol: iprule.Protocol, SuppressPrefixLength: -1, SuppressGroup: -1}
+		has := func() bool {
+			return slices.ContainsFunc(w.state(t).Rules, func(r plan.Rule) bool { return r.Rule == contested })
+		}
+		undone, fighting := 0, true
+		other, err := w.kernel.Watch(t.Context())
+		check(t, err)
+		go func() {
+			for range other.C {
+				if fighting && has() {
+					check(t, w.kernel.Apply(plan.DelRule{Rule: plan.Rule{Rule: contested}}))
+					undone++
+				}
+			}
+		}()
+		check(t, w.kernel.Apply(plan.DelRule{Rule: plan.Rule{Rule: contested}}))
+		w.after(30 * time.Second)
+		rounds := undone
+		if rounds == 0 || rounds > 2*maxContest || has() {
+			t.Fatalf("undone %d times; there: %v", rounds, has())
+		}
+		if len(w.warned) != 1 || !strings.Contains(w.warned[0], "pref 1001 from 10.0.1.21 lookup 1001") {
+			t.Errorf("warnings %q", w.warned)
+		}
+		// The rest is mended meanwhile.
+		eth2, _, err := w.linkOf("eth2")
+		check(t, err)
+		check(t, w.kernel.Apply(plan.SetGroup{Link: eth2}))
+		w.after(time.Second)
+		if l, _, _ := w.linkOf("eth2"); l.Group != 1000 {
+			t.Errorf("eth2 is in group %d", l.Group)
+		}
+		w.after(time.Hour)
+		if undone == rounds {
+			t.Error("not tried again in an hour")
+		}
+		if undone > 8*maxContest {
+			t.Errorf("undone %d times in an hour", undone)
+		}
+		fighting = false
+		w.after(2 * time.Hour)
+		same(t, "rules in the end", w.kernelRules(t), before)
+	})
+}
+
+// What EC2 assigns and takes away follows within one refresh, on the primary too. A
+// refresh with nothing to do changes nothing, and writes nothing.
+func TestWatchRefreshes(t *testing.T) {
+	watched(t, time.Minute, func(t *testing.T, w *world) {
+		w.after(2 * time.Minute)
+		_, err := w.kept.changed()
+		check(t, err)
+		lines := len(w.log)
+		w.after(10 * time.Minute)
+		written, err := w.kept.changed()
+		check(t, err)
+		same(t, "files written", slices.Collect(maps.Keys(written)), nil)
+		same(t, "log", w.log[lines:], nil)
+
+		for mac, change := range map[facts.MAC][]netip.Addr{
+			primaryMAC:         addrs("10.0.0.10", "10.0.0.11"),
+			w.attached["eth1"]: addrs("10.0.1.20", "10.0.1.22"),
+		} {
+			w.says(mac, func(e *facts.ENI) { e.IPv4 = change })
+		}
+		w.after(70 * time.Second)
+		s := w.state(t)
+		for name, want := range map[string]bool{"10.0.0.11": true, "10.0.1.21": false, "10.0.1.22": true} {
+			there := slices.ContainsFunc(s.Addrs, func(a plan.Addr) bool { return a.Prefix.Addr().String() == name })
+			if there != want {
+				t.Errorf("%s is there: %v", name, there)
+			}
+		}
+		if !slices.Contains(rulesOf(s), "pref 1001 from 10.0.1.22 lookup 1001 protocol 236") {
+			t.Errorf("rules %q", rulesOf(s))
+		}
+	})
+}
+
+// While IMDS does not answer, what is taken away comes back all the same, and one line
+// says that it does not.
+func TestWatchWithoutIMDS(t *testing.T) {
+	watched(t, time.Minute, func(t *testing.T, w *world) {
+		w.says(primaryMAC, func(*facts.ENI) {})
+		w.vpc.mu.Lock()
+		w.vpc.err = errors.New("IMDS is gone")
+		w.vpc.mu.Unlock()
+		before := w.picture(t)
+		for range 20 {
+			w.after(time.Minute)
+			eth1, _, err := w.linkOf("eth1")
+			check(t, err)
+			check(t, w.kernel.Apply(plan.SetGroup{Link: eth1}))
+			w.after(time.Second)
+			same(t, "state", w.picture(t), before)
+		}
+		if len(w.warned) != 1 {
+			t.Errorf("warnings %q", w.warned)
+		}
+	})
+}
+
+// An ENI that came before the primary had its address, and one whose event udev lost, are
+// added; one that does not come up is asked for less and less often.
+func TestWatchSeeks(t *testing.T) {
+	watched(t, time.Minute, func(t *testing.T, w *world) {
+		check(t, w.Remove(t.Context(), "eth1"))
+		w.added = nil
+		w.after(70 * time.Second)
+		same(t, "added", w.added, []string{"eth1"})
+		w.after(time.Hour)
+		if n := len(w.added); n < 4 || n > 8 {
+			t.Errorf("added %d times in an hour", n)
+		}
+		check(t, w.takeAll("eth0"))
+		w.after(time.Second)
+		w.added = nil
+		check(t, w.give("eth0", "10.0.0.10/24"))
+		w.after(time.Second)
+		same(t, "added when the primary has an address", w.added, []string{"eth1"})
+	})
+}
 
 // The watch of the primary's table leaves the rule of the leased address alone.
 func TestWatchKeepsLease(t *testing.T) {

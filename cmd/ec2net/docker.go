@@ -9,20 +9,6 @@ import (
 	"ec2net/program"
 )
 
-var watchCommand = command{
-	name:  "watch",
-	args:  "",
-	short: "keep the primary ENI's own route table current",
-	long: `With EC2NET_PRIMARY_TABLE=yes the primary ENI has a route table of its own, with
-main's routes through that ENI. This keeps the table current until it is ended;
-without the setting it ends at once. ec2net-primary.service runs it.`,
-	examples: "ec2net watch --primary-table yes",
-	settings: hostSettings,
-	prepare: noFlags(func(inv *invocation) error {
-		return inv.onHost(noLimit, job{"primary", func(ctx context.Context, h *hooks.Host) error { return h.Watch(ctx) }})
-	}),
-}
-
 // dockerWait bounds the wait for docker0 after an ENI has come up.
 const dockerWait = time.Minute
 

@@ -122,13 +122,18 @@ configured, whose name was configured for another ENI, or that lacks ip rules.`,
 
 var refreshCommand = command{
 	name:  "refresh",
-	args:  "IFACE...",
+	args:  "[IFACE...]",
 	short: "ask IMDS for ENIs that are up, and make rules and addresses current",
-	long: `Asks until IMDS answers, for 40 seconds at most. A command that used remembered
-facts starts it in the background.`,
-	examples: "ec2net refresh eth1",
+	long: `Without a name it asks once for each ENI that is up. For those that are named it
+asks until IMDS answers, for 40 seconds at most; a command that used remembered facts
+starts that in the background.`,
+	byHand:   true,
+	examples: "ec2net refresh\nec2net refresh eth1",
 	settings: hostSettings,
 	prepare: noFlags(func(inv *invocation) error {
+		if len(inv.args) == 0 {
+			return inv.onHost(hotplugLimit, job{"refresh", func(ctx context.Context, h *hooks.Host) error { return h.RefreshAll(ctx) }})
+		}
 		return inv.onNamed(hotplugLimit, func(ctx context.Context, h *hooks.Host, name string) error { return h.Refresh(ctx, name) })
 	}),
 }
@@ -251,6 +256,7 @@ func (inv *invocation) host(log hooks.Log) (*hooks.Host, func(), error) {
 
 // warn logs what a person has to mend.
 func (inv *invocation) warn(line string) {
+	inv.warned = line
 	log := inv.systemLog()
 	defer log.Close()
 	log.Warn("", "%s", line)
@@ -264,18 +270,23 @@ func (s settings) host(tree *disk.Tree, log hooks.Log) (*hooks.Host, func(), err
 	if err != nil {
 		return nil, nil, usage(err)
 	}
-	var templates hooks.Templates
-	if templates, err = s.loadTemplates(); err != nil {
-		templates = brokenTemplates{err} // fails only where they are needed
-	}
 	k, err := kernel.Open()
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot ask the kernel: %w", err)
 	}
-	h := &hooks.Host{Kernel: k, Source: source, IMDS: s.imds.Address(), Templates: templates,
-		Tree: tree, Numbers: s.numbers, Unmanaged: s.unmanaged, Log: log, Run: program.Run, Replay: replay,
+	h := &hooks.Host{Kernel: k, Source: source, Tree: tree, Log: log, Run: program.Run, Replay: replay,
 		Later: func(iface string) error { return background("", "refresh", iface) }}
+	s.apply(h)
 	return h, func() { k.Close(); tree.Close() }, nil
+}
+
+// apply gives a host the settings, and the templates of now.
+func (s settings) apply(h *hooks.Host) {
+	h.IMDS, h.Numbers, h.Unmanaged, h.Every = s.imds.Address(), s.numbers, s.unmanaged, s.refresh
+	templates, err := s.loadTemplates()
+	if h.Templates = templates; err != nil {
+		h.Templates = brokenTemplates{err} // fails only where they are needed
+	}
 }
 
 // brokenTemplates stands for templates that could not be read.

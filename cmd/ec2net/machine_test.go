@@ -7,9 +7,11 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
@@ -139,11 +141,15 @@ func readable(text string) string {
 	return severities[priority&7] + ": " + strings.TrimSuffix(found[2], "\n")
 }
 
-// log: writes to the file log what the system log has got since the last call.
+// log [PATTERN]: writes to the file log what the system log has got since the last
+// call. It waits until a line matches the pattern.
 func logOfMachine(ts *testscript.TestScript, neg bool, args []string) {
 	l, ok := ts.Value(logKey{}).(*systemLog)
-	if neg || len(args) > 0 || !ok {
-		ts.Fatalf("usage: log, as root")
+	if neg || len(args) > 1 || !ok {
+		ts.Fatalf("usage: log [pattern], as root")
+	}
+	if len(args) == 1 {
+		l.wait(ts, regexp.MustCompile(args[0]))
 	}
 	// What was sent before the mark is read before it.
 	to, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: l.path, Net: "unixgram"})
@@ -162,4 +168,18 @@ func logOfMachine(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	l.lines = nil
 	ts.Check(os.WriteFile(ts.MkAbs("log"), []byte(text), 0o644))
+}
+
+// wait waits for a line.
+func (l *systemLog) wait(ts *testscript.TestScript, pattern *regexp.Regexp) {
+	for range 3000 {
+		l.mu.Lock()
+		found := slices.ContainsFunc(l.lines, pattern.MatchString)
+		l.mu.Unlock()
+		if found {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	ts.Fatalf("the log has no line %s", pattern)
 }

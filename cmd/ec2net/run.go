@@ -66,6 +66,7 @@ type invocation struct {
 	stdin   io.Reader
 	stdout  io.Writer
 	stderr  io.Writer
+	warned  string // what is wrong with the settings, as it was said last
 }
 
 // Run is ec2net: args as in os.Args, env as in os.Environ. It returns the exit

@@ -23,6 +23,7 @@ type settings struct {
 	templates string
 	unmanaged hooks.Patterns
 	imds      facts.Endpoint
+	refresh   time.Duration // 0: never
 	timeout   time.Duration
 	// given has the settings that somebody gave.
 	given given
@@ -70,8 +71,7 @@ EC2NET_BASE=4096 keep out of both.`,
 	{"EC2NET_PRIMARY_TABLE", "primary-table", "yes|no", []string{"yes", "no"}, "no",
 		"whether the primary ENI too has a table, rules and marks of its own",
 		`With yes eth0 itself answers a host in eth1's subnet that asks for eth0's address.
-ec2net-primary.service, which the package enables, starts with the next boot; to
-start it now, or to apply a change: "systemctl restart ec2net-primary".`,
+ec2net-watch.service keeps the table current.`,
 		func(s *settings, v string) error {
 			if v != "yes" && v != "no" {
 				return fmt.Errorf("%.40q is neither yes nor no", v)
@@ -102,6 +102,18 @@ start it now, or to apply a change: "systemctl restart ec2net-primary".`,
 				}
 			}
 			s.templates = v
+			return nil
+		}},
+	{"EC2NET_REFRESH", "refresh", "DURATION", nil, "60s",
+		"how often watch asks IMDS for the ENIs that are up, give or take a tenth; 0 for never",
+		"10s at least. It asks with each lease anyway.",
+		func(s *settings, v string) (err error) {
+			if s.refresh, err = time.ParseDuration(v); err != nil || s.refresh < 0 {
+				return fmt.Errorf("%.40q is not a duration such as 60s", v)
+			}
+			if s.refresh > 0 && s.refresh < 10*time.Second {
+				return fmt.Errorf("%.40q is shorter than 10s", v)
+			}
 			return nil
 		}},
 	{"EC2NET_TIMEOUT", "timeout", "DURATION", nil, "10s",

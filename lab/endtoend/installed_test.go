@@ -110,13 +110,13 @@ func TestTemplatesInHome(t *testing.T) {
 -A {{.Chain}} -m comment --comment from-home
 {{end}}`
 	i := v.Boot(t, lab.Setup{Systemd: true, Install: installed, Files: all,
-		Prepare: "systemctl -q enable ec2net-scan.service ec2net-primary.service; chmod 755 /home/admin /home/admin/templates"})
+		Prepare: "systemctl -q enable ec2net-scan.service ec2net-watch.service; chmod 755 /home/admin /home/admin/templates"})
 	i.WaitRunning(t)
 	waitUp(t, i, "eth1")
 	i.WaitSh(t, "ip route show table 1000 | grep -q default")
 	i.Sh(t, `
 systemctl start ec2net-docker.service
 iptables -t mangle -S ec2net-docker | grep -q from-home
-systemctl is-active ec2net-scan.service ec2net-docker.service ec2net-primary.service`)
+systemctl is-active ec2net-scan.service ec2net-docker.service ec2net-watch.service`)
 	noneFailed(t, i)
 }

@@ -181,7 +181,7 @@ echo '# mine' >>/etc/dhcp/dhclient-exit-hooks.d/ec2net
 echo '{{define "cfg-post-up"}}{{end}}' >/etc/ec2net/templates/blocks.tmpl
 systemctl -q disable ec2net-docker.service`)
 			edited := `cat /etc/default/ec2net /etc/dhcp/dhclient-exit-hooks.d/ec2net /etc/ec2net/templates/blocks.tmpl
-systemctl is-enabled ec2net-scan.service ec2net-docker.service ec2net-primary.service || :`
+systemctl is-enabled ec2net-scan.service ec2net-docker.service ec2net-watch.service || :`
 			mine, up := i.Sh(t, edited), running(t, i)
 			i.Sh(t, "dpkg -i /root/ec2net_1.1_amd64.deb")
 			if version := i.Sh(t, "ec2net --version"); !strings.Contains(version, "1.1") {
@@ -355,9 +355,9 @@ dpkg -r ec2net; test -e /etc/network/interfaces.d/eth1.cfg; test -e /var/lib/ec2
 dpkg -P ec2net; test eth2.cfg = "$(ls /etc/network/interfaces.d)"; test ! -e /var/lib/ec2net; test ! -e /run/ec2net; test ! -e /etc/ec2net`},
 		{"upstart", `
 printf '#!/bin/sh\necho init "(upstart 1.12.1)"\n' >/usr/sbin/initctl; chmod 755 /usr/sbin/initctl; mkdir -p /etc/init
-` + install + `test "docker-finish.conf ec2net-primary.conf elastic-network-interfaces.conf" = "$(echo $(ls /etc/init))"
+` + install + `test "docker-finish.conf ec2net-watch.conf elastic-network-interfaces.conf" = "$(echo $(ls /etc/init))"
 echo '# mine' >>/etc/init/docker-finish.conf
-` + install + `grep -qx '# mine' /etc/init/docker-finish.conf; test -e /etc/init/ec2net-primary.conf
+` + install + `grep -qx '# mine' /etc/init/docker-finish.conf; test -e /etc/init/ec2net-watch.conf
 dpkg -r ec2net; test docker-finish.conf = "$(ls /etc/init)"
 dpkg -P ec2net; test -z "$(ls /etc/init)"`},
 		{"an older tool's upstart jobs", `

@@ -15,7 +15,7 @@ func TestPrimaryTable(t *testing.T) {
 	v := lab.NewVPC(t, lab.Plan{Primary: []string{"10.0.0.10", "10.0.0.11"}})
 	eth1 := v.AddENI(t, "10.0.1.20")
 	i := boot(t, v, lab.Setup{Systemd: true,
-		Prepare: "systemctl enable ec2net-scan.service ec2net-primary.service; echo EC2NET_PRIMARY_TABLE=yes >>/etc/default/ec2net"})
+		Prepare: "systemctl enable ec2net-scan.service ec2net-watch.service; echo EC2NET_PRIMARY_TABLE=yes >>/etc/default/ec2net"})
 	i.WaitRunning(t)
 	eth1.Attach(t, "eth1")
 	waitUp(t, i, "eth1")
@@ -42,7 +42,7 @@ func TestPrimaryTable(t *testing.T) {
 	answers(t, v, places[:2], "10.0.0.10", "10.0.0.11")
 	i.Sh(t, `
 sed -i /EC2NET_PRIMARY_TABLE/d /etc/default/ec2net
-systemctl stop ec2net-primary
+systemctl stop ec2net-watch
 env reason=RENEW interface=eth0 new_ip_address=10.0.0.10 dash -c '. /etc/dhcp/dhclient-exit-hooks.d/ec2net'`)
 	lacks(t, i.State(t), "proto 236", "table 1000")
 	noneFailed(t, i)

@@ -14,7 +14,7 @@ func TestWrongSettings(t *testing.T) {
 	v := lab.NewVPC(t, lab.Plan{})
 	eth1 := v.AddENI(t, "10.0.1.20")
 	i := boot(t, v, lab.Setup{Systemd: true,
-		Prepare: "systemctl enable ec2net-scan.service ec2net-primary.service; echo EC2NET_BASE=2000 >>/etc/default/ec2net"})
+		Prepare: "systemctl enable ec2net-scan.service ec2net-watch.service; echo EC2NET_BASE=2000 >>/etc/default/ec2net"})
 	i.WaitRunning(t)
 	eth1.Attach(t, "eth1")
 	waitUp(t, i, "eth1")
