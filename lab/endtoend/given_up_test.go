@@ -49,7 +49,8 @@ func TestGivenUp(t *testing.T) {
 			c.setup.Prepare += "\nrm /usr/lib/udev/rules.d/53-ec2-network-interfaces.rules; echo noarp >>/etc/dhcpcd.conf"
 			i := boot(t, v, c.setup)
 			eth1.Attach(t, "eth1")
-			add := lab.Cmd{Args: []string{"env", "INTERFACE=eth1", "ACTION=add", "/etc/network/ec2net.hotplug"}}
+			// The tests may run under nohup(1), whose children ignore SIGHUP.
+			add := lab.Cmd{Args: []string{"env", "--default-signal=HUP", "INTERFACE=eth1", "ACTION=add", "/etc/network/ec2net.hotplug"}}
 			if c.silent {
 				v.DHCP(t, lab.Silent)
 			}

@@ -63,3 +63,15 @@ func replace(text []byte, name, found string) ([]byte, error) {
 	}
 	return bytes.Join([][]byte{before, begin, []byte(found), end, after}, nil), nil
 }
+
+// Update writes a section anew with -update: figures that are others in every run, which
+// no test can compare.
+func Update(t testing.TB, doc, name, found string) {
+	t.Helper()
+	if !*update {
+		return
+	}
+	if err := Write(doc, name, found); err != nil {
+		t.Fatal(err)
+	}
+}
