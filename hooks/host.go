@@ -79,6 +79,8 @@ type Host struct {
 	Log       Log
 	// Replay asks udev for another "add" of an interface.
 	Replay func(iface string) error
+	// Unplug has an ENI taken down that is gone, as udev's "remove" does.
+	Unplug func(iface string) error
 	// Later asks IMDS for an ENI again, in the background.
 	Later func(iface string) error
 	// Run runs a program and waits for it: ifup, ifdown, iptables. On a status other

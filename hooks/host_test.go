@@ -68,6 +68,7 @@ type machine struct {
 	warned   []string // the warnings in log
 	ran      []string
 	added    []string         // the interfaces that ec2net asked udev to add
+	gone     []string         // the interfaces that ec2net asked to have taken down
 	later    []string         // the interfaces to ask IMDS for again
 	fails    map[string]error // by program
 	asked    atomic.Int64     // netlink requests
@@ -147,6 +148,10 @@ func newMachine(t *testing.T) *machine {
 		},
 		Replay: func(name string) error {
 			m.added = append(m.added, name)
+			return nil
+		},
+		Unplug: func(name string) error {
+			m.gone = append(m.gone, name)
 			return nil
 		},
 		Run: func(_ context.Context, program string, args ...string) error {

@@ -111,7 +111,7 @@ func (w *world) fits(path, text string) bool {
 		enis, err := facts.Decode(strings.NewReader(text), w.Numbers)
 		return err == nil && len(enis) == 1
 	case strings.HasSuffix(path, ".up"):
-		n, err := w.memory().note(name)
+		n, err := w.memory().note(notePath(name))
 		return err == nil && n != (plan.Note{})
 	case strings.HasSuffix(path, ".lease"):
 		l, err := w.memory().lease(name)

@@ -166,7 +166,7 @@ func (h *Host) scanAfterPrimary(ctx context.Context, name string) error {
 	if l.link.Index == 0 || l.link.MAC != l.Primary() {
 		return nil
 	}
-	if _, err := h.scan(ctx, l, l.knownMACs()); err != nil {
+	if err := h.scan(ctx, l, l.knownMACs()); err != nil {
 		h.Log.Warn(name, "%v", err) // no error of the lease itself
 	}
 	return nil

@@ -76,6 +76,7 @@ func parse(text []byte, n facts.Numbers) (facts.Kept, error) {
 func factsPath(name string) string { return path.Join(stateDir, name+".json") }
 func notePath(name string) string  { return path.Join(runDir, name+".up") }
 func leasePath(name string) string { return path.Join(runDir, name+".lease") }
+func downPath(name string) string  { return path.Join(runDir, name+".down") }
 
 var (
 	movedPath = path.Join(stateDir, "moved")
@@ -95,11 +96,13 @@ type recalled struct {
 	movedUnread error
 	// scripts are the interfaces that have an ip-rule script.
 	scripts map[string]bool
+	// down are the devices that a person took down, by interface.
+	down map[string]plan.Note
 }
 
 // recall reads everything that ec2net remembers, and looks for the cfg file of name.
 func (s memory) recall(name string) (recalled, error) {
-	r := recalled{Machine: plan.Machine{Numbers: s.numbers}, unread: map[string]error{}, damaged: map[string]error{}, scripts: map[string]bool{}}
+	r := recalled{Machine: plan.Machine{Numbers: s.numbers}, unread: map[string]error{}, damaged: map[string]error{}, scripts: map[string]bool{}, down: map[string]plan.Note{}}
 	kept, err := s.tree.List(stateDir)
 	if err != nil {
 		return r, err
@@ -124,7 +127,7 @@ func (s memory) recall(name string) (recalled, error) {
 // recallOne adds what ec2net remembers of an interface. there are the files that exist.
 func (r *recalled) recallOne(s memory, name string, there []string) {
 	k := plan.Known{Name: name}
-	var noteUnread, leaseUnread error
+	var noteUnread, downUnread, leaseUnread error
 	if slices.Contains(there, path.Base(factsPath(name))) {
 		last, err := s.facts(name)
 		if err != nil {
@@ -133,7 +136,10 @@ func (r *recalled) recallOne(s memory, name string, there []string) {
 		k.Facts = last.ENI
 	}
 	if slices.Contains(there, path.Base(notePath(name))) {
-		k.Note, noteUnread = s.note(name)
+		k.Note, noteUnread = s.note(notePath(name))
+	}
+	if slices.Contains(there, path.Base(downPath(name))) {
+		r.down[name], downUnread = s.note(downPath(name))
 	}
 	if slices.Contains(there, path.Base(leasePath(name))) {
 		k.Lease, leaseUnread = s.lease(name)
@@ -141,7 +147,7 @@ func (r *recalled) recallOne(s memory, name string, there []string) {
 	r.scripts[name] = slices.Contains(there, name+".rules")
 	// The cfg file of an administrator's template may not say that ec2net generated it.
 	k.Ours = r.scripts[name] || k.Facts.Name != "" || k.Note != (plan.Note{})
-	if err := errors.Join(noteUnread, leaseUnread, s.owned(&k)); err != nil {
+	if err := errors.Join(noteUnread, downUnread, leaseUnread, s.owned(&k)); err != nil {
 		r.unread[name] = err
 		k.Left = err.Error()
 	}
@@ -156,7 +162,7 @@ func interfacesOf(files []string, more string) []string {
 	}
 	for _, file := range files {
 		name, kind, _ := strings.Cut(file, ".")
-		if slices.Contains([]string{"json", "up", "lease"}, kind) && facts.CheckName(name) == nil {
+		if slices.Contains([]string{"json", "up", "down", "lease"}, kind) && facts.CheckName(name) == nil {
 			found = append(found, name)
 		}
 	}
@@ -221,11 +227,12 @@ func (s memory) script(name string) ([]byte, error) {
 	return s.tree.Read(file)
 }
 
-// note reads /run/ec2net/eth1.up: "MAC INDEX NUMBER". Any other text counts as no note.
-func (s memory) note(name string) (plan.Note, error) {
+// note reads a file such as /run/ec2net/eth1.up: "MAC INDEX NUMBER". Any other text
+// counts as no note.
+func (s memory) note(file string) (plan.Note, error) {
 	var n plan.Note
 	var mac string
-	data, err := s.tree.Read(notePath(name))
+	data, err := s.tree.Read(file)
 	if err != nil {
 		return plan.Note{}, err
 	}
@@ -244,7 +251,13 @@ func (s memory) setNote(l plan.Link, number int) error {
 }
 
 func (s memory) clearNote(name string) error {
-	return errors.Join(s.tree.Remove(notePath(name)), s.tree.Remove(leasePath(name)))
+	return errors.Join(s.tree.Remove(notePath(name)), s.tree.Remove(leasePath(name)), s.tree.Remove(downPath(name)))
+}
+
+// setDown remembers that a person took a device down, so that watch leaves it down.
+func (s memory) setDown(l plan.Link) error {
+	_, err := s.tree.Write(downPath(l.Name), fmt.Appendf(nil, "%s %d 0\n", l.MAC, l.Index))
+	return err
 }
 
 // The words in place of the address, if the lease has ended, or its client gave no

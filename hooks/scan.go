@@ -11,7 +11,8 @@ import (
 )
 
 // Scan asks udev for another "add" of every attached ENI that is not configured, whose
-// name was configured for another device, or that lacks ip rules.
+// name was configured for another device, or that lacks ip rules; and for another
+// "remove" of every ENI that is gone and was not taken down.
 func (h *Host) Scan(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, leaseIMDS)
 	defer cancel()
@@ -21,7 +22,10 @@ func (h *Host) Scan(ctx context.Context) error {
 	}
 	// Known ENIs need no answer of IMDS.
 	known := l.knownMACs()
-	_, failed := h.scan(ctx, l, known)
+	failed := h.scan(ctx, l, known)
+	for _, u := range l.gone() {
+		failed = errors.Join(failed, h.finishOff(u))
+	}
 	if err := h.checkWay(l); err != nil {
 		h.Log.Warn("scan", "%v; looked only at known ENIs", err)
 		return failed
@@ -38,8 +42,7 @@ func (h *Host) Scan(ctx context.Context) error {
 	if l, err = h.look(news{}); err != nil {
 		return errors.Join(failed, err)
 	}
-	_, err = h.scan(ctx, l, unknown)
-	return errors.Join(failed, err)
+	return errors.Join(failed, h.scan(ctx, l, unknown))
 }
 
 // knownMACs returns the MACs of the known ENIs, except for those that are left alone.
@@ -48,24 +51,63 @@ func (l *look) knownMACs() []facts.MAC {
 	return macs
 }
 
-// scan asks udev for another "add" of each of these ENIs that lacks something, and
-// returns their MACs.
-func (h *Host) scan(ctx context.Context, l *look, macs []facts.MAC) (asked []facts.MAC, failed error) {
+// unfinished is an interface that an event of udev's has not led to the end for: the
+// event was lost, what it started has failed, or it came too early.
+type unfinished struct {
+	name string
+	// gone says that the device is not there any more.
+	gone bool
+	// what says what is the matter, for the log.
+	what string
+}
+
+// scan asks udev for another "add" of each of these ENIs that lacks something.
+func (h *Host) scan(ctx context.Context, l *look, macs []facts.MAC) error {
 	changes, _, _ := h.changes(ctx, l)
+	found, failed := h.attached(l, macs, changes)
+	for _, u := range found {
+		failed = errors.Join(failed, h.finishOff(u))
+	}
+	return failed
+}
+
+// attached returns those of some ENIs that are attached and lack something: one that is
+// not configured, or for which there is a change that adds a rule.
+func (h *Host) attached(l *look, macs []facts.MAC, changes []plan.Change) (found []unfinished, failed error) {
 	for _, link := range plan.ENIsAmong(l.State.Links, macs) {
 		what, err := h.lacking(l, link, changes)
 		failed = errors.Join(failed, err)
-		if what == "" {
-			continue
+		if what != "" {
+			found = append(found, unfinished{name: link.Name, what: what})
 		}
-		if err := h.Replay(link.Name); err != nil {
-			failed = errors.Join(failed, fmt.Errorf("cannot ask udev to add %s: %w", link.Name, err))
-			continue
-		}
-		asked = append(asked, link.MAC)
-		h.Log.Info(link.Name, "is attached and %s: asked udev to add it", what)
 	}
-	return asked, failed
+	return found, failed
+}
+
+// gone returns the interfaces that were brought up, of which the device has gone.
+func (l *look) gone() (found []unfinished) {
+	for _, k := range l.Known {
+		if _, there := l.State.LinkNamed(k.Name); !there && k.Note != (plan.Note{}) && k.Left == "" {
+			found = append(found, unfinished{name: k.Name, gone: true, what: "is gone, and was not taken down"})
+		}
+	}
+	return found
+}
+
+// finishOff has the event of udev's happen again.
+func (h *Host) finishOff(u unfinished) error {
+	if u.gone {
+		if err := h.Unplug(u.name); err != nil {
+			return fmt.Errorf("cannot have %s taken down: %w", u.name, err)
+		}
+		h.Log.Info(u.name, "%s: taking it down", u.what)
+		return nil
+	}
+	if err := h.Replay(u.name); err != nil {
+		return fmt.Errorf("cannot ask udev to add %s: %w", u.name, err)
+	}
+	h.Log.Info(u.name, "is attached and %s: asked udev to add it", u.what)
+	return nil
 }
 
 // lacking says what an attached ENI lacks; nothing if it is the primary or left alone.

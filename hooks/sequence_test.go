@@ -521,8 +521,11 @@ func (s *sequence) leaseEvent(name, reason string) {
 
 // replayed does what ec2net asked udev to do.
 func (s *sequence) replayed() {
-	asked := s.added
-	s.added = nil
+	asked, gone := s.added, s.gone
+	s.added, s.gone = nil, nil
+	for _, name := range gone {
+		s.remove(name)
+	}
 	for _, name := range asked {
 		if name != "eth0" {
 			s.add(name)

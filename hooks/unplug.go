@@ -46,6 +46,9 @@ func (h *Host) remove(ctx context.Context, name string, how removal) error {
 		h.Log.Warn(name, "%v", err)
 	}
 	err = h.takeDown(ctx, l)
+	if err == nil && how.byHand && l.link.Index != 0 {
+		err = h.memory().setDown(l.link)
+	}
 	if k, _ := l.Of(name); how.ifGone && l.link.Index != 0 && k.Note != (plan.Note{}) {
 		// The "add" of the device that has the name now may have come too early.
 		err = errors.Join(err, h.Replay(name))

@@ -23,28 +23,23 @@ const (
 )
 
 // Watch keeps the machine what it should be, until ctx ends. It converges whenever
-// the kernel's network changes. Every h.Every it asks IMDS for each ENI that is up,
-// and has udev add what is attached and not configured; with 0 it never does. current
-// returns the machine with the settings and templates of now.
+// the kernel's network changes, and has an event of udev's happen again that did not
+// lead to the end. Every h.Every it asks IMDS for each ENI that is up; with 0 it never
+// does. current returns the machine with the settings and templates of now.
 func Watch(ctx context.Context, current func() *Host) error {
 	w := &watcher{current: current, contests: make(contests), said: &said{at: make(map[string]time.Time)},
-		failure: backoff{first: time.Second, last: time.Minute}, seeks: make(map[facts.MAC]*backoff)}
+		failure: backoff{first: time.Second, last: time.Minute}, seeks: make(map[string]*backoff)}
 	w.renew()
 	changed, err := w.Kernel.Watch(ctx)
 	if err != nil {
 		return err
 	}
-	refreshed := make(chan struct{}, 1)
+	refreshed := make(chan []facts.MAC, 1)
 	due := time.Now().Add(rand.N(w.Every + 1)) // a thousand machines may start at once
 	for asking := false; ; w.renew() {
 		if !asking && w.Every > 0 && !time.Now().Before(due) {
 			asking = true
-			go func(h *Host) {
-				if err := h.RefreshAll(ctx); err != nil && ctx.Err() == nil {
-					h.Log.Warn("", "%v (watch)", err)
-				}
-				refreshed <- struct{}{}
-			}(w.Host)
+			go func(h *Host) { refreshed <- h.refreshForWatch(ctx) }(w.Host)
 		}
 		began := time.Now()
 		w.converge(ctx)
@@ -56,10 +51,9 @@ func Watch(ctx context.Context, current func() *Host) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-at(refresh, w.failure.until, w.contests.next()):
-		case <-refreshed:
+		case <-at(refresh, w.failure.until, w.contests.next(), w.nextSeek()):
+		case w.listed = <-refreshed:
 			asking, due = false, time.Now().Add(jittered(w.Every))
-			w.seek(ctx, false)
 		case _, open := <-changed.C:
 			if !open {
 				return changed.Err()
@@ -75,6 +69,31 @@ func Watch(ctx context.Context, current func() *Host) error {
 	}
 }
 
+// refreshForWatch asks IMDS for each ENI that is up. It returns the MACs of the
+// instance's ENIs if one may be attached of which nothing is known.
+func (h *Host) refreshForWatch(ctx context.Context) []facts.MAC {
+	err := h.RefreshAll(ctx)
+	var macs []facts.MAC
+	if l, failed := h.look(news{}); err == nil && failed == nil && l.hasUnknown() && h.checkWay(l) == nil {
+		limited, cancel := context.WithTimeout(ctx, oneIMDS)
+		defer cancel()
+		macs, err = h.Source.MACs(limited)
+	}
+	if err != nil && ctx.Err() == nil {
+		h.Log.Warn("", "%v (watch)", err)
+	}
+	return macs
+}
+
+// hasUnknown reports whether there is a device that may be an ENI of which nothing is
+// known.
+func (l *look) hasUnknown() bool {
+	return slices.ContainsFunc(plan.ENIsAmong(l.State.Links, devices(l.State)), func(link plan.Link) bool {
+		_, known := l.Of(link.Name)
+		return !known && link.Master == 0
+	})
+}
+
 // watcher is what Watch keeps between two looks: nothing of what the machine is.
 type watcher struct {
 	*Host
@@ -82,9 +101,12 @@ type watcher struct {
 	contests contests
 	said     *said
 	failure  backoff
-	seeks    map[facts.MAC]*backoff
-	// looked says that there was a look, primaryUp that the primary had an address then.
-	looked, primaryUp bool
+	// seeks are the interfaces that are unfinished, by name.
+	seeks map[string]*backoff
+	// listed are the ENIs that IMDS has listed.
+	listed []facts.MAC
+	// waits says that the primary had no address at the last look.
+	waits bool
 }
 
 // renew takes the settings and templates of now.
@@ -94,8 +116,7 @@ func (w *watcher) renew() {
 	w.Host = &h
 }
 
-// converge makes the machine what it should be. ENIs that came before the primary had
-// an address are added when it gets one.
+// converge makes the machine what it should be.
 func (w *watcher) converge(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, convergeLimit)
 	defer cancel()
@@ -109,49 +130,73 @@ func (w *watcher) converge(ctx context.Context) {
 	default:
 		w.failure.reset()
 	}
-	if l == nil {
-		return
+	if l != nil {
+		w.seek(ctx, l)
 	}
-	before := w.primaryUp
-	w.primaryUp = l.PrimaryUp()
-	if w.looked && w.primaryUp && !before {
-		w.seek(ctx, true)
-	}
-	w.looked = true
 }
 
-// seek has udev add every known ENI that is attached and not configured, each less and
-// less often; all of them if now is true.
-func (w *watcher) seek(ctx context.Context, now bool) {
-	l, err := w.look(news{})
-	if err != nil {
-		w.Log.Warn("", "%v (watch)", err)
+// seek has the events of udev's happen again of what is unfinished: if nobody is at work
+// on it, first after five seconds, then less and less often; at once when the primary has
+// got an address, since hotplug does nothing before.
+func (w *watcher) seek(ctx context.Context, l *look) {
+	waited := w.waits
+	if w.waits = !l.PrimaryUp(); w.waits {
+		clear(w.seeks)
 		return
 	}
-	if now {
-		clear(w.seeks)
+	seeks := make(map[string]*backoff)
+	for _, u := range w.unfinished(ctx, l) {
+		b, before := w.seeks[u.name]
+		if !before {
+			b = &backoff{first: 5 * time.Second, last: time.Hour}
+			if b.again(); waited {
+				b.until = time.Now()
+			}
+		}
+		seeks[u.name] = b
+		if !b.due() {
+			continue
+		}
+		unlock, held, err := w.tryLock(u.name)
+		if held || err != nil {
+			b.until = time.Now().Add(time.Second)
+			continue
+		}
+		unlock()
+		if err := w.finishOff(u); err != nil {
+			w.Log.Warn(u.name, "%v (watch)", err)
+		}
+		b.again()
 	}
-	var macs []facts.MAC
-	for _, mac := range l.knownMACs() {
-		if b := w.seeks[mac]; b == nil || b.due() {
-			macs = append(macs, mac)
+	w.seeks = seeks
+}
+
+// nextSeek is when the first of what is unfinished is due; the zero time if nothing is.
+func (w *watcher) nextSeek() (first time.Time) {
+	for _, b := range w.seeks {
+		if first.IsZero() || b.until.Before(first) {
+			first = b.until
 		}
 	}
-	asked, err := w.scan(ctx, l, macs)
+	return first
+}
+
+// unfinished returns what udev's events have not led to the end for. What was brought
+// up and is down now, somebody has set down who knows why.
+func (w *watcher) unfinished(ctx context.Context, l *look) []unfinished {
+	macs := append(l.knownMACs(), w.listed...)
+	found, err := w.attached(l, macs, nil)
 	if err != nil {
 		w.Log.Warn("", "%v (watch)", err)
 	}
-	for _, mac := range macs {
-		switch b := w.seeks[mac]; {
-		case !slices.Contains(asked, mac):
-			delete(w.seeks, mac)
-		case b == nil:
-			w.seeks[mac] = &backoff{first: time.Minute, last: time.Hour}
-			w.seeks[mac].again()
-		default:
-			b.again()
-		}
-	}
+	found = slices.DeleteFunc(found, func(u unfinished) bool {
+		k, _ := l.Of(u.name)
+		one := *l
+		one.name = u.name
+		one.link, _ = l.State.LinkNamed(u.name)
+		return k.Note.Of(one.link) || l.down[u.name].Of(one.link) || w.checkOwner(ctx, &one) != nil
+	})
+	return append(found, l.gone()...)
 }
 
 // contests are the changes that another program undoes, by their text.

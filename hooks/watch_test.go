@@ -8,21 +8,23 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"ec2net/facts"
 	"ec2net/iprule"
+	mem "ec2net/kernel/memory"
 	"ec2net/plan"
 )
 
 // watched runs a test on a machine in memory with eth1 and eth2 up, on which Watch
 // runs, in a bubble of its own time.
-func watched(t *testing.T, every time.Duration, test func(t *testing.T, w *world)) {
+func watched(t *testing.T, every time.Duration, test func(t *testing.T, w *watchedWorld)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, kernelInMemory)
+		w := &watchedWorld{world: newWorld(t, kernelInMemory)}
 		w.OnLease(t.Context(), Lease{Interface: "eth0", Reason: "BOUND", Address: netip.MustParseAddr("10.0.0.10")})
 		w.plug(t, "eth1", facts.MAC{2, 0, 0, 0, 1, 1}, addrs("10.0.1.20", "10.0.1.21"))
 		w.plug(t, "eth2", facts.MAC{2, 0, 0, 0, 1, 2}, addrs("10.0.2.30"))
@@ -33,6 +35,7 @@ func watched(t *testing.T, every time.Duration, test func(t *testing.T, w *world
 		templates, err := builtIn()
 		check(t, err)
 		w.Kernel, w.Templates, w.Log = w.kernel, templates, &locked{Log: w.Log}
+		w.Replay, w.Unplug = w.seen.add("add "), w.seen.add("remove ")
 		ended := make(chan error, 1)
 		go func() { ended <- Watch(t.Context(), func() *Host { return w.Host }) }()
 		w.after(time.Second)
@@ -43,6 +46,35 @@ func watched(t *testing.T, every time.Duration, test func(t *testing.T, w *world
 		default:
 		}
 	})
+}
+
+// watchedWorld is a world, and the events that udev was asked for.
+type watchedWorld struct {
+	*world
+	seen requests
+}
+
+type requests struct {
+	mu  sync.Mutex
+	all []string
+}
+
+func (r *requests) add(action string) func(string) error {
+	return func(name string) error {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.all = append(r.all, action+name)
+		return nil
+	}
+}
+
+// take returns the requests since the last call.
+func (r *requests) take() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := r.all
+	r.all = nil
+	return all
 }
 
 // locked is a log for more than one at a time.
@@ -90,7 +122,7 @@ func (w *world) picture(t *testing.T) []string {
 
 // What another program takes away is there again within a second.
 func TestWatchPutsBack(t *testing.T) {
-	watched(t, 0, func(t *testing.T, w *world) {
+	watched(t, 0, func(t *testing.T, w *watchedWorld) {
 		eth1, _, err := w.linkOf("eth1")
 		check(t, err)
 		before := w.picture(t)
@@ -131,27 +163,28 @@ func TestWatchPutsBack(t *testing.T) {
 // bounded number of rounds, says so once, and tries again later; what else is missing
 // it mends.
 func TestWatchContest(t *testing.T) {
-	watched(t, 0, func(t *testing.T, w *world) {
+	watched(t, 0, func(t *testing.T, w *watchedWorld) {
 		before := w.kernelRules(t)
 		contested := iprule.Rule{Priority: 1001, From: netip.MustParsePrefix("10.0.1.21/32"), Table: 1001,
 			Protocol: iprule.Protocol, SuppressPrefixLength: -1, SuppressGroup: -1}
 		has := func() bool {
 			return slices.ContainsFunc(w.state(t).Rules, func(r plan.Rule) bool { return r.Rule == contested })
 		}
-		undone, fighting := 0, true
+		var undone atomic.Int64
+		var peace atomic.Bool
 		other, err := w.kernel.Watch(t.Context())
 		check(t, err)
 		go func() {
 			for range other.C {
-				if fighting && has() {
+				if !peace.Load() && has() {
 					check(t, w.kernel.Apply(plan.DelRule{Rule: plan.Rule{Rule: contested}}))
-					undone++
+					undone.Add(1)
 				}
 			}
 		}()
 		check(t, w.kernel.Apply(plan.DelRule{Rule: plan.Rule{Rule: contested}}))
 		w.after(30 * time.Second)
-		rounds := undone
+		rounds := undone.Load()
 		if rounds == 0 || rounds > 2*maxContest || has() {
 			t.Fatalf("undone %d times; there: %v", rounds, has())
 		}
@@ -167,13 +200,13 @@ func TestWatchContest(t *testing.T) {
 			t.Errorf("eth2 is in group %d", l.Group)
 		}
 		w.after(time.Hour)
-		if undone == rounds {
+		if undone.Load() == rounds {
 			t.Error("not tried again in an hour")
 		}
-		if undone > 8*maxContest {
-			t.Errorf("undone %d times in an hour", undone)
+		if n := undone.Load(); n > 8*maxContest {
+			t.Errorf("undone %d times in an hour", n)
 		}
-		fighting = false
+		peace.Store(true)
 		w.after(2 * time.Hour)
 		same(t, "rules in the end", w.kernelRules(t), before)
 	})
@@ -182,7 +215,7 @@ func TestWatchContest(t *testing.T) {
 // What EC2 assigns and takes away follows within one refresh, on the primary too. A
 // refresh with nothing to do changes nothing, and writes nothing.
 func TestWatchRefreshes(t *testing.T) {
-	watched(t, time.Minute, func(t *testing.T, w *world) {
+	watched(t, time.Minute, func(t *testing.T, w *watchedWorld) {
 		w.after(2 * time.Minute)
 		_, err := w.kept.changed()
 		check(t, err)
@@ -216,7 +249,7 @@ func TestWatchRefreshes(t *testing.T) {
 // While IMDS does not answer, what is taken away comes back all the same, and one line
 // says that it does not.
 func TestWatchWithoutIMDS(t *testing.T) {
-	watched(t, time.Minute, func(t *testing.T, w *world) {
+	watched(t, time.Minute, func(t *testing.T, w *watchedWorld) {
 		w.says(primaryMAC, func(*facts.ENI) {})
 		w.vpc.mu.Lock()
 		w.vpc.err = errors.New("IMDS is gone")
@@ -236,24 +269,84 @@ func TestWatchWithoutIMDS(t *testing.T) {
 	})
 }
 
-// An ENI that came before the primary had its address, and one whose event udev lost, are
-// added; one that does not come up is asked for less and less often.
+// An event that udev lost, or that failed, happens again: of an ENI that is not
+// configured, of one that is gone and was not taken down; less and less often if that
+// does not help.
 func TestWatchSeeks(t *testing.T) {
-	watched(t, time.Minute, func(t *testing.T, w *world) {
+	watched(t, time.Minute, func(t *testing.T, w *watchedWorld) {
+		w.seen.take()
 		check(t, w.Remove(t.Context(), "eth1"))
-		w.added = nil
-		w.after(70 * time.Second)
-		same(t, "added", w.added, []string{"eth1"})
+		w.after(time.Second)
+		same(t, "added at once", w.seen.take(), nil)
+		w.after(5 * time.Second)
+		same(t, "added", w.seen.take(), []string{"add eth1"})
 		w.after(time.Hour)
-		if n := len(w.added); n < 4 || n > 8 {
+		if n := len(w.seen.take()); n < 6 || n > 12 {
 			t.Errorf("added %d times in an hour", n)
 		}
+		check(t, w.Add(t.Context(), "eth1"))
+		w.seen.take()
+
+		w.unplug(t, "eth2")
+		w.after(10 * time.Second)
+		same(t, "taken down", w.seen.take(), []string{"remove eth2"})
+		check(t, w.RemoveIfGone(t.Context(), "eth2"))
+		w.seen.take()
+		w.after(time.Hour)
+		same(t, "in the end", w.seen.take(), nil)
+	})
+}
+
+// While somebody is at work on an ENI, or after a person took it down, or set it down,
+// it is left as it is.
+func TestWatchSeeksNot(t *testing.T) {
+	watched(t, time.Minute, func(t *testing.T, w *watchedWorld) {
+		w.seen.take()
+		check(t, w.links.set("eth2", false)) // ip link set eth2 down
+		check(t, w.Down(t.Context(), "eth1"))
+		w.after(time.Hour)
+		same(t, "added", w.seen.take(), nil)
+
+		// Another device gets the name, and hotplug is at work.
+		w.unplug(t, "eth1")
+		w.plug(t, "eth1", facts.MAC{2, 0, 0, 0, 1, 1}, addrs("10.0.1.20", "10.0.1.21"))
+		unlock, _, err := w.tryLock("eth1")
+		check(t, err)
+		w.after(time.Minute)
+		same(t, "added while hotplug is at work", w.seen.take(), nil)
+		unlock()
+		w.after(2 * time.Second)
+		same(t, "added", w.seen.take(), []string{"add eth1"})
+	})
+}
+
+// ENIs that came before the primary had its address are added when it gets one.
+func TestWatchPrimaryFirst(t *testing.T) {
+	watched(t, 0, func(t *testing.T, w *watchedWorld) {
+		check(t, w.Remove(t.Context(), "eth1"))
 		check(t, w.takeAll("eth0"))
-		w.after(time.Second)
-		w.added = nil
+		w.after(time.Hour)
+		w.seen.take()
 		check(t, w.give("eth0", "10.0.0.10/24"))
 		w.after(time.Second)
-		same(t, "added when the primary has an address", w.added, []string{"eth1"})
+		same(t, "added", w.seen.take(), []string{"add eth1"})
+	})
+}
+
+// An ENI of which nothing is known is found by IMDS's list.
+func TestWatchFindsUnknown(t *testing.T) {
+	watched(t, time.Minute, func(t *testing.T, w *watchedWorld) {
+		w.seen.take()
+		eth3 := facts.MAC{2, 0, 0, 0, 1, 3}
+		w.says(eth3, func(e *facts.ENI) {
+			*e = facts.ENI{MAC: eth3, ID: "eni-3", DeviceNumber: 3, PrimaryMAC: primaryMAC, IPv4: addrs("10.0.1.40"),
+				Subnet: netip.MustParsePrefix("10.0.1.0/24")}
+		})
+		w.kernel.(*mem.Kernel).AddLink("eth3", eth3, true)
+		w.after(2 * time.Minute)
+		if seen := w.seen.take(); len(seen) == 0 || seen[0] != "add eth3" {
+			t.Errorf("%q", seen)
+		}
 	})
 }
 

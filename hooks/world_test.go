@@ -146,6 +146,10 @@ func newWorld(t *testing.T, boot boot) *world {
 			w.added = append(w.added, name)
 			return nil
 		},
+		Unplug: func(name string) error {
+			w.gone = append(w.gone, name)
+			return nil
+		},
 		Run: w.run}
 	w.onLogged = func(line string) { _ = w.strike.next("log: " + line) }
 	w.put(t, interfacesFile, "source /etc/network/interfaces.d/*.cfg\n")
@@ -365,8 +369,10 @@ func survive(run func() error) (err error) {
 // plug attaches an ENI. IMDS knows all of it at once.
 func (w *world) plug(t *testing.T, name string, mac facts.MAC, ips []netip.Addr) {
 	t.Helper()
+	w.vpc.mu.Lock()
 	w.vpc.enis[mac] = facts.ENI{MAC: mac, ID: fmt.Sprintf("eni-%x", mac[5]), DeviceNumber: int(mac[5]), PrimaryMAC: primaryMAC,
 		IPv4: ips, Subnet: netip.PrefixFrom(ips[0], 24).Masked()}
+	w.vpc.mu.Unlock()
 	w.attached[name] = mac
 	check(t, w.links.add(name, mac))
 }
@@ -374,7 +380,9 @@ func (w *world) plug(t *testing.T, name string, mac facts.MAC, ips []netip.Addr)
 func (w *world) unplug(t *testing.T, name string) {
 	t.Helper()
 	check(t, w.links.del(name))
+	w.vpc.mu.Lock()
 	delete(w.vpc.enis, w.attached[name])
+	w.vpc.mu.Unlock()
 	delete(w.attached, name)
 	delete(w.up, name)
 }
@@ -444,6 +452,8 @@ func (w *world) outside(state plan.State, right func(group int) bool) (wrong []s
 func (m *machine) logged() string { return strings.Join(m.log, "\n") }
 
 func (m *machine) says(mac facts.MAC, change func(*facts.ENI)) {
+	m.vpc.mu.Lock()
+	defer m.vpc.mu.Unlock()
 	e := m.vpc.enis[mac].Clone()
 	change(&e)
 	m.vpc.enis[mac] = e

@@ -112,7 +112,8 @@ var scanCommand = command{
 	args:  "",
 	short: "ask udev to add every ENI that is attached and not configured",
 	long: `The boot calls it. udev sees "add" again for every attached ENI that is not
-configured, whose name was configured for another ENI, or that lacks ip rules.`,
+configured, whose name was configured for another ENI, or that lacks ip rules. An ENI
+that is gone and was not taken down is taken down.`,
 	examples: `ec2ifupscan`,
 	settings: hostSettings,
 	prepare: noFlags(func(inv *invocation) error {
@@ -275,7 +276,8 @@ func (s settings) host(tree *disk.Tree, log hooks.Log) (*hooks.Host, func(), err
 		return nil, nil, fmt.Errorf("cannot ask the kernel: %w", err)
 	}
 	h := &hooks.Host{Kernel: k, Source: source, Tree: tree, Log: log, Run: program.Run, Replay: replay,
-		Later: func(iface string) error { return background("", "refresh", iface) }}
+		Unplug: func(iface string) error { return leave(iface, "remove") },
+		Later:  func(iface string) error { return background("", "refresh", iface) }}
 	s.apply(h)
 	return h, func() { k.Close(); tree.Close() }, nil
 }
@@ -304,30 +306,57 @@ func (b brokenTemplates) Docker(context.Context, []facts.ENI, int) (render.File,
 // work: there udev's own programs reach no network, and are killed with all that they
 // start. Without systemd it goes on in the background.
 func (inv *invocation) leaveUdev(name, action string) error {
+	err := leave(name, action)
+	if err != nil {
+		// Nobody reads the output of a program of udev's.
+		log := inv.systemLog()
+		defer log.Close()
+		inv.logFailure(log, name, err)
+	}
+	return err
+}
+
+// leave has a unit of systemd's, or a process in the background, do what an action of
+// udev's needs.
+func leave(name, action string) error {
 	if _, err := os.Stat("/run/systemd/system"); err == nil {
 		unit := "ec2net-hotplug@" + name + ".service"
 		if action == "remove" {
 			unit = "ec2net-unplug@" + name + ".service"
 		}
+		return start(unit)
+	}
+	if action == "remove" {
+		return background(name, "hotplug", action, "--if-gone")
+	}
+	return background(name, "hotplug", action)
+}
+
+// While systemd executes itself anew, systemctl cannot connect. systemctlPause and
+// systemctlPatience bound the tries; udev gives its programs three minutes.
+const (
+	systemctlPause    = 200 * time.Millisecond
+	systemctlPatience = 20 * time.Second
+)
+
+// start starts a unit, and does not wait for it.
+func start(unit string) error {
+	for began := time.Now(); ; time.Sleep(systemctlPause) {
 		verb := "start"
 		// "start" would leave a unit that waits for its next try waiting, though the
 		// ENI may be another one by now, or a person may have mended the cause.
-		state, _ := exec.Command("/bin/systemctl", "show", "--property=SubState", "--value", unit).Output()
+		state, err := exec.Command("/bin/systemctl", "show", "--property=SubState", "--value", unit).CombinedOutput()
 		if strings.TrimSpace(string(state)) == "auto-restart" {
 			verb = "restart"
 		}
-		if out, err := exec.Command("/bin/systemctl", "--no-block", verb, unit).CombinedOutput(); err != nil {
-			// Nobody reads the output of a program of udev's.
-			err = system(fmt.Errorf("systemctl %s %s: %w: %s", verb, unit, err, bytes.TrimSpace(out)))
-			log := inv.systemLog()
-			defer log.Close()
-			inv.logFailure(log, name, err)
-			return err
+		if err == nil {
+			state, err = exec.Command("/bin/systemctl", "--no-block", verb, unit).CombinedOutput()
 		}
-		return nil
+		if err == nil {
+			return nil
+		}
+		if time.Since(began) > systemctlPatience {
+			return system(fmt.Errorf("systemctl %s %s: %w: %s", verb, unit, err, bytes.TrimSpace(state)))
+		}
 	}
-	if action == "remove" {
-		return background(inv.env["INTERFACE"], "hotplug", action, "--if-gone")
-	}
-	return background(inv.env["INTERFACE"], "hotplug", action)
 }

@@ -21,7 +21,7 @@ func TestSystemd(t *testing.T) {
 			i.WaitRunning(t)
 			// On systemd's scale of 0 to 10. The two units that run ifup, and so an
 			// administrator's commands, are not confined.
-			for _, unit := range []string{"scan", "docker", "primary"} {
+			for _, unit := range []string{"scan", "docker", "watch"} {
 				i.Sh(t, "systemd-analyze security --no-pager --threshold=29 ec2net-"+unit+".service")
 			}
 			eth1.Attach(t, "eth1")
