@@ -12,6 +12,7 @@ import (
 
 	"ec2net/disk"
 	"ec2net/facts"
+	"ec2net/iproute"
 	"ec2net/plan"
 	"ec2net/render"
 	"ec2net/stack/ifupdown/interfaces"
@@ -184,6 +185,10 @@ func (s memory) owned(k *plan.Known) error {
 	}
 	k.Ours = k.Ours || interfaces.Generated(cfg)
 	k.Stanza = cfg != nil && k.Ours
+	if k.Stanza {
+		k.Routes = iproute.Parse(interfaces.UpCommands(cfg, k.Name))
+		k.Loose = interfaces.Loose(cfg, k.Name)
+	}
 	return nil
 }
 

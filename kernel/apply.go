@@ -25,6 +25,8 @@ func (k *Kernel) Apply(c plan.Change) error {
 		return k.change(c, addrRequest(unix.RTM_DELADDR, 0, c.Link, c.Addr))
 	case plan.SetGroup:
 		return k.change(c, groupRequest(c.Link, c.Group))
+	case plan.SetLoose:
+		return k.change(c, looseRequest(c.Link))
 	case plan.AddRoute:
 		return k.addRoute(c)
 	case plan.DelRoute:
@@ -69,9 +71,7 @@ func addrRequest(command, flags int, l plan.Link, a netip.Prefix) *nl.NetlinkReq
 }
 
 func groupRequest(l plan.Link, group int) *nl.NetlinkRequest {
-	header := make([]byte, unix.SizeofIfInfomsg)
-	copy(header[4:], uint32s(l.Index))
-	req := request(unix.RTM_SETLINK, unix.NLM_F_ACK, header)
+	req := request(unix.RTM_SETLINK, unix.NLM_F_ACK, linkHeader(l.Index))
 	addNumber(req, unix.IFLA_GROUP, group)
 	return req
 }

@@ -155,7 +155,7 @@ func (k *Kernel) canName(r plan.Route) (bool, error) {
 // hitsRoute reports whether a request to delete the route named would match the route
 // has, of the same table and interface: fib_table_delete of net/ipv4/fib_trie.c.
 func hitsRoute(named, has plan.Route) bool {
-	return has.Dst == named.Dst && has.TOS == named.TOS && has.Scope == named.Scope &&
+	return has.Kind == named.Kind && has.Dst == named.Dst && has.TOS == named.TOS && has.Scope == named.Scope &&
 		(named.Protocol == 0 || has.Protocol == named.Protocol) &&
 		(named.Metric == 0 || has.Metric == named.Metric) &&
 		(!named.Gateway.IsValid() || has.Gateway == named.Gateway) &&

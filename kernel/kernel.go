@@ -7,6 +7,7 @@ package kernel
 import (
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 
@@ -26,6 +27,9 @@ type Kernel struct {
 	IsENI func(plan.Link) bool
 
 	route *socket
+	// allFilter is net.ipv4.conf.all.rp_filter of the namespace, open for reading; nil
+	// without /proc.
+	allFilter *os.File
 
 	mu     sync.Mutex
 	looked []plan.Rule // the rules of the last look, without those deleted since
@@ -39,11 +43,15 @@ func Open() (*Kernel, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Kernel{route: s, IsENI: udevCounts}, nil
+	all, _ := os.Open("/proc/sys/net/ipv4/conf/all/rp_filter")
+	return &Kernel{route: s, IsENI: udevCounts, allFilter: all}, nil
 }
 
-// Close closes the socket.
-func (k *Kernel) Close() { k.route.close() }
+// Close closes what Open has opened.
+func (k *Kernel) Close() {
+	k.route.close()
+	k.allFilter.Close()
+}
 
 // Look reads what the kernel has, with one request each for links, addresses, rules
 // and routes. scope gets the links and says which routes to read; nil: those of all

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/vishvananda/netlink/nl"
@@ -63,9 +64,7 @@ func (k *Kernel) indexed(index int) (plan.Link, error) {
 	if err := k.before("links"); err != nil {
 		return plan.Link{}, err
 	}
-	header := make([]byte, unix.SizeofIfInfomsg)
-	copy(header[4:], uint32s(index))
-	return k.oneLink(request(unix.RTM_GETLINK, 0, header))
+	return k.oneLink(request(unix.RTM_GETLINK, 0, linkHeader(index)))
 }
 
 // named asks for one interface by any of its names.
@@ -103,7 +102,7 @@ func (k *Kernel) link(data []byte) (plan.Link, bool) {
 	}
 	flags := binary.NativeEndian.Uint32(data[8:])
 	l := plan.Link{Index: number(data[4:8]), Up: flags&unix.IFF_UP != 0, Loopback: flags&unix.IFF_LOOPBACK != 0}
-	kind := ""
+	kind, filter := "", 0
 	for attr, value := range attributes(data[unix.SizeofIfInfomsg:]) {
 		switch attr {
 		case unix.IFLA_IFNAME:
@@ -117,15 +116,80 @@ func (k *Kernel) link(data []byte) (plan.Link, bool) {
 		case unix.IFLA_MASTER:
 			l.Master = number(value)
 		case unix.IFLA_LINKINFO:
-			for attr, value := range attributes(value) {
-				if attr == unix.IFLA_INFO_KIND {
-					kind = text(value)
-				}
-			}
+			kind = text(attribute(value, unix.IFLA_INFO_KIND))
+		case unix.IFLA_AF_SPEC:
+			filter = reversePathFilter(attribute(value, unix.AF_INET))
 		}
 	}
 	l.Device = kind == "" || kind == "veth" && l.Master == 0 && k.IsENI(l)
+	l.Strict = l.Device && !l.Loopback && k.isStrict(filter)
 	return l, true
+}
+
+// attribute returns the value of an attribute among others; nil if it is not there.
+func attribute(among []byte, kind uint16) []byte {
+	for attr, value := range attributes(among) {
+		if attr == kind {
+			return value
+		}
+	}
+	return nil
+}
+
+// Values of net.ipv4.conf.NAME.rp_filter, and its number in linux/ip.h:
+// IPV4_DEVCONF_RP_FILTER.
+const (
+	strictFilter = 1
+	looseFilter  = 2
+	filterNumber = 8
+)
+
+// inetConf is IFLA_INET_CONF of linux/if_link.h.
+const inetConf = 1
+
+// reversePathFilter returns rp_filter of an interface: in a message of the kernel,
+// IFLA_INET_CONF is the array of all values.
+func reversePathFilter(inet []byte) int {
+	conf := attribute(inet, inetConf)
+	if len(conf) < 4*filterNumber {
+		return 0
+	}
+	return number(conf[4*(filterNumber-1):][:4])
+}
+
+// isStrict reports whether the filter of an interface is strict: the kernel takes the
+// larger value of the interface's own and that of all.
+func (k *Kernel) isStrict(own int) bool {
+	return own <= strictFilter && max(own, k.filterOfAll()) == strictFilter
+}
+
+// filterOfAll returns net.ipv4.conf.all.rp_filter, which no message about an interface
+// has; 0 if it is unknown.
+func (k *Kernel) filterOfAll() int {
+	var value [4]byte
+	if k.allFilter == nil {
+		return 0
+	}
+	n, _ := k.allFilter.ReadAt(value[:], 0)
+	all, _ := strconv.Atoi(strings.TrimSpace(string(value[:n])))
+	return all
+}
+
+// looseRequest sets rp_filter: inet_set_link_af of net/ipv4/devinet.c.
+func looseRequest(l plan.Link) *nl.NetlinkRequest {
+	req := request(unix.RTM_SETLINK, unix.NLM_F_ACK, linkHeader(l.Index))
+	spec := nl.NewRtAttr(unix.IFLA_AF_SPEC|unix.NLA_F_NESTED, nil)
+	conf := spec.AddRtAttr(unix.AF_INET|unix.NLA_F_NESTED, nil).AddRtAttr(inetConf|unix.NLA_F_NESTED, nil)
+	conf.AddRtAttr(filterNumber, uint32s(looseFilter))
+	req.AddData(spec)
+	return req
+}
+
+// linkHeader is struct ifinfomsg.
+func linkHeader(index int) []byte {
+	header := make([]byte, unix.SizeofIfInfomsg)
+	copy(header[4:], uint32s(index))
+	return header
 }
 
 // udevCounts reports whether an interface has the property of ENIs in udev's database,

@@ -9,6 +9,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"ec2net/iproute"
 	"ec2net/iprule"
 	"ec2net/plan"
 )
@@ -31,7 +32,7 @@ func (s *selection) add(r plan.Route) {
 		s.each(r)
 		return
 	}
-	if r.Table != iprule.MainTable {
+	if r.Table != iprule.MainTable || r.Kind != iproute.Unicast {
 		return
 	}
 	if len(s.together) > 0 && s.together[0].Dst != r.Dst {
@@ -51,8 +52,8 @@ func (s *selection) end() {
 	s.together, s.wanted = s.together[:0], false
 }
 
-// routes lists the unicast routes with one interface, in the kernel's order; those of
-// a scope, or all if it is nil.
+// routes lists the unicast routes with one interface and those of other kinds, in the
+// kernel's order; those of a scope, or all if it is nil.
 func (k *Kernel) routes(family int, scope *plan.Scope) ([]plan.Route, error) {
 	all, _, err := list(k, "routes", func(each func(plan.Route)) error {
 		if scope == nil {
@@ -73,7 +74,6 @@ func (k *Kernel) dumpRoutes(family, table, link int, each func(plan.Route)) erro
 	header[0] = byte(family)
 	req := request(unix.RTM_GETROUTE, unix.NLM_F_DUMP, header)
 	if k.route.strict {
-		header[7] = unix.RTN_UNICAST
 		if table != 0 {
 			addNumber(req, unix.RTA_TABLE, table)
 		}
@@ -94,19 +94,22 @@ func (k *Kernel) dumpRoutes(family, table, link int, each func(plan.Route)) erro
 }
 
 // route reads a message of RTM_NEWROUTE: struct rtmsg and RTA_ attributes. Attributes
-// that plan.Route has no field for go into Extra as they are. route reports false for
-// anything but a unicast route with one interface, and for one that depends on the
-// source.
+// that plan.Route has no field for go into Extra as they are. route reports false for a
+// unicast route with several interfaces, for local, broadcast and multicast ones, and for
+// one that depends on the source.
 func route(data []byte) (plan.Route, bool) {
 	if len(data) < unix.SizeofRtMsg {
 		return plan.Route{}, false
 	}
 	family, length, sourceLength, kind := data[0], int(data[1]), data[2], data[7]
 	flags := binary.NativeEndian.Uint32(data[8:])
-	if kind != unix.RTN_UNICAST || sourceLength != 0 || flags&unix.RTM_F_CLONED != 0 {
+	if kind != unix.RTN_UNICAST && !slices.Contains(deadEnds, kind) || sourceLength != 0 || flags&unix.RTM_F_CLONED != 0 {
 		return plan.Route{}, false
 	}
 	r := plan.Route{Table: int(data[4]), Protocol: int(data[5]), Scope: int(data[6]), OnLink: flags&unix.RTNH_F_ONLINK != 0, TOS: int(data[3])}
+	if kind != unix.RTN_UNICAST {
+		r.Kind = iproute.Kind(kind)
+	}
 	var extra []byte
 	dst := netip.IPv4Unspecified()
 	if family == unix.AF_INET6 {
@@ -139,7 +142,17 @@ func route(data []byte) (plan.Route, bool) {
 		}
 	}
 	r.Dst, r.Extra = netip.PrefixFrom(dst, length), string(extra)
-	return r, r.Link != 0 && r.Dst.IsValid()
+	return r, (r.Link != 0) == (r.Kind == iproute.Unicast) && r.Dst.IsValid()
+}
+
+// deadEnds are the types of routes without an interface.
+var deadEnds = []byte{unix.RTN_BLACKHOLE, unix.RTN_UNREACHABLE, unix.RTN_PROHIBIT, unix.RTN_THROW}
+
+func typeOf(r plan.Route) byte {
+	if r.Kind == iproute.Unicast {
+		return unix.RTN_UNICAST
+	}
+	return byte(r.Kind)
 }
 
 // addRoute adds a route unless there is one to the same destination with the same
@@ -160,13 +173,13 @@ func routeRequest(command, flags int, r plan.Route) *nl.NetlinkRequest {
 		own = unix.RTNH_F_ONLINK
 	}
 	header := append([]byte{byte(familyOf(r.Dst.Addr())), byte(r.Dst.Bits()), 0, byte(r.TOS),
-		unix.RT_TABLE_UNSPEC, byte(r.Protocol), byte(r.Scope), unix.RTN_UNICAST}, uint32s(own)...)
+		unix.RT_TABLE_UNSPEC, byte(r.Protocol), byte(r.Scope), typeOf(r)}, uint32s(own)...)
 	req := request(command, flags|unix.NLM_F_ACK, header)
 	if r.Dst.Bits() > 0 {
 		add(req, unix.RTA_DST, r.Dst.Addr().AsSlice())
 	}
 	addNumber(req, unix.RTA_TABLE, r.Table)
-	if !byNexthop(r) {
+	if !byNexthop(r) && r.Kind == iproute.Unicast {
 		addNumber(req, unix.RTA_OIF, r.Link)
 		addGateway(req, r)
 	}

@@ -20,9 +20,9 @@ type Watch struct {
 // closed.
 func (w *Watch) Err() error { return w.err }
 
-// watched are the netlink groups of all that a look reads: links, addresses, routes and
-// rules.
-const watched = 1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_IPV4_IFADDR-1) |
+// watched are the netlink groups of all that a look reads: links, their settings (such as
+// rp_filter), addresses, routes and rules.
+const watched = 1<<(unix.RTNLGRP_IPV4_NETCONF-1) | 1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_IPV4_IFADDR-1) |
 	1<<(unix.RTNLGRP_IPV4_ROUTE-1) | 1<<(unix.RTNLGRP_IPV4_RULE-1)
 
 // Watch listens to the kernel until ctx ends. A token says only that something has

@@ -24,14 +24,15 @@ var rooms = []struct {
 	{"disk", "fault"},
 	{"program", "fault"},
 	{"iprule", "facts lines"},
-	{"plan", "facts fault iprule"},
-	{"kernel", "facts fault iprule plan"},
-	{"kernel/memory", "facts iprule kernel plan"},
+	{"iproute", ""},
+	{"plan", "facts fault iproute iprule"},
+	{"kernel", "facts fault iproute iprule plan"},
+	{"kernel/memory", "facts iproute iprule kernel plan"},
 	{"stack", "disk iprule plan"},
 	{"stack/ifupdown/interfaces", "lines"},
 	{"stack/ifupdown", "disk fault stack stack/ifupdown/interfaces"},
 	{"render", "facts fault iprule lines stack/ifupdown/interfaces templates"},
-	{"hooks", "disk facts fault iprule kernel plan render stack stack/ifupdown stack/ifupdown/interfaces"},
+	{"hooks", "disk facts fault iproute iprule kernel plan render stack stack/ifupdown stack/ifupdown/interfaces"},
 	{"cmd/ec2net", "disk facts fault hooks journal kernel program render stack/ifupdown stack/ifupdown/interfaces"},
 }
 
@@ -47,7 +48,7 @@ var doors = map[string]string{
 }
 
 // pure folders read and write nothing: no file, clock, chance or network.
-var pure = []string{"iprule", "lines", "plan", "render", "stack/ifupdown/interfaces"}
+var pure = []string{"iproute", "iprule", "lines", "plan", "render", "stack/ifupdown/interfaces"}
 
 // impure has the packages that pure folders may not import.
 var impure = []string{"os", "net", "net/http", "time", "math/rand", "math/rand/v2", "crypto/rand", "syscall", "os/exec",

@@ -17,12 +17,9 @@ func (s *State) Apply(c Change) {
 	case DelAddr:
 		s.Addrs = dropFirst(s.Addrs, Addr{c.Link.Index, c.Addr})
 	case SetGroup:
-		s.Links = slices.Clone(s.Links)
-		for i := range s.Links {
-			if s.Links[i].Index == c.Link.Index {
-				s.Links[i].Group = c.Group
-			}
-		}
+		s.changeLink(c.Link, func(l *Link) { l.Group = c.Group })
+	case SetLoose:
+		s.changeLink(c.Link, func(l *Link) { l.Strict = false })
 	case AddRoute:
 		s.Routes = append(slices.Clip(s.Routes), c.Route)
 	case DelRoute:
@@ -33,6 +30,15 @@ func (s *State) Apply(c Change) {
 		s.Routes = dropFirst(s.Routes, c.Route)
 		if !slices.Contains(s.Routes, to) {
 			s.Routes = append(slices.Clip(s.Routes), to)
+		}
+	}
+}
+
+func (s *State) changeLink(which Link, change func(*Link)) {
+	s.Links = slices.Clone(s.Links)
+	for i := range s.Links {
+		if s.Links[i].Index == which.Index {
+			change(&s.Links[i])
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"ec2net/facts"
+	"ec2net/iproute"
 	"ec2net/iprule"
 )
 
@@ -92,7 +93,21 @@ func (SetGroup) Removes() bool { return false }
 // Of is the interface.
 func (c SetGroup) Of() string { return c.Link.Name }
 
-// AddRoute adds a route through an interface.
+// SetLoose makes the reverse path filter of an interface loose: net.ipv4.conf.NAME.rp_filter
+// is 2 then.
+type SetLoose struct{ Link Link }
+
+func (c SetLoose) String() string {
+	return fmt.Sprintf("sysctl -w net.ipv4.conf.%s.rp_filter=2", c.Link.Name)
+}
+
+// Removes is false.
+func (SetLoose) Removes() bool { return false }
+
+// Of is the interface.
+func (c SetLoose) Of() string { return c.Link.Name }
+
+// AddRoute adds a route through an interface, or one that needs none.
 type AddRoute struct {
 	ENI   string
 	Link  Link
@@ -182,14 +197,20 @@ func routeText(verb string, l Link, r Route) string {
 	if r.Default() {
 		dst = "default"
 	}
-	fmt.Fprintf(&b, "%sroute %s %s", ip(r.Dst.Addr().Is6()), verb, dst)
+	fmt.Fprintf(&b, "%sroute %s ", ip(r.Dst.Addr().Is6()), verb)
+	if r.Kind != iproute.Unicast {
+		fmt.Fprintf(&b, "%v ", r.Kind)
+	}
+	b.WriteString(dst)
 	if r.TOS != 0 {
 		fmt.Fprintf(&b, " tos %#x", r.TOS)
 	}
 	if r.Gateway.IsValid() {
 		fmt.Fprintf(&b, " via %s", r.Gateway)
 	}
-	fmt.Fprintf(&b, " dev %s", l.Name)
+	if r.Kind == iproute.Unicast {
+		fmt.Fprintf(&b, " dev %s", l.Name)
+	}
 	if r.Source.IsValid() {
 		fmt.Fprintf(&b, " src %s", r.Source)
 	}

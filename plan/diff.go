@@ -13,6 +13,7 @@ import (
 func Diff(s State, w Want) []Change {
 	var changes []Change
 	changes = append(changes, diffGroup(w)...)
+	changes = append(changes, diffLoose(w)...)
 	for _, t := range w.Targets {
 		changes = append(changes, diffAddrs(s, t)...)
 	}
@@ -20,7 +21,8 @@ func Diff(s State, w Want) []Change {
 		changes = append(changes, diffTable(s, t)...)
 	}
 	changes = append(changes, diffMain(s, w)...)
-	return append(changes, diffRules(s, w)...)
+	changes = append(changes, diffRules(s, w)...)
+	return append(changes, diffCleared(s, w)...)
 }
 
 // difference compares two lists by the keys of their elements. It returns what to add,
@@ -79,35 +81,6 @@ func diffAddrs(s State, t Target) []Change {
 	for _, p := range extra {
 		if slices.Contains(t.Had, p.Addr()) && !slices.Contains(t.Addrs, p.Addr()) && !mayBeLease(p) {
 			changes = append(changes, DelAddr{t.Link, p})
-		}
-	}
-	return changes
-}
-
-// diffTable adds the missing routes to an ENI's own table. It deletes only from a
-// mirror, and routes to docker's bridge: any other route is an administrator's.
-func diffTable(s State, t Target) []Change {
-	own := filter(s.Routes, func(r Route) bool { return r.Table == t.Number })
-	if t.Mirror {
-		return diffMirror(own, t)
-	}
-	own = filter(own, Route.always)
-	there := make(map[netip.Prefix]bool)
-	for _, r := range own {
-		there[r.Dst] = true
-	}
-	var changes []Change
-	for _, r := range slices.Concat(t.Routes, t.Bridge) {
-		if l, ok := s.LinkAt(r.Link); ok && !there[r.Dst] {
-			there[r.Dst] = true
-			changes = append(changes, AddRoute{ENI: t.Name, Link: l, Route: r})
-		}
-	}
-	bridge, ok := s.LinkNamed(Bridge)
-	for _, r := range own {
-		// A route with a gateway, a container's address, is an administrator's.
-		if t.NoBridge && ok && r.Link == bridge.Index && !r.Gateway.IsValid() && !r.Default() {
-			changes = append(changes, DelRoute{t.Name, bridge, r})
 		}
 	}
 	return changes

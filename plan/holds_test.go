@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"ec2net/facts"
+	"ec2net/iproute"
 	"ec2net/iprule"
 	"ec2net/plan"
 )
@@ -236,8 +237,11 @@ func apply(s *plan.State, c plan.Change) error {
 	case plan.SetGroup:
 		i := slices.IndexFunc(s.Links, func(l plan.Link) bool { return l.Index == c.Link.Index })
 		s.Links[i].Group = c.Group
+	case plan.SetLoose:
+		i := slices.IndexFunc(s.Links, func(l plan.Link) bool { return l.Index == c.Link.Index })
+		s.Links[i].Strict = false
 	case plan.AddRoute:
-		if l, ok := s.LinkAt(c.Route.Link); !ok || !l.Up {
+		if l, ok := s.LinkAt(c.Route.Link); c.Route.Kind == iproute.Unicast && (!ok || !l.Up) {
 			return fmt.Errorf("the interface is not up")
 		}
 		taken := func(r plan.Route) bool {
@@ -314,9 +318,20 @@ func (m *machine) given(a plan.Addr) bool {
 	return k.Left == "" && k.Facts.MAC == l.MAC && (slices.Contains(k.Facts.IPv4, a.Prefix.Addr()) || slices.Contains(k.Had, a.Prefix.Addr()))
 }
 
+// leftBehind reports whether a table is that of an ENI that was brought up since boot, and
+// whose device is gone or is being taken down.
+func (m *machine) leftBehind(table int) bool {
+	return slices.ContainsFunc(m.Known, func(k plan.Known) bool {
+		l, _ := m.State.LinkNamed(k.Name)
+		return k.Left == "" && k.Note.Number == table && (k.Going || l.Index == 0 || !k.Note.Of(l))
+	})
+}
+
 func (m *machine) ownRoute(r plan.Route, now plan.State) bool {
 	l, _ := m.State.LinkAt(r.Link)
 	switch {
+	case m.leftBehind(r.Table):
+		return true
 	case r.Table != iprule.MainTable:
 		return m.isNumber(r.Table) && (l.Name == plan.Bridge && !r.Gateway.IsValid() || l.MAC == m.Primary())
 	case l.MAC == m.Primary():

@@ -26,6 +26,8 @@ type Verdict struct {
 	// Old says that the interface went some time ago: a rule at its numbers without
 	// ec2net's protocol may be somebody else's by now.
 	Old bool
+	// Table is the table of an interface to clear that is to be empty; 0: none.
+	Table int
 	// Numbers are those that the interface has or had. Clear removes the rules at all
 	// of them, except at one that another interface has now.
 	Numbers []int
@@ -66,7 +68,11 @@ const (
 func (m *Machine) Judge() []Verdict {
 	verdicts := make([]Verdict, 0, len(m.Known))
 	for _, k := range m.Known {
-		verdicts = append(verdicts, m.judge(k))
+		v := m.judge(k)
+		if v.Do == Clear {
+			v.Table = k.tableLeft(v.Link)
+		}
+		verdicts = append(verdicts, v)
 	}
 	m.restrict(verdicts)
 	return verdicts
@@ -126,6 +132,16 @@ func (m *Machine) judge(k Known) Verdict {
 		v.Do = Leave // not brought up, or not by ec2net
 	}
 	return v
+}
+
+// tableLeft returns the table that an interface leaves behind: the one that ec2net has
+// brought it up with since boot, once the device is gone, or is being taken down. A table
+// of an earlier boot may be somebody else's by now. 0: none.
+func (k Known) tableLeft(l Link) int {
+	if k.Going || l.Index == 0 || !k.Note.Of(l) {
+		return k.Note.Number
+	}
+	return 0
 }
 
 // judgeUnknown judges a device without facts.

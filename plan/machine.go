@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"ec2net/facts"
+	"ec2net/iproute"
 	"ec2net/iprule"
 )
 
@@ -38,6 +39,10 @@ type Known struct {
 	// Ours says that ec2net configures the interface, or did; Stanza that its cfg file
 	// exists.
 	Ours, Stanza bool
+	// Routes are those that the cfg file adds. Loose says that it makes the reverse path
+	// filter of the interface loose.
+	Routes []iproute.Route
+	Loose  bool
 	// Left says why ec2net leaves the interface alone; empty if it is ec2net's.
 	Left string
 	// Coming says that ec2net is about to bring the interface up, Going that it is

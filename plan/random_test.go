@@ -110,7 +110,10 @@ func machineByChance(c chance) string {
 			up, state = append(up, name), " up"
 		}
 		all = append(all, name)
-		line("link %s %d %s%s group %s", name, index, mac, state, []string{"1000", "0", "3000", "42"}[c.mostly(0, 4)])
+		line("link %s %d %s%s%s group %s", name, index, mac, state, c.one("", "", " strict"), []string{"1000", "0", "3000", "42"}[c.mostly(0, 4)])
+		if c.often(2) {
+			line("route unreachable default metric %s table %d", c.one("0", "65535"), 1000+c(6))
+		}
 		if c.often(1) {
 			line("link br%d %d %s up virtual", i, 20+i, mac)
 			up = append(up, fmt.Sprintf("br%d", i))
@@ -147,6 +150,12 @@ func machineByChance(c chance) string {
 	}
 	for _, name := range someNames {
 		c.known(name, line)
+		if c.often(2) {
+			line("makes %s ip route replace %s via %s dev %s table %d", name, c.one("default", "10.50.0.0/16"), c.address(c(2)), name, 1000+c(3))
+		}
+		if c.often(2) {
+			line("loose %s", name)
+		}
 	}
 	for range c(3) {
 		from, to := c.one(someNames...), c.one(someNames...)

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 
 	"ec2net/facts"
+	"ec2net/iproute"
 	"ec2net/iprule"
 )
 
@@ -31,6 +32,9 @@ type Link struct {
 	Device bool
 	// Loopback is true for lo.
 	Loopback bool
+	// Strict says that the kernel drops a packet that comes in by another interface
+	// than the answer would leave by: rp_filter is 1, the link's or that of all.
+	Strict bool
 	// Master is the index of the bridge, bond, team or VRF that the link belongs
 	// to; 0 without one.
 	Master int
@@ -59,10 +63,12 @@ type Rule struct {
 // Odd reports whether a rule has attributes that ec2net's rules never have.
 func (r Rule) Odd() bool { return r.Extra != "" }
 
-// Route is a unicast route to one interface. It is comparable.
+// Route is a unicast route to one interface, or a route of another kind, which has no
+// interface. It is comparable.
 type Route struct {
+	Kind     iproute.Kind
 	Table    int
-	Link     int          // the interface's index
+	Link     int          // the interface's index; 0 if Kind is not iproute.Unicast
 	Dst      netip.Prefix // of length 0: the default route
 	Gateway  netip.Addr   // not valid: none
 	Source   netip.Addr   // preferred; not valid: none
@@ -97,8 +103,8 @@ const (
 type Scope struct {
 	// Tables are the route tables to read whole.
 	Tables []int
-	// Main are the indexes of links. A look reads main's routes through them, and
-	// main's other routes to the same destinations.
+	// Main are the indexes of links. A look reads main's unicast routes through them,
+	// and main's other unicast routes to the same destinations.
 	Main []int
 	// To is an address: a look also reads main's routes that lead to it, through any
 	// link. Not valid: none.

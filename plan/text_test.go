@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"ec2net/facts"
+	"ec2net/iproute"
 	"ec2net/iprule"
 	"ec2net/plan"
 )
@@ -60,6 +61,8 @@ var vocabulary = map[string]word{
 	"docker":        {asState, (*machine).docker, 1},
 	"coming":        {asState, (*machine).coming, 2},
 	"going":         {asState, (*machine).going, 2},
+	"makes":         {asState, (*machine).makes, 0},
+	"loose":         {asState, (*machine).loose, 2},
 	"template":      {asState, (*machine).template, 0},
 	"answer":        {asNews, (*machine).answer, 0},
 	"ask":           {asNews, (*machine).ask, 0},
@@ -133,7 +136,7 @@ func (m *machine) primaryTable([]string) error {
 	return nil
 }
 
-// link NAME INDEX MAC [up] [group N] [virtual] [loopback]
+// link NAME INDEX MAC [up] [group N] [strict] [virtual] [loopback]
 func (m *machine) link(words []string) (err error) {
 	l := plan.Link{Name: words[0], Device: true}
 	if l.Index, err = strconv.Atoi(words[1]); err != nil {
@@ -148,6 +151,8 @@ func (m *machine) link(words []string) (err error) {
 		switch words[0] {
 		case "up":
 			l.Up = true
+		case "strict":
+			l.Strict = true
 		case "virtual":
 			l.Device = false
 		case "loopback":
@@ -260,10 +265,15 @@ func number(s string, names map[string]int) (int, error) {
 	return strconv.Atoi(s)
 }
 
-// route DST [tos N] [via GATEWAY] dev NAME [src ADDRESS] [metric N] [table N]
+// route [KIND] DST [tos N] [via GATEWAY] dev NAME [src ADDRESS] [metric N] [table N]
 // [proto NAME] [onlink], as ip(8) has it, [extra WORD]
 func (m *machine) route(words []string) (err error) {
 	r := plan.Route{Table: iprule.MainTable, Protocol: 3}
+	for _, kind := range []iproute.Kind{iproute.Unreachable, iproute.Blackhole} {
+		if words[0] == kind.String() {
+			r.Kind, words = kind, words[1:]
+		}
+	}
 	if r.Dst, err = network(words[0]); err != nil {
 		return err
 	}
@@ -305,7 +315,7 @@ func (m *machine) route(words []string) (err error) {
 			return err
 		}
 	}
-	if !r.Gateway.IsValid() {
+	if !r.Gateway.IsValid() && r.Kind == iproute.Unicast {
 		r.Scope = 253
 	}
 	m.State.Routes = append(m.State.Routes, r)
@@ -487,6 +497,23 @@ func (m *machine) coming(words []string) error {
 func (m *machine) going(words []string) error {
 	k := m.known(words[0])
 	k.Going, k.Ours = true, true
+	m.Set(k)
+	return nil
+}
+
+// makes NAME COMMAND: ifup runs the command
+func (m *machine) makes(words []string) error {
+	k := m.known(words[0])
+	k.Stanza, k.Ours = true, true
+	k.Routes = append(k.Routes, iproute.Parse([]string{strings.Join(words[1:], " ")})...)
+	m.Set(k)
+	return nil
+}
+
+// loose NAME: ifup makes its reverse path filter loose
+func (m *machine) loose(words []string) error {
+	k := m.known(words[0])
+	k.Loose = true
 	m.Set(k)
 	return nil
 }

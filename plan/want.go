@@ -21,7 +21,7 @@ type Want struct {
 	Foreign  []Link
 	// Targets are the interfaces that ec2net serves.
 	Targets []Target
-	// Clear are the numbers that should have no rule.
+	// Clear are the numbers that should have no rule, and perhaps no route.
 	Clear []Claim
 	// Moved are the rules that still send a moved address to the table of its former
 	// ENI.
@@ -36,6 +36,8 @@ type Claim struct {
 	Number int
 	// Own restricts the claim to rules with ec2net's protocol.
 	Own bool
+	// Table says that no route should be left in the table.
+	Table bool
 }
 
 // MovedRule is a rule of an address that belongs to another ENI now.
@@ -59,14 +61,16 @@ type Target struct {
 	Addrs, Had []netip.Addr
 	Lease      netip.Addr
 	// Routes are those that its table should have. With Mirror the table should have
-	// no others through its interface; without, any route to the same destination will
-	// do.
+	// no others through its interface; without, an administrator's unicast route to the
+	// same destination will do in the place of one.
 	Routes []Route
 	Mirror bool
 	// Bridge are the routes to docker's bridge that the table should have. NoBridge
 	// says that it should have none.
 	Bridge   []Route
 	NoBridge bool
+	// Loose says that the reverse path filter of the interface should be loose.
+	Loose bool
 }
 
 // RulesOf returns the rendered rules of an ENI.
@@ -126,9 +130,8 @@ func (m *Machine) target(v Verdict, rules RulesOf) Target {
 			t.Routes = m.mirrored(v.Link, e.Number)
 		}
 	case len(t.Rules) > 0 && v.Link.Up:
-		if e.HasIPv4() {
-			t.Routes = tableRoutes(e, v.Link)
-		}
+		k, _ := m.Of(v.Name)
+		t.Routes, t.Loose = m.tableRoutes(v, k), k.Loose
 		t.Bridge, t.NoBridge = m.bridge(e.Number)
 	}
 	return t
@@ -147,16 +150,6 @@ func withLease(rules []iprule.Rule, e facts.ENI, lease netip.Addr) []iprule.Rule
 // hasRuleFrom reports whether one of the rules is for packets from this address.
 func hasRuleFrom(rules []iprule.Rule, a netip.Addr) bool {
 	return slices.ContainsFunc(rules, func(r iprule.Rule) bool { return r.From.IsSingleIP() && r.From.Addr() == a })
-}
-
-// tableRoutes returns the two routes of an ENI's own table that its stanza makes too: the
-// kernel drops them with the interface's last address, and when the lease comes back
-// nothing runs the stanza again.
-func tableRoutes(e facts.ENI, l Link) []Route {
-	return []Route{
-		{Table: e.Number, Link: l.Index, Dst: e.Subnet, Scope: scopeLink, Protocol: protocolBoot},
-		{Table: e.Number, Link: l.Index, Dst: everywhere, Gateway: e.Gateway, Scope: scopeUniverse, Protocol: protocolBoot},
-	}
 }
 
 // mirrored returns the routes of the primary's own table: all of main's through the
@@ -210,7 +203,7 @@ func cleared(verdicts []Verdict) []Claim {
 			continue
 		}
 		for _, n := range v.Numbers {
-			claims = append(claims, Claim{v.Name, n, v.Old})
+			claims = append(claims, Claim{v.Name, n, v.Old, n == v.Table})
 		}
 	}
 	return filter(claims, func(c Claim) bool { return !slices.Contains(taken, c.Number) })

@@ -59,6 +59,11 @@ func (k *Kernel) SetMaster(name, master string) {
 	})
 }
 
+// SetStrict makes the reverse path filter of an interface strict.
+func (k *Kernel) SetStrict(name string) {
+	k.must(name, func(l *plan.Link) { l.Strict = true })
+}
+
 // SetUp sets an interface up: its addresses bring their routes back.
 func (k *Kernel) SetUp(name string) {
 	k.must(name, func(l *plan.Link) {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ec2net/facts"
+	"ec2net/iproute"
 	"ec2net/iprule"
 	"ec2net/plan"
 )
@@ -111,12 +112,12 @@ func within(s *plan.Scope, all []plan.Route) (found []plan.Route) {
 	}
 	shared := make(map[netip.Prefix]bool) // by a link of the scope
 	for _, r := range all {
-		if r.Table == iprule.MainTable && slices.Contains(s.Main, r.Link) {
+		if r.Table == iprule.MainTable && r.Kind == iproute.Unicast && slices.Contains(s.Main, r.Link) {
 			shared[r.Dst] = true
 		}
 	}
 	for _, r := range all {
-		if slices.Contains(s.Tables, r.Table) || r.Table == iprule.MainTable &&
+		if slices.Contains(s.Tables, r.Table) || r.Table == iprule.MainTable && r.Kind == iproute.Unicast &&
 			(shared[r.Dst] || s.To.IsValid() && r.Dst.Contains(s.To)) {
 			found = append(found, r)
 		}
@@ -141,6 +142,8 @@ func (k *Kernel) Apply(c plan.Change) error {
 		return k.request(c, func() error { return k.delAddr(plan.Addr{Link: c.Link.Index, Prefix: c.Addr}) })
 	case plan.SetGroup:
 		return k.request(c, func() error { return k.change(c.Link.Index, func(l *plan.Link) { l.Group = c.Group }) })
+	case plan.SetLoose:
+		return k.request(c, func() error { return k.change(c.Link.Index, func(l *plan.Link) { l.Strict = false }) })
 	case plan.AddRoute:
 		return k.request(c, func() error { return k.addRoute(c.Route, c.Append) })
 	case plan.DelRoute:
@@ -217,8 +220,19 @@ func (k *Kernel) Source(to netip.Addr) netip.Addr {
 	if k.local(to) {
 		return to
 	}
-	r, ok := k.lookup(to, 0)
-	if !ok {
+	source := k.source(to)
+	// With the source the kernel looks once more: its rules may lead nowhere.
+	if r, ok := k.lookup(source, to, 0); !ok || r.Kind != iproute.Unicast {
+		return netip.Addr{}
+	}
+	return source
+}
+
+// source returns the address from which the kernel would send to another one, by the rules
+// that look at no source.
+func (k *Kernel) source(to netip.Addr) netip.Addr {
+	r, ok := k.lookup(netip.Addr{}, to, 0)
+	if !ok || r.Kind != iproute.Unicast {
 		return netip.Addr{}
 	}
 	if r.Source.IsValid() {

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ec2net/facts"
+	"ec2net/iproute"
 	"ec2net/iprule"
 	"ec2net/kernel"
 	"ec2net/lab/unshared"
@@ -42,7 +43,9 @@ func newPair(t *testing.T) *pair {
 	unshared.Netns(t)
 	// A new namespace inherits the settings of the machine.
 	for _, name := range []string{"all", "default"} {
-		check(t, os.WriteFile("/proc/sys/net/ipv4/conf/"+name+"/promote_secondaries", []byte("0"), 0))
+		for _, setting := range []string{"promote_secondaries", "rp_filter"} {
+			check(t, os.WriteFile("/proc/sys/net/ipv4/conf/"+name+"/"+setting, []byte("0"), 0))
+		}
 	}
 	genuine, err := kernel.Open()
 	check(t, err)
@@ -145,6 +148,9 @@ func text(s plan.State) string {
 	for _, l := range s.Links {
 		if !strings.HasPrefix(l.Name, "peer") {
 			fmt.Fprintf(&b, "%s %v group %d up %v device %v master %q\n", l.Name, l.MAC, l.Group, l.Up, l.Device, name(l.Master))
+			if l.Strict {
+				fmt.Fprintf(&b, "%s strict\n", l.Name)
+			}
 		}
 	}
 	for _, a := range s.Addrs {
@@ -231,6 +237,10 @@ func (p *pair) route(r *rand.Rand, l plan.Link) plan.Route {
 	if r.IntN(3) == 0 {
 		route.Extra = pick(r, mtu(1400), mtu(1300))
 	}
+	if r.IntN(4) == 0 {
+		return plan.Route{Kind: pick(r, iproute.Unreachable, iproute.Unreachable, iproute.Blackhole, iproute.Prohibit, iproute.Throw),
+			Table: route.Table, Dst: route.Dst, Metric: route.Metric, Protocol: route.Protocol, TOS: route.TOS}
+	}
 	return route
 }
 
@@ -244,7 +254,7 @@ func mtu(n uint32) string {
 // step does something to both machines.
 func (p *pair) step(r *rand.Rand) {
 	name := pick(r, names...)
-	switch r.IntN(18) {
+	switch r.IntN(20) {
 	case 0:
 		if !p.has(name) {
 			p.steps = append(p.steps, "link add "+name)
@@ -299,6 +309,14 @@ func (p *pair) step(r *rand.Rand) {
 		p.changeRule(r)
 	case 17:
 		p.foreignRule(r)
+	case 18:
+		if p.has(name) {
+			p.steps = append(p.steps, "rp_filter strict "+name)
+			p.memory.SetStrict(name)
+			check(p.t, os.WriteFile("/proc/sys/net/ipv4/conf/"+name+"/rp_filter", []byte("1"), 0))
+		}
+	case 19:
+		p.apply(name, func(l plan.Link) plan.Change { return plan.SetLoose{Link: l} })
 	}
 }
 
@@ -313,6 +331,9 @@ func (p *pair) addAlike(r *rand.Rand) {
 	l, _ := s.LinkAt(route.Link)
 	switch r.IntN(6) {
 	case 0:
+		if route.Kind != iproute.Unicast {
+			return
+		}
 		route.Gateway = pick(r, netip.MustParseAddr("10.0.1.1"), netip.MustParseAddr("10.0.1.9"))
 		route.Scope = 0
 	case 1:
@@ -328,7 +349,9 @@ func (p *pair) addAlike(r *rand.Rand) {
 	}
 	behind := r.IntN(3) > 0
 	p.apply(l.Name, func(l plan.Link) plan.Change {
-		route.Link = l.Index
+		if route.Kind == iproute.Unicast {
+			route.Link = l.Index
+		}
 		return plan.AddRoute{Link: l, Route: route, Append: behind}
 	})
 }
@@ -350,7 +373,9 @@ func (p *pair) changeRoute(r *rand.Rand) {
 	for range pick(r, 1, 1, 2) {
 		p.apply(l.Name, func(l plan.Link) plan.Change {
 			route := route
-			route.Link = l.Index
+			if route.Kind == iproute.Unicast {
+				route.Link = l.Index
+			}
 			if move {
 				return plan.MoveRoute{Link: l, Route: route, Metric: metric}
 			}
@@ -466,7 +491,7 @@ func TestBefore(t *testing.T) {
 	check(t, err)
 	for _, c := range []plan.Change{
 		plan.AddAddr{Link: l, Addr: netip.MustParsePrefix("10.0.1.21/32")}, plan.DelAddr(a),
-		plan.SetGroup{Link: l, Group: 1000},
+		plan.SetGroup{Link: l, Group: 1000}, plan.SetLoose{Link: l},
 		plan.AddRoute{Link: l, Route: plan.Route{Table: 1001, Link: l.Index, Dst: netip.MustParsePrefix("0.0.0.0/0")}},
 		plan.DelRoute{Link: l, Route: was.Routes[0]}, plan.MoveRoute{Link: l, Route: was.Routes[0], Metric: 1001},
 		plan.AddRule{Rule: iprule.Rule{Priority: 1001}}, plan.DelRule{Rule: was.Rules[0]},

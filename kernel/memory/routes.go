@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ec2net/iproute"
 	"ec2net/plan"
 )
 
@@ -51,13 +52,16 @@ func (k *Kernel) addRoute(r plan.Route, behind bool) error {
 
 func (k *Kernel) usable(r plan.Route) error {
 	l, ok := k.at(r.Link)
+	if r.Kind != iproute.Unicast && r.Dst == r.Dst.Masked() {
+		return nil // the kernel checks nothing else
+	}
 	if r.Dst != r.Dst.Masked() || r.Gateway.IsValid() && r.Scope >= unix.RT_SCOPE_LINK {
 		return unix.EINVAL
 	}
 	if r.Gateway.IsValid() && !r.OnLink {
 		// The gateway has to be in a network of the interface.
 		if _, ok := k.best(r.Table, r.Gateway, r.Link); !ok {
-			if _, ok := k.lookup(r.Gateway, r.Link); !ok {
+			if _, ok := k.lookup(netip.Addr{}, r.Gateway, r.Link); !ok {
 				return unix.ENETUNREACH
 			}
 		}
@@ -98,7 +102,7 @@ func (k *Kernel) find(r plan.Route) (there bool, err error) {
 // mistaken reports whether the kernel would delete the route has when asked to delete the
 // route named: a request cannot say that an attribute is absent.
 func mistaken(named, has plan.Route) bool {
-	return has.Table == named.Table && has.Link == named.Link && has.Dst == named.Dst && has.TOS == named.TOS && has.Scope == named.Scope &&
+	return has.Kind == named.Kind && has.Table == named.Table && has.Link == named.Link && has.Dst == named.Dst && has.TOS == named.TOS && has.Scope == named.Scope &&
 		(named.Protocol == 0 || has.Protocol == named.Protocol) &&
 		(named.Metric == 0 || has.Metric == named.Metric) &&
 		(!named.Gateway.IsValid() || has.Gateway == named.Gateway) &&
@@ -129,16 +133,16 @@ func (k *Kernel) FlushRoutes(table int, name string) {
 }
 
 // lookup finds the route to an address through rules and tables, for a packet without a
-// mark and a source address. With a link other than 0 it takes only a route to a network
+// mark, and without a source address if from is not valid. With a link other than 0 it takes only a route to a network
 // of that link.
-func (k *Kernel) lookup(to netip.Addr, link int) (plan.Route, bool) {
+func (k *Kernel) lookup(from, to netip.Addr, link int) (plan.Route, bool) {
 	for _, rule := range k.rules {
-		if rule.Odd() || rule.From.IsValid() || rule.To.IsValid() && !rule.To.Contains(to) || rule.Mark&rule.MarkMask != 0 ||
+		if rule.Odd() || rule.From.IsValid() && !rule.From.Contains(from) || rule.To.IsValid() && !rule.To.Contains(to) || rule.Mark&rule.MarkMask != 0 ||
 			rule.IIF != "" && rule.IIF != "lo" || rule.OIF != "" && !k.isNamed(link, rule.OIF) {
 			continue
 		}
 		r, ok := k.best(rule.Table, to, link)
-		if !ok || r.Dst.Bits() <= rule.SuppressPrefixLength {
+		if !ok || r.Kind == iproute.Throw || r.Kind == iproute.Unicast && r.Dst.Bits() <= rule.SuppressPrefixLength {
 			continue
 		}
 		if by, _ := k.at(r.Link); rule.SuppressGroup >= 0 && by.Group == rule.SuppressGroup {

@@ -304,3 +304,49 @@ func FuzzMatch(f *testing.F) {
 		}
 	})
 }
+
+func TestUpCommands(t *testing.T) {
+	const cfg = `up outside
+auto eth1
+iface eth1 inet dhcp
+    metric 1001
+    pre-up a
+    up  b  c
+    post-up d \
+        e
+    # post-up comment
+    down f
+    post-up   ` + `
+auto eth2
+    up g
+iface eth2 inet dhcp
+    up h
+iface eth1 inet6 manual
+	post-up	i || true
+`
+	if got, want := UpCommands([]byte(cfg), "eth1"), []string{"b  c", "d         e", "", "i || true"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func TestLoose(t *testing.T) {
+	const line = "post-up echo 2 >/proc/sys/net/ipv4/conf/eth1/rp_filter"
+	for cfg, want := range map[string]bool{
+		line + " || true\n":               true,
+		line + "\n":                       true,
+		line + "\n" + line + " || true\n": true,
+		"":                                false,
+		"pre-" + strings.TrimPrefix(line, "post-"):                      false,
+		strings.Replace(line, "2", "1", 1):                              false,
+		strings.Replace(line, "eth1", "all", 1):                         false,
+		line + "\npost-up sysctl -w net.ipv4.conf.eth1.rp_filter=1":     false,
+		"post-up test -e /x && " + strings.TrimPrefix(line, "post-up "): false,
+	} {
+		if got := Loose([]byte("iface eth1 inet dhcp\n"+cfg), "eth1"); got != want {
+			t.Errorf("%q: %t", cfg, got)
+		}
+	}
+	if Loose([]byte("iface eth2 inet dhcp\n"+line+"\n"), "eth1") {
+		t.Error("it is a line of eth2")
+	}
+}
