@@ -1,6 +1,7 @@
 package hooks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,8 +12,8 @@ import (
 )
 
 // Scan asks udev for another "add" of every attached ENI that is not configured, whose
-// name was configured for another device, or that lacks ip rules; and for another
-// "remove" of every ENI that is gone and was not taken down.
+// name was configured for another device, or that lacks ip rules or routes; and for
+// another "remove" of every ENI that is gone and was not taken down.
 func (h *Host) Scan(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, leaseIMDS)
 	defer cancel()
@@ -133,15 +134,28 @@ func (h *Host) lacking(l *look, link plan.Link, changes []plan.Change) (string, 
 	case !link.Up || !k.Note.Of(link):
 		return "not configured", nil
 	}
-	lacks := k.Lease.Of(link) && k.Lease.Ended && slices.ContainsFunc(l.State.Addrs, func(a plan.Addr) bool {
+	if k.Lease.Of(link) && k.Lease.Ended && slices.ContainsFunc(l.State.Addrs, func(a plan.Addr) bool {
 		return a.Link == link.Index && !a.Prefix.IsSingleIP()
-	})
-	for _, c := range changes {
-		add, ok := c.(plan.AddRule)
-		lacks = lacks || (ok && add.ENI == link.Name)
-	}
-	if lacks {
+	}) {
 		return "lacks ip rules", nil
 	}
-	return "", nil
+	return lackingOf(link.Name, changes), nil
+}
+
+// lackingOf says what an ENI that is up lacks, by the changes that it needs.
+func lackingOf(name string, changes []plan.Change) (what string) {
+	for _, c := range changes {
+		if c.Of() != name {
+			continue
+		}
+		switch c.(type) {
+		case plan.AddRule:
+			return "lacks ip rules"
+		case plan.AddRoute:
+			what = "lacks routes"
+		case plan.SetLoose:
+			what = cmp.Or(what, "has a strict rp_filter")
+		}
+	}
+	return what
 }

@@ -3,6 +3,7 @@ package hooks
 import (
 	"errors"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ec2net/facts"
+	"ec2net/iproute"
 	"ec2net/plan"
 )
 
@@ -32,7 +34,9 @@ func TestScan(t *testing.T) {
 		check(t, m.netns.LinkSetDown(l))
 		scan("taken down by somebody else", "eth1")
 		m.address(t, "eth1", "10.0.1.20/24")
-		scan("up again")
+		scan("up again, without the routes of its table", "eth1")
+		check(t, m.Add(t.Context(), "eth1"))
+		scan("with them")
 		rules := m.rules(t)
 		for _, k := range rules {
 			if k.Priority == 1001 && k.Mark != 0 {
@@ -168,3 +172,41 @@ func mustParseMAC(t *testing.T, text string) facts.MAC {
 	check(t, err)
 	return mac
 }
+
+// Scan finds what is missing of an ENI that is up, and an ENI that is gone and was not
+// taken down: its unit may have failed.
+func TestScanLooksAtAll(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		delete(m.vpc.enis, macs["eth2"]) // no ENI
+		ready(t, m)
+		for what, disturb := range map[string]func(plan.Link){
+			"is attached and lacks routes": func(plan.Link) { check(t, m.kernel.Apply(plan.DelRoute{Route: unreachable1001})) },
+			"is attached and has a strict rp_filter": func(l plan.Link) {
+				check(t, os.WriteFile("/proc/sys/net/ipv4/conf/eth1/rp_filter", []byte("1"), 0))
+			},
+		} {
+			m.added, m.log = nil, nil
+			disturb(m.linkNamed(t, "eth1"))
+			check(t, m.Scan(t.Context()))
+			same(t, what, m.added, []string{"eth1"})
+			if !strings.Contains(m.logged(), what) {
+				t.Errorf("log:\n%s\nwant: %s", m.logged(), what)
+			}
+			check(t, m.Add(t.Context(), "eth1"))
+			m.added = nil
+			check(t, m.Scan(t.Context()))
+			same(t, what+", and mended", m.added, nil)
+		}
+
+		m.added = nil
+		m.pull(t, "eth1")
+		check(t, m.Scan(t.Context()))
+		same(t, "taken down", m.gone, []string{"eth1"})
+		check(t, m.RemoveIfGone(t.Context(), "eth1"))
+		m.gone = nil
+		check(t, m.Scan(t.Context()))
+		same(t, "taken down again", m.gone, nil)
+	})
+}
+
+var unreachable1001 = plan.Route{Kind: iproute.Unreachable, Table: 1001, Dst: netip.MustParsePrefix("0.0.0.0/0"), Metric: 65535, Protocol: 3}

@@ -159,6 +159,29 @@ func TestWatchPutsBack(t *testing.T) {
 	})
 }
 
+// Whatever the stanza makes is there again within a second; of the table of an ENI
+// that is gone nothing is left then.
+func TestWatchStanza(t *testing.T) {
+	watched(t, time.Minute, func(t *testing.T, w *watchedWorld) {
+		table := w.tableNow(t, 1001)
+		if len(table) != 3 {
+			t.Fatalf("table 1001:\n%s", strings.Join(table, "\n"))
+		}
+		check(t, w.links.set("eth1", false))
+		w.after(time.Second)
+		check(t, w.links.set("eth1", true))
+		w.links.(cards).SetStrict("eth1")
+		w.after(time.Second)
+		same(t, "table, eth1 set down and up", w.tableNow(t, 1001), table)
+		if l, _, _ := w.linkOf("eth1"); l.Strict {
+			t.Error("rp_filter is strict")
+		}
+		w.unplug(t, "eth1")
+		w.after(time.Second)
+		same(t, "table of an ENI that is gone", w.tableNow(t, 1001), nil)
+	})
+}
+
 // Against a program that puts its own state back each time Watch gives up after a
 // bounded number of rounds, says so once, and tries again later; what else is missing
 // it mends.

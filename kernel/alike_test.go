@@ -8,6 +8,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"ec2net/iproute"
 	"ec2net/iprule"
 	"ec2net/plan"
 )
@@ -134,6 +135,36 @@ func TestNexthopObject(t *testing.T) {
 	wantRoutes(t, routesTo(t, k, dst), []plan.Route{c, r})
 	check(t, k.Apply(plan.DelRoute{Link: l, Route: c}))
 	wantRoutes(t, routesTo(t, k, dst), []plan.Route{r})
+}
+
+// A route that leads nowhere has no interface. A request for one kind hits no other kind,
+// and a look reads it in the tables of its scope, but not in main.
+func TestDeadEnds(t *testing.T) {
+	k := inNetns(t)
+	l := addVeth(t, "eth1", mac1)
+	everywhere := netip.MustParsePrefix("0.0.0.0/0")
+	var want []plan.Route
+	for _, r := range []plan.Route{
+		{Kind: iproute.Unreachable}, {Kind: iproute.Blackhole}, {Kind: iproute.Prohibit}, {Kind: iproute.Throw},
+		{Link: l.Index, Scope: unix.RT_SCOPE_LINK},
+	} {
+		for _, table := range []int{1001, iprule.MainTable} {
+			r.Table, r.Dst, r.Metric, r.Protocol = table, everywhere, 65535, unix.RTPROT_BOOT
+			check(t, k.Apply(plan.AddRoute{Route: r, Append: true}))
+			if table == 1001 || r.Kind == iproute.Unicast {
+				want = append(want, r)
+			}
+		}
+	}
+	slices.SortStableFunc(want, func(a, b plan.Route) int { return b.Table - a.Table })
+	scope := func([]plan.Link) plan.Scope { return plan.Scope{Tables: []int{1001}, Main: []int{l.Index}} }
+	s, err := k.Look(scope)
+	check(t, err)
+	wantRoutes(t, s.Routes, want)
+	check(t, k.Apply(plan.DelRoute{Route: want[2]}))
+	s, err = k.Look(scope)
+	check(t, err)
+	wantRoutes(t, s.Routes, slices.Delete(want, 2, 3))
 }
 
 // A look also reads the routes through other links to the destinations of its links.

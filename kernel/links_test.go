@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -39,6 +40,58 @@ func TestLinks(t *testing.T) {
 	if l, _ := s.LinkNamed("p-eth1"); l.Device {
 		t.Errorf("%+v", l)
 	}
+}
+
+// A link is strict if the larger one of its own rp_filter and that of all is 1. Then its own
+// becomes 2.
+func TestStrict(t *testing.T) {
+	k := inNetns(t)
+	k.IsENI = func(l plan.Link) bool { return l.Name == "eth1" }
+	l := addVeth(t, "eth1", mac1)
+	for _, c := range []struct {
+		all, own string
+		strict   bool
+	}{
+		{"0", "0", false}, {"0", "1", true}, {"0", "2", false},
+		{"1", "0", true}, {"1", "1", true}, {"1", "2", false},
+		{"2", "0", false}, {"2", "1", false}, {"2", "2", false},
+	} {
+		setFilter(t, "all", c.all)
+		setFilter(t, "eth1", c.own)
+		setFilter(t, "p-eth1", "1") // no ENI
+		is := func() bool {
+			links, err := k.Links()
+			check(t, err)
+			if peer, _ := (plan.State{Links: links}).LinkNamed("p-eth1"); peer.Strict {
+				t.Errorf("%+v", peer)
+			}
+			now, _ := plan.State{Links: links}.LinkNamed("eth1")
+			return now.Strict
+		}
+		if is() != c.strict {
+			t.Errorf("all %s, own %s: strict %t", c.all, c.own, !c.strict)
+		}
+		check(t, k.Apply(plan.SetLoose{Link: l}))
+		if is() {
+			t.Errorf("all %s, own %s: still strict", c.all, c.own)
+		}
+		value, err := os.ReadFile("/proc/sys/net/ipv4/conf/eth1/rp_filter")
+		check(t, err)
+		if string(value) != "2\n" {
+			t.Errorf("rp_filter is %q", value)
+		}
+	}
+	k.allFilter.Close()
+	k.allFilter = nil // without /proc
+	setFilter(t, "eth1", "1")
+	if links, err := k.Links(); err != nil || !slices.ContainsFunc(links, func(l plan.Link) bool { return l.Strict }) {
+		t.Errorf("%+v, %v", links, err)
+	}
+}
+
+func setFilter(t *testing.T, name, value string) {
+	t.Helper()
+	check(t, os.WriteFile("/proc/sys/net/ipv4/conf/"+name+"/rp_filter", []byte(value), 0))
 }
 
 // A veth counts as an ENI if udev's database says it is one.

@@ -189,7 +189,7 @@ func TestAddRoute(t *testing.T) {
 	}
 }
 
-// A look leaves out anything but unicast routes with one interface.
+// A look leaves out unicast routes with several interfaces, and local and multicast ones.
 func TestOtherRoutes(t *testing.T) {
 	k := inNetns(t)
 	eth1, eth2 := onNetwork(t, k)
@@ -197,8 +197,8 @@ func TestOtherRoutes(t *testing.T) {
 		return &net.IPNet{IP: net.IPv4(10, n, 0, 0).To4(), Mask: net.CIDRMask(16, 32)}
 	}
 	for _, r := range []netlink.Route{
-		{Dst: dst(1), Type: unix.RTN_UNREACHABLE},
-		{Dst: dst(2), Type: unix.RTN_BLACKHOLE, Table: 1001},
+		{Dst: dst(1), Type: unix.RTN_LOCAL, LinkIndex: eth1.Index, Scope: unix.RT_SCOPE_HOST},
+		{Dst: dst(2), Type: unix.RTN_MULTICAST, LinkIndex: eth1.Index, Table: 1001},
 		{Dst: dst(3), MultiPath: []*netlink.NexthopInfo{{LinkIndex: eth1.Index}, {LinkIndex: eth2.Index}}},
 	} {
 		check(t, netlink.RouteAdd(&r))

@@ -35,6 +35,14 @@ func TestWatch(t *testing.T) {
 			t.Fatalf("%v: %v", c, w.Err())
 		}
 	}
+	for _, name := range []string{"eth1", "all"} { // by sysctl
+		w, err := k.Watch(t.Context())
+		check(t, err)
+		setFilter(t, name, "1")
+		if _, ok := <-w.C; !ok {
+			t.Fatalf("rp_filter of %s: %v", name, w.Err())
+		}
+	}
 }
 
 // A watch that ends with its context has not failed; one whose socket fails has.

@@ -112,8 +112,8 @@ var scanCommand = command{
 	args:  "",
 	short: "ask udev to add every ENI that is attached and not configured",
 	long: `The boot calls it. udev sees "add" again for every attached ENI that is not
-configured, whose name was configured for another ENI, or that lacks ip rules. An ENI
-that is gone and was not taken down is taken down.`,
+configured, whose name was configured for another ENI, or that lacks ip rules or
+routes. An ENI that is gone and was not taken down is taken down.`,
 	examples: `ec2ifupscan`,
 	settings: hostSettings,
 	prepare: noFlags(func(inv *invocation) error {
