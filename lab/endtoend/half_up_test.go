@@ -7,15 +7,17 @@ import (
 	"ec2net/lab"
 )
 
-// stopsHalfWay is a hook of dhclient before ec2net's that waits until /run/go exists: ifup
-// has made nothing but the address until then. And the ENI's table has a route of an
-// administrator's template.
-const stopsHalfWay = `mkdir -p /etc/ec2net/templates; cat >/etc/ec2net/templates/blocks.tmpl <<'END'
+// ownRoute gives each ENI's table a route by an administrator's template.
+const ownRoute = `mkdir -p /etc/ec2net/templates; cat >/etc/ec2net/templates/blocks.tmpl <<'END'
 {{define "cfg-routes"}}
     post-up ip route replace 192.168.0.0/16 via 10.0.1.7 dev {{.Name}} table {{.Table}} || true
 {{end}}
 END
-cat >/etc/dhcp/dhclient-exit-hooks.d/a-stop <<'END'
+`
+
+// stopsHalfWay is a hook of dhclient before ec2net's that waits until /run/go exists: ifup
+// has made nothing but the address until then.
+const stopsHalfWay = `cat >/etc/dhcp/dhclient-exit-hooks.d/a-stop <<'END'
 if test "$reason" = BOUND && test "$interface" = eth1 && ! test -e /run/go; then touch /run/here; sleep 1000; fi
 END
 `
@@ -34,7 +36,7 @@ func TestHalfUp(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVPC(t, lab.Plan{})
 	eth1 := v.AddENI(t, "10.0.1.20", "10.0.1.21")
-	i := boot(t, v, lab.Setup{Prepare: stopsHalfWay})
+	i := boot(t, v, lab.Setup{Prepare: ownRoute + stopsHalfWay})
 	i.Sh(t, "touch /run/go; sysctl -qw net.ipv4.conf.default.rp_filter=1")
 	eth1.Attach(t, "eth1")
 	waitUp(t, i, "eth1")

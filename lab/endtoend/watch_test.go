@@ -19,17 +19,22 @@ var disturbances = []disturbance{
 	{"all rules of ec2net deleted", "ip rule flush protocol 236"},
 	{"all rules deleted, and the kernel's own made again", "ip rule flush; ip rule add pref 32766 lookup main; ip rule add pref 32767 lookup default"},
 	{"the routes of table 1001 deleted", "for to in 10.0.1.0/24 default; do ip route del $to dev eth1 table 1001; done"},
+	{"table 1001 flushed, with a route of a template in it", "ip route flush table 1001"},
+	{"eth1 set down and up", "ip link set eth1 down; ip link set eth1 up"},
+	{"rp_filter of eth1 set back to strict", "sysctl -qw net.ipv4.conf.eth1.rp_filter=1"},
 	{"an address removed", "ip addr del 10.0.1.21/32 dev eth1"},
 	{"the group set back", "ip link set eth1 group 0"},
 }
 
 // snapshot is a shell function that prints what the disturbances change, without what
-// comes back with another order or lifetime.
+// comes back with another order or lifetime, and without eth1's default route in main: that
+// is dhclient's, and comes back with its next lease.
 const snapshot = `
 snapshot() {
 	ip rule | sort; ip -o link | sed -n 's/.*: \(eth[0-9]*\)[:@].*\(group [^ ]*\).*/\1 \2/p'
 	ip -o -4 addr | awk '{ print $2, $4 }' | sort
-	ip -4 route show table all | sed 's/ proto [a-z0-9]*//' | sort
+	ip -4 route show table all | sed 's/ proto [a-z0-9]*//' | grep -v '^default via 10.0.1.1 dev eth1 metric 1001 *$' | sort
+	cat /proc/sys/net/ipv4/conf/eth1/rp_filter
 }
 `
 
@@ -39,7 +44,7 @@ func TestWatch(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVPC(t, lab.Plan{Primary: []string{"10.0.0.10", "10.0.0.11"}})
 	eth1 := v.AddENI(t, "10.0.1.20", "10.0.1.21")
-	i := boot(t, v, lab.Setup{Systemd: true, Prepare: "systemctl enable ec2net-scan.service ec2net-watch.service"})
+	i := boot(t, v, lab.Setup{Systemd: true, Prepare: ownRoute + "systemctl enable ec2net-scan.service ec2net-watch.service"})
 	i.WaitRunning(t)
 	eth1.Attach(t, "eth1")
 	waitUp(t, i, "eth1")
