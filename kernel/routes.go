@@ -101,15 +101,13 @@ func route(data []byte) (plan.Route, bool) {
 	if len(data) < unix.SizeofRtMsg {
 		return plan.Route{}, false
 	}
-	family, length, sourceLength, kind := data[0], int(data[1]), data[2], data[7]
+	family, length, sourceLength := data[0], int(data[1]), data[2]
+	kind, known := kindOf(data[7])
 	flags := binary.NativeEndian.Uint32(data[8:])
-	if kind != unix.RTN_UNICAST && !slices.Contains(deadEnds, kind) || sourceLength != 0 || flags&unix.RTM_F_CLONED != 0 {
+	if !known || sourceLength != 0 || flags&unix.RTM_F_CLONED != 0 {
 		return plan.Route{}, false
 	}
-	r := plan.Route{Table: int(data[4]), Protocol: int(data[5]), Scope: int(data[6]), OnLink: flags&unix.RTNH_F_ONLINK != 0, TOS: int(data[3])}
-	if kind != unix.RTN_UNICAST {
-		r.Kind = iproute.Kind(kind)
-	}
+	r := plan.Route{Kind: kind, Table: int(data[4]), Protocol: int(data[5]), Scope: int(data[6]), OnLink: flags&unix.RTNH_F_ONLINK != 0, TOS: int(data[3])}
 	var extra []byte
 	dst := netip.IPv4Unspecified()
 	if family == unix.AF_INET6 {
@@ -145,8 +143,17 @@ func route(data []byte) (plan.Route, bool) {
 	return r, (r.Link != 0) == (r.Kind == iproute.Unicast) && r.Dst.IsValid()
 }
 
-// deadEnds are the types of routes without an interface.
-var deadEnds = []byte{unix.RTN_BLACKHOLE, unix.RTN_UNREACHABLE, unix.RTN_PROHIBIT, unix.RTN_THROW}
+// kindOf returns the kind of a route's type. known is false for the types that plan has no
+// kind for.
+func kindOf(kind byte) (k iproute.Kind, known bool) {
+	switch kind {
+	case unix.RTN_UNICAST:
+		return iproute.Unicast, true
+	case unix.RTN_BLACKHOLE, unix.RTN_UNREACHABLE, unix.RTN_PROHIBIT, unix.RTN_THROW:
+		return iproute.Kind(kind), true
+	}
+	return 0, false
+}
 
 func typeOf(r plan.Route) byte {
 	if r.Kind == iproute.Unicast {

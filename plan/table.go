@@ -89,34 +89,47 @@ func diffTable(s State, t Target) []Change {
 		return diffMirror(own, t)
 	}
 	own = filter(own, Route.always)
+	wanted := t.wanted()
+	var changes []Change
+	for _, r := range wanted {
+		if l, ok := s.LinkAt(r.Link); (ok || r.Kind != iproute.Unicast) && !isThere(own, wanted, r) {
+			changes = append(changes, AddRoute{ENI: t.Name, Link: l, Route: r})
+		}
+	}
+	bridge, ok := s.LinkNamed(Bridge)
+	if !t.NoBridge || !ok {
+		return changes
+	}
+	for _, r := range own {
+		// A route with a gateway, a container's address, is an administrator's.
+		if r.Link == bridge.Index && !r.Gateway.IsValid() && !r.Default() {
+			changes = append(changes, DelRoute{t.Name, bridge, r})
+		}
+	}
+	return changes
+}
+
+// wanted returns the routes of the target's table, the first to each destination of
+// docker's bridge.
+func (t Target) wanted() []Route {
 	wanted := slices.Clone(t.Routes)
 	for _, r := range t.Bridge {
 		if !slices.ContainsFunc(wanted, func(o Route) bool { return o.Dst == r.Dst }) {
 			wanted = append(wanted, r)
 		}
 	}
-	places := make(map[place]bool)
-	for _, r := range wanted {
-		places[placeOf(r)] = true
-	}
-	var changes []Change
-	for _, r := range wanted {
-		there := slices.ContainsFunc(own, func(o Route) bool {
-			theirs := o.Kind == iproute.Unicast && r.Kind == iproute.Unicast && o.Dst == r.Dst && !places[placeOf(o)]
-			return theirs || placeOf(o) == placeOf(r)
-		})
-		if l, ok := s.LinkAt(r.Link); !there && (ok || r.Kind != iproute.Unicast) {
-			changes = append(changes, AddRoute{ENI: t.Name, Link: l, Route: r})
+	return wanted
+}
+
+// isThere reports whether a table has a wanted route, or one that will do in its place.
+func isThere(own, wanted []Route, r Route) bool {
+	return slices.ContainsFunc(own, func(o Route) bool {
+		if placeOf(o) == placeOf(r) {
+			return true
 		}
-	}
-	bridge, ok := s.LinkNamed(Bridge)
-	for _, r := range own {
-		// A route with a gateway, a container's address, is an administrator's.
-		if t.NoBridge && ok && r.Link == bridge.Index && !r.Gateway.IsValid() && !r.Default() {
-			changes = append(changes, DelRoute{t.Name, bridge, r})
-		}
-	}
-	return changes
+		return o.Kind == iproute.Unicast && r.Kind == iproute.Unicast && o.Dst == r.Dst &&
+			!slices.ContainsFunc(wanted, func(w Route) bool { return placeOf(w) == placeOf(o) })
+	})
 }
 
 // diffLoose makes the reverse path filter loose where it is strict. 0, none, stays.

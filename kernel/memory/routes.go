@@ -41,8 +41,12 @@ func (k *Kernel) insert(r plan.Route) error {
 // addRoute adds a route if it passes the kernel's checks: fib_create_info of
 // net/ipv4/fib_semantics.c.
 func (k *Kernel) addRoute(r plan.Route, behind bool) error {
-	if err := k.usable(r); err != nil {
-		return err
+	if r.Kind == iproute.Unicast {
+		if err := k.usable(r); err != nil {
+			return err
+		}
+	} else if r.Dst != r.Dst.Masked() {
+		return unix.EINVAL // the kernel checks nothing else
 	}
 	if !behind && slices.ContainsFunc(k.routes, func(o plan.Route) bool { return compare(o, r) == 0 }) {
 		return unix.EEXIST
@@ -52,9 +56,6 @@ func (k *Kernel) addRoute(r plan.Route, behind bool) error {
 
 func (k *Kernel) usable(r plan.Route) error {
 	l, ok := k.at(r.Link)
-	if r.Kind != iproute.Unicast && r.Dst == r.Dst.Masked() {
-		return nil // the kernel checks nothing else
-	}
 	if r.Dst != r.Dst.Masked() || r.Gateway.IsValid() && r.Scope >= unix.RT_SCOPE_LINK {
 		return unix.EINVAL
 	}
@@ -102,7 +103,10 @@ func (k *Kernel) find(r plan.Route) (there bool, err error) {
 // mistaken reports whether the kernel would delete the route has when asked to delete the
 // route named: a request cannot say that an attribute is absent.
 func mistaken(named, has plan.Route) bool {
-	return has.Kind == named.Kind && has.Table == named.Table && has.Link == named.Link && has.Dst == named.Dst && has.TOS == named.TOS && has.Scope == named.Scope &&
+	always := func(r plan.Route) plan.Route {
+		return plan.Route{Kind: r.Kind, Table: r.Table, Link: r.Link, Dst: r.Dst, TOS: r.TOS, Scope: r.Scope}
+	}
+	return always(has) == always(named) &&
 		(named.Protocol == 0 || has.Protocol == named.Protocol) &&
 		(named.Metric == 0 || has.Metric == named.Metric) &&
 		(!named.Gateway.IsValid() || has.Gateway == named.Gateway) &&
@@ -137,8 +141,7 @@ func (k *Kernel) FlushRoutes(table int, name string) {
 // of that link.
 func (k *Kernel) lookup(from, to netip.Addr, link int) (plan.Route, bool) {
 	for _, rule := range k.rules {
-		if rule.Odd() || rule.From.IsValid() && !rule.From.Contains(from) || rule.To.IsValid() && !rule.To.Contains(to) || rule.Mark&rule.MarkMask != 0 ||
-			rule.IIF != "" && rule.IIF != "lo" || rule.OIF != "" && !k.isNamed(link, rule.OIF) {
+		if !k.matches(rule, from, to, link) {
 			continue
 		}
 		r, ok := k.best(rule.Table, to, link)
@@ -151,6 +154,12 @@ func (k *Kernel) lookup(from, to netip.Addr, link int) (plan.Route, bool) {
 		return r, true
 	}
 	return plan.Route{}, false
+}
+
+// matches reports whether a rule is for such a packet.
+func (k *Kernel) matches(rule plan.Rule, from, to netip.Addr, link int) bool {
+	return !rule.Odd() && (!rule.From.IsValid() || rule.From.Contains(from)) && (!rule.To.IsValid() || rule.To.Contains(to)) &&
+		rule.Mark&rule.MarkMask == 0 && (rule.IIF == "" || rule.IIF == "lo") && (rule.OIF == "" || k.isNamed(link, rule.OIF))
 }
 
 func (k *Kernel) isNamed(index int, name string) bool {
