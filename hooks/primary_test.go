@@ -148,8 +148,8 @@ func TestPrimaryTableIsAsMain(t *testing.T) {
 		m.log = nil
 		m.lease(t, "eth0", "RENEW", "10.0.0.10")
 		same(t, "log", m.log, []string{
-			"eth0: ip route append default via 10.0.0.2 dev eth0 metric 100 table 1000 (RENEW)",
-			"eth0: ip route del default via 10.0.0.1 dev eth0 metric 100 table 1000 (RENEW)"})
+			"eth0: ip route append default via 10.0.0.2 dev eth0 metric 100 table 1000 mtu 1300 initcwnd 20 (RENEW)",
+			"eth0: ip route del default via 10.0.0.1 dev eth0 metric 100 table 1000 mtu 1400 initcwnd 20 (RENEW)"})
 		asMain("by another gateway")
 	})
 }

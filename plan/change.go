@@ -158,7 +158,7 @@ type MoveRoute struct {
 func (c MoveRoute) String() string {
 	to := c.Route
 	to.Metric = c.Metric
-	return routeText("add", c.Link, to) + "; " + routeText("del", c.Link, c.Route)
+	return routeText("append", c.Link, to) + " && " + routeText("del", c.Link, c.Route)
 }
 
 // Removes is false: the deleted route has a replacement.
@@ -192,39 +192,55 @@ func ip(six bool) string {
 }
 
 func routeText(verb string, l Link, r Route) string {
-	var b strings.Builder
 	dst := r.Dst.String()
 	if r.Default() {
 		dst = "default"
 	}
-	fmt.Fprintf(&b, "%sroute %s ", ip(r.Dst.Addr().Is6()), verb)
+	kind := ""
 	if r.Kind != iproute.Unicast {
-		fmt.Fprintf(&b, "%v ", r.Kind)
+		kind = r.Kind.String() + " "
 	}
-	b.WriteString(dst)
+	return fmt.Sprintf("%sroute %s %s%s%s", ip(r.Dst.Addr().Is6()), verb, kind, dst, routeWords(l, r))
+}
+
+// routeWords spells a route without its destination.
+func routeWords(l Link, r Route) string {
+	var b strings.Builder
+	word := func(format string, args ...any) { fmt.Fprintf(&b, " "+format, args...) }
+	more, _ := extraText(r.Extra)
 	if r.TOS != 0 {
-		fmt.Fprintf(&b, " tos %#x", r.TOS)
+		word("tos %#x", r.TOS)
 	}
-	if r.Gateway.IsValid() {
-		fmt.Fprintf(&b, " via %s", r.Gateway)
-	}
-	if r.Kind == iproute.Unicast {
-		fmt.Fprintf(&b, " dev %s", l.Name)
+	if !strings.HasPrefix(more, " nhid ") { // the nexthop object has the gateway and the interface
+		if r.Gateway.IsValid() && r.Gateway.Is6() != r.Dst.Addr().Is6() {
+			word("via inet6 %s", r.Gateway)
+		} else if r.Gateway.IsValid() {
+			word("via %s", r.Gateway)
+		}
+		if r.Kind == iproute.Unicast {
+			word("dev %s", l.Name)
+		}
 	}
 	if r.Source.IsValid() {
-		fmt.Fprintf(&b, " src %s", r.Source)
+		word("src %s", r.Source)
 	}
 	if r.Metric != 0 {
-		fmt.Fprintf(&b, " metric %d", r.Metric)
+		word("metric %d", r.Metric)
 	}
 	if r.Table != iprule.MainTable {
-		fmt.Fprintf(&b, " table %d", r.Table)
+		word("table %d", r.Table)
 	}
-	if r.Protocol == iprule.Protocol {
-		fmt.Fprintf(&b, " proto %d", r.Protocol)
+	if name, ok := protocolNames[r.Protocol]; ok {
+		word("proto %s", name)
+	} else if r.Protocol != 0 && r.Protocol != protocolBoot {
+		word("proto %d", r.Protocol)
 	}
 	if r.OnLink {
-		b.WriteString(" onlink")
+		word("onlink")
 	}
-	return b.String()
+	return b.String() + more
 }
+
+// protocolNames are the names that ip(8) has for protocols. Boot is the one that it gives
+// a route.
+var protocolNames = map[int]string{protocolKernel: "kernel", protocolStatic: "static", protocolRA: "ra", protocolDHCP: "dhcp"}

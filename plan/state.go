@@ -92,6 +92,7 @@ func (r Route) always() bool { return r.TOS == 0 }
 const (
 	protocolKernel = 2
 	protocolBoot   = 3
+	protocolStatic = 4
 	protocolRA     = 9
 	protocolDHCP   = 16
 	scopeUniverse  = 0

@@ -1,0 +1,155 @@
+package plan
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Commands returns the lines that make each change if root types them into a shell, in
+// the order of the changes. s is the state that they begin with: a deletion hits the
+// first thing that has all that it names, so that may take more than one line. A comment
+// stands for a change that no command makes.
+func Commands(s State, changes []Change) [][]string {
+	all := make([][]string, len(changes))
+	for i, c := range changes {
+		all[i] = commands(s, c)
+		s.Apply(c)
+	}
+	return all
+}
+
+func commands(s State, c Change) []string {
+	switch c := c.(type) {
+	case DelRule:
+		return c.commands(s)
+	case AddRoute:
+		if _, ok := extraText(c.Route.Extra); !ok {
+			return unspeakable(c)
+		}
+	case DelRoute:
+		if !canName(s, c.Route) {
+			return unspeakable(c)
+		}
+	case MoveRoute:
+		to := c.Route
+		to.Metric = c.Metric
+		if _, ok := extraText(c.Route.Extra); !ok || !canName(s, c.Route) {
+			return unspeakable(c)
+		} else if slices.Contains(s.Routes, to) {
+			return []string{routeText("del", c.Link, c.Route)}
+		}
+	}
+	return []string{c.String()}
+}
+
+// unspeakable is the comment for a change that no command makes.
+func unspeakable(c Change) []string {
+	return []string{"# no command of ip(8) says this exactly; ec2net does it at its next event: " + c.String()}
+}
+
+// commands deletes a rule. Those earlier rules that the command hits first come back
+// behind it: ip(8) cannot add their copies before, as package kernel does.
+func (c DelRule) commands(s State) []string {
+	at := slices.Index(s.Rules, c.Rule)
+	if c.Rule.Odd() || at < 0 {
+		return unspeakable(c)
+	}
+	lines := []string{c.String()}
+	for _, o := range s.Rules[:at] {
+		if o.Is6() != c.Rule.Is6() || !names(c.Rule.named(), o.String()) {
+			continue
+		}
+		if o.Odd() {
+			return unspeakable(c)
+		}
+		lines = append(append([]string{c.String()}, lines...), AddRule{Rule: o.Rule}.String())
+	}
+	return lines
+}
+
+// named is the text of a rule without what names nothing to the kernel.
+func (r Rule) named() string {
+	return strings.NewReplacer(" from all", "", " protocol 0", "").Replace(r.String())
+}
+
+// canName reports whether the command that deletes a route hits no earlier one.
+func canName(s State, r Route) bool {
+	l, _ := s.LinkAt(r.Link)
+	for _, o := range s.Routes {
+		switch {
+		case o == r:
+			return true
+		case o.Table == r.Table && o.TOS == r.TOS && o.Link == r.Link && o.Dst == r.Dst && names(routeWords(l, r), routeWords(l, o)):
+			return false
+		}
+	}
+	return true
+}
+
+// names reports whether a command that names what is in a text, as pairs of words, hits
+// what another text describes.
+func names(text, other string) bool {
+	other = " " + other + " "
+	for pair := range slices.Chunk(strings.Fields(text), 2) {
+		if !strings.Contains(other, " "+strings.Join(pair, " ")+" ") {
+			return false
+		}
+	}
+	return true
+}
+
+// extraText spells the attributes of a route that plan has no fields for. It reports
+// false if it has no words for one of them.
+func extraText(extra string) (text string, ok bool) {
+	var b strings.Builder
+	ok = eachAttribute(extra, func(attr int, value string) bool {
+		switch {
+		case attr == attrNexthop && len(value) == 4:
+			fmt.Fprintf(&b, " nhid %d", number(value))
+			return true
+		case attr == attrMetrics:
+			return eachAttribute(value, func(metric int, value string) bool {
+				word, known := metricWords[metric]
+				if known && len(value) == 4 {
+					fmt.Fprintf(&b, " %s %d", word, number(value))
+				}
+				return known && len(value) == 4
+			})
+		}
+		return false
+	})
+	return b.String(), ok
+}
+
+// RTA_METRICS and RTA_NH_ID of linux/rtnetlink.h.
+const (
+	attrMetrics = 8
+	attrNexthop = 30
+)
+
+// metricWords are the words of ip-route(8) for the RTAX_ of linux/rtnetlink.h that are
+// plain numbers.
+var metricWords = map[int]string{2: "mtu", 3: "window", 6: "ssthresh", 8: "advmss", 9: "reordering",
+	10: "hoplimit", 11: "initcwnd", 14: "initrwnd", 15: "quickack"}
+
+func number(value string) uint32 { return binary.NativeEndian.Uint32([]byte(value)) }
+
+// eachAttribute calls a function for each attribute of a netlink message, as long as that
+// returns true. It reports false if the function does, or if the text is no attributes.
+func eachAttribute(text string, each func(attr int, value string) bool) bool {
+	const header, align, flags = 4, 4, 0xc000 // NLA_F_NESTED, NLA_F_NET_BYTEORDER
+	for len(text) > 0 {
+		if len(text) < header {
+			return false
+		}
+		length := int(binary.NativeEndian.Uint16([]byte(text)))
+		attr := int(binary.NativeEndian.Uint16([]byte(text[2:]))) &^ flags
+		if length < header || length > len(text) || !each(attr, text[header:length]) {
+			return false
+		}
+		text = text[min(len(text), (length+align-1)/align*align):]
+	}
+	return true
+}
