@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,6 +30,18 @@ func (t *Tree) Same(a, b string) (bool, error) {
 func (t *Tree) IsFolder(dir string) (bool, error) {
 	info, err := t.stat(dir)
 	return info != nil && info.IsDir(), err
+}
+
+// Modified returns when a file was last written.
+func (t *Tree) Modified(file string) (time.Time, error) {
+	info, err := t.stat(file)
+	if err == nil && info == nil {
+		err = &os.PathError{Op: "stat", Path: file, Err: fs.ErrNotExist}
+	}
+	if err != nil {
+		return time.Time{}, err
+	}
+	return info.ModTime(), nil
 }
 
 // stat follows the links of a path; nil if it leads nowhere.

@@ -134,8 +134,13 @@ func (p Patterns) match(name string) bool {
 // releases it. It waits until ctx ends. The kernel releases the lock when the process
 // ends, however it ends (flock(2)).
 func (h *Host) lock(ctx context.Context, name string) (func(), error) {
+	return h.lockAs(ctx, name, unix.LOCK_EX)
+}
+
+// lockAs is lock, exclusive or shared.
+func (h *Host) lockAs(ctx context.Context, name string, how int) (func(), error) {
 	for {
-		unlock, held, err := h.tryLock(name)
+		unlock, held, err := h.flock(name, how)
 		if err != nil || !held {
 			return unlock, err
 		}
@@ -149,8 +154,19 @@ func (h *Host) lock(ctx context.Context, name string) (func(), error) {
 
 func lockPath(name string) string { return filepath.Join(runDir, name+".lock") }
 
+// lockThere reports whether anybody has taken a lock since boot.
+func (h *Host) lockThere(name string) (bool, error) {
+	names, err := h.Tree.List(runDir)
+	return slices.Contains(names, filepath.Base(lockPath(name))), err
+}
+
 // tryLock takes a lock, unless another process holds it.
 func (h *Host) tryLock(name string) (unlock func(), held bool, err error) {
+	return h.flock(name, unix.LOCK_EX)
+}
+
+// flock takes a lock, exclusive or shared, unless another process holds it otherwise.
+func (h *Host) flock(name string, how int) (unlock func(), held bool, err error) {
 	f, err := h.Tree.OpenLock(lockPath(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = h.Tree.MakeDir(runDir); err == nil {
@@ -160,7 +176,7 @@ func (h *Host) tryLock(name string) (unlock func(), held bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	err = unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
 	if err == nil {
 		return func() { f.Close() }, false, nil
 	}

@@ -28,8 +28,10 @@ const (
 // does. current returns the machine with the settings and templates of now.
 func Watch(ctx context.Context, current func() *Host) error {
 	w := &watcher{current: current, contests: make(contests), said: &said{at: make(map[string]time.Time)},
-		failure: backoff{first: time.Second, last: time.Minute}, seeks: make(map[string]*backoff)}
+		failure: backoff{first: time.Second, last: time.Minute}, seeks: make(map[string]*backoff), lately: current().lately()}
 	w.renew()
+	unlock := w.tellWatching(ctx)
+	defer unlock()
 	changed, err := w.Kernel.Watch(ctx)
 	if err != nil {
 		return err
@@ -43,6 +45,7 @@ func Watch(ctx context.Context, current func() *Host) error {
 		}
 		began := time.Now()
 		w.converge(ctx)
+		w.lately.write(w.Host)
 		took := time.Since(began)
 		refresh := due
 		if asking || w.Every == 0 {
@@ -106,13 +109,14 @@ type watcher struct {
 	// listed are the ENIs that IMDS has listed.
 	listed []facts.MAC
 	// waits says that the primary had no address at the last look.
-	waits bool
+	waits  bool
+	lately *lately
 }
 
 // renew takes the settings and templates of now.
 func (w *watcher) renew() {
 	h := *w.current()
-	h.Log = sparing{h.Log, w.said}
+	h.Log = sparing{keeping{h.Log, w.lately}, w.said}
 	w.Host = &h
 }
 

@@ -102,9 +102,9 @@ func (w *world) after(d time.Duration) {
 }
 
 // picture is what the kernel has, without what need not come back as it was: the order.
-func (w *world) picture(t *testing.T) []string {
+func (m *machine) picture(t *testing.T) []string {
 	t.Helper()
-	s := w.state(t)
+	s := m.state(t)
 	lines := rulesOf(s)
 	for _, l := range s.Links {
 		lines = append(lines, fmt.Sprintf("%s group %d", l.Name, l.Group))

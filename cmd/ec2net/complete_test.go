@@ -45,7 +45,7 @@ func TestCandidates(t *testing.T) {
 		"hotplug ":                    "add remove",
 		"hotplug add ":                "",
 		"templates show ":             "cfg iptables iptables-down rules ethN.cfg.tmpl ethN.iptables.tmpl ethN.iptables-down.tmpl ethN.rules.tmpl docker.iptables.tmpl blocks.tmpl",
-		"help ":                       strings.Join(names, " ") + " settings facts-format statuses",
+		"help ":                       strings.Join(names, " ") + " settings facts-format status-format statuses",
 		"render eth1 --only ":         "cfg iptables iptables-down rules",
 		"render eth1 --facts ":        ":files",
 		"render --root ":              ":folders",

@@ -32,6 +32,7 @@ var topics = []struct {
 }{
 	{"settings", "what can be set, and where", printSettings},
 	{"facts-format", "the fields of an ENI in JSON", func(w io.Writer) { fmt.Fprint(w, factsFormat) }},
+	{"status-format", "the fields of status --json", func(w io.Writer) { fmt.Fprint(w, statusFormat) }},
 	{"templates", "how to change what is rendered", printTemplatesHelp},
 	{"statuses", "the exit statuses", printStatuses},
 }
@@ -174,7 +175,7 @@ has the same names and beats the file; a flag beats both.
 // statuses describes the exit statuses; the index is the number.
 var statuses = []string{
 	fault.Done:     "done, or nothing to do",
-	fault.Differs:  "something differs (render --diff)",
+	fault.Differs:  "something differs (status, render --diff)",
 	fault.Usage:    "wrong usage or settings",
 	fault.Facts:    "could not get the facts",
 	fault.Template: "a template does not render, or is not trusted",

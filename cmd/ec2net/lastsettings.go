@@ -21,7 +21,7 @@ func (inv *invocation) settingsOnHost(tree *disk.Tree) (s settings, warnings []s
 		s, err = inv.settings()
 		return s, nil, err
 	}
-	file, warnings, err := servingFile(tree)
+	file, warnings, err := servingFile(tree, !inv.command.looks)
 	if err != nil {
 		return s, nil, err
 	}
@@ -36,17 +36,20 @@ func (inv *invocation) settingsOnHost(tree *disk.Tree) (s settings, warnings []s
 	return s, warnings, nil
 }
 
-// servingFile returns the settings of the file, and remembers them, if nothing is
+// servingFile returns the settings of the file, and with keep remembers them, if nothing is
 // wrong in it; else the last good settings; without those, what is right in the file.
 // It fails, so that a unit tries again, if neither can be read just now: the file may
 // say which interfaces to leave alone.
-func servingFile(tree *disk.Tree) (file given, warnings []string, err error) {
+func servingFile(tree *disk.Tree, keep bool) (file given, warnings []string, err error) {
 	file, bad, failure := readSettings(settingsFile, false)
 	switch {
 	case failure != nil:
 		bad = []error{failure}
 	case file != nil:
 		bad = append(bad, file.dropWrong(nil)...)
+	}
+	if bad == nil && !keep {
+		return file, nil, nil
 	}
 	if bad == nil {
 		if err := remember(tree, file); err != nil {

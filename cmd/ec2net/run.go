@@ -30,6 +30,8 @@ type command struct {
 	examples string
 	// byHand: people call the command, so stderr gets the lines of the log too.
 	byHand bool
+	// looks: the command uses the settings in force, and leaves everything as it is.
+	looks bool
 	// recalls: the command uses remembered facts if IMDS does not answer.
 	recalls bool
 	// settings are the flags of the settings that the command uses.
@@ -54,7 +56,7 @@ func noFlags(run action) func(*pflag.FlagSet) action {
 // initialization cycle.
 func commands() []command {
 	return []command{renderCommand, factsCommand, templatesCommand,
-		hotplugCommand, leaseCommand, scanCommand, refreshCommand, upCommand, downCommand, dockerCommand, watchCommand, completeCommand(), helpCommand()}
+		hotplugCommand, leaseCommand, scanCommand, refreshCommand, statusCommand, upCommand, downCommand, dockerCommand, watchCommand, completeCommand(), helpCommand()}
 }
 
 // invocation is one run of one command.
