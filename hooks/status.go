@@ -41,8 +41,8 @@ type ENIStatus struct {
 	// Addresses are those that the ENI should have; if nothing is known of it, those that
 	// it has.
 	Addresses []netip.Addr `json:"addresses"`
-	// FactsWritten is when IMDS last said something new about the ENI; nil if never.
-	FactsWritten *time.Time `json:"facts_written,omitempty"`
+	// FactsSince is when IMDS last said something new about the ENI; nil if never.
+	FactsSince *time.Time `json:"facts_since,omitempty"`
 	// Commands are those that are about this ENI.
 	Commands []string `json:"commands"`
 }
@@ -212,9 +212,9 @@ func (h *Host) statusOf(ctx context.Context, l *look, links []plan.Link, name st
 	s.fill(&of, k, v)
 	var err error
 	if k.Facts.Name != "" {
-		var written time.Time
-		if written, err = h.Tree.Modified(factsPath(name)); err == nil {
-			s.FactsWritten = &written
+		var since time.Time
+		if since, err = h.Tree.Modified(factsPath(name)); err == nil {
+			s.FactsSince = &since
 		}
 	}
 	var unread error

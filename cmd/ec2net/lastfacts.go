@@ -71,5 +71,8 @@ func ago(passed time.Duration) string {
 			return fmt.Sprintf("%d %s ago", n, unit.name)
 		}
 	}
-	return fmt.Sprintf("%d seconds ago", max(0, passed/time.Second))
+	if n := max(0, passed/time.Second); n != 1 {
+		return fmt.Sprintf("%d seconds ago", n)
+	}
+	return "1 second ago"
 }

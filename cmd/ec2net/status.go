@@ -134,22 +134,22 @@ func (s said) Warn(iface, format string, args ...any) {
 func printStatus(w io.Writer, s *hooks.Status, now time.Time) {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	if len(s.ENIs) > 0 {
-		fmt.Fprintln(t, "NAME\tENI\tTABLE\tFACTS\tSTATE\tADDRESSES")
+		fmt.Fprintln(t, "NAME\tENI\tTABLE\tFACTS SINCE\tSTATE\tADDRESSES")
 	} else {
 		fmt.Fprintln(w, "no ENI is attached, and none is known")
 	}
 	for _, e := range s.ENIs {
-		table, written, addresses := "", "", make([]string, len(e.Addresses))
+		table, since, addresses := "", "", make([]string, len(e.Addresses))
 		if e.Table != 0 {
 			table = strconv.Itoa(e.Table)
 		}
-		if e.FactsWritten != nil {
-			written = ago(now.Sub(*e.FactsWritten))
+		if e.FactsSince != nil {
+			since = ago(now.Sub(*e.FactsSince))
 		}
 		for i, a := range e.Addresses {
 			addresses[i] = a.String()
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", e.Name, orDash(e.ID), orDash(table), orDash(written), e.State,
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", e.Name, orDash(e.ID), orDash(table), orDash(since), e.State,
 			orDash(strings.Join(addresses, " ")))
 	}
 	t.Flush()
@@ -206,15 +206,15 @@ watch       object   runs (boolean; left out if only root may know), and lines, 
 
 An ENI has these fields:
 
-name           string   the interface's name: "eth1"
-state          string   "ok", "differs", "down", "left alone" or "unknown"
-why            string   the reason of the state, or what is wrong besides
-id             string   the ENI's id: "eni-0123456789abcdef1"
-mac            string   "02:00:00:00:01:20"
-primary        boolean  whether the instance was launched with this ENI
-table          number   its own route table
-addresses      list     the addresses that it should have; those that it has, if nothing
-                        is known of it
-facts_written  string   when IMDS last said something new about it: RFC 3339
-commands       list     those of the commands that are about this ENI
+name         string   the interface's name: "eth1"
+state        string   "ok", "differs", "down", "left alone" or "unknown"
+why          string   the reason of the state, or what is wrong besides
+id           string   the ENI's id: "eni-0123456789abcdef1"
+mac          string   "02:00:00:00:01:20"
+primary      boolean  whether the instance was launched with this ENI
+table        number   its own route table
+addresses    list     the addresses that it should have; those that it has, if nothing
+                      is known of it
+facts_since  string   when IMDS last said something new about it: RFC 3339
+commands     list     those of the commands that are about this ENI
 `
