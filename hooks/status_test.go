@@ -57,7 +57,7 @@ func TestStatusMends(t *testing.T) {
 		"a rule deleted":               {"ip rule del pref 1001 from 10.0.1.21", "eth0 ok\neth1 differs", 1},
 		"the group rule deleted":       {"ip rule del pref 999", twoOK, 1},
 		"its rules flushed":            {"ip rule flush protocol 236", "eth0 ok\neth1 differs", 4},
-		"its table flushed":            {"ip route flush table 1001", "eth0 ok\neth1 differs", 2},
+		"its table flushed":            {"ip route flush table 1001", "eth0 ok\neth1 differs", 3},
 		"an address removed":           {"ip addr del 10.0.1.21/32 dev eth1", "eth0 ok\neth1 differs", 1},
 		"its group reset":              {"ip link set eth1 group 0", "eth0 ok\neth1 differs", 1},
 		"the primary's group reset":    {"ip link set eth0 group 0", "eth0 differs\neth1 ok", 1},
