@@ -32,7 +32,8 @@ type news struct {
 	up    bool
 	// answer is the answer of IMDS about the interface, if there is one. before, if there
 	// is none, is the remembered facts of the device under another name.
-	answer, before *facts.ENI
+	answer *answer
+	before *facts.ENI
 	// coming says that the interface is about to be brought up, going that it is
 	// being taken down.
 	coming, going bool
@@ -48,6 +49,14 @@ type news struct {
 	rendered map[string]*ruleScript
 }
 
+// answer is an answer of IMDS.
+type answer struct {
+	facts.ENI
+	// then is what was remembered when the question began. If a newer answer has changed
+	// that, this one does not count.
+	then []plan.Known
+}
+
 type leaseNews struct {
 	addr  netip.Addr
 	ended bool
@@ -60,6 +69,8 @@ type look struct {
 	name     string
 	link     plan.Link // the device with that name; its Index is 0 if there is none
 	rendered map[string]*ruleScript
+	// overtaken says that the event's answer is older than what is remembered.
+	overtaken bool
 	// refused says that the kernel refused a change, and nothing else went wrong.
 	refused bool
 }
@@ -77,6 +88,7 @@ type ruleScript struct {
 var (
 	errReplaced  = errors.New("another device has the name now")
 	errTakenDown = errors.New("it was taken down meanwhile")
+	errOvertaken = errors.New("a newer answer of IMDS was faster")
 )
 
 // look gathers what the kernel has and what ec2net remembers.
@@ -86,6 +98,7 @@ func (h *Host) look(n news) (*look, error) {
 		return nil, err
 	}
 	l := &look{recalled: r, name: n.name, rendered: n.rendered}
+	l.overtaken = n.answer != nil && l.Overtaken(n.answer.ENI, n.answer.then)
 	if l.rendered == nil {
 		l.rendered = make(map[string]*ruleScript)
 	}
@@ -129,7 +142,7 @@ func (l *look) hear(n news) {
 		l.Set(k)
 	}
 	if n.answer != nil {
-		l.Learn(*n.answer)
+		l.Learn(n.answer.ENI)
 		if k, _ := l.Of(n.name); !k.Ours {
 			k.Ours = true
 			l.Set(k)
@@ -149,8 +162,8 @@ func (l *look) with(n news) *look {
 	return &more
 }
 
-// stillThere returns an error if the event's device has gone, lost its name to another
-// or was taken down, during a wait for IMDS or a lock.
+// stillThere returns an error if, during a wait for IMDS or a lock, the event's device has
+// gone, lost its name to another or was taken down, or its answer was overtaken.
 func (l *look) stillThere(n news) error {
 	if n.device == nil {
 		return nil
@@ -162,6 +175,8 @@ func (l *look) stillThere(n news) error {
 		return errReplaced
 	case n.device.Up && !l.link.Up:
 		return errTakenDown
+	case l.overtaken:
+		return errOvertaken
 	}
 	return nil
 }
@@ -400,9 +415,9 @@ func (h *Host) rememberLease(l *look, n news) {
 // remember writes the facts that the kernel now follows to disk, and the ip-rule script
 // that they render to.
 func (h *Host) remember(l *look, n news, broken error) error {
-	e := n.answer
-	if e == nil {
-		e = n.before
+	e := n.before
+	if n.answer != nil {
+		e = &n.answer.ENI
 	}
 	if e == nil {
 		return nil

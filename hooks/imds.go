@@ -33,27 +33,27 @@ const (
 
 // ask asks IMDS once for the device of a look, unless something stands between this
 // machine and IMDS. An answer that cannot be about the device is an error.
-func (h *Host) ask(ctx context.Context, l *look, patience time.Duration) (facts.ENI, error) {
+func (h *Host) ask(ctx context.Context, l *look, patience time.Duration) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := h.checkWay(l); err != nil {
-		return facts.ENI{}, err
+		return answer{}, err
 	}
 	e, err := h.Source.ENI(ctx, l.link.Name, l.link.MAC, h.Numbers)
 	if err != nil {
-		return facts.ENI{}, err
+		return answer{}, err
 	}
-	return e, l.Check(l.link, e)
+	return answer{e, l.Known}, l.Check(l.link, e)
 }
 
 // askUntilComplete asks IMDS until IMDS knows the whole ENI, is switched off, or
 // hotplugIMDS has passed. It looks again before each question.
-func (h *Host) askUntilComplete(ctx context.Context, l *look) (facts.ENI, error) {
+func (h *Host) askUntilComplete(ctx context.Context, l *look) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, hotplugIMDS)
 	defer cancel()
 	// An answer with IPv6 addresses alone may be final, or IMDS may not know the IPv4
 	// addresses yet: keep it, and ask again.
-	var ipv6Only facts.ENI
+	var ipv6Only answer
 	device := l.link
 	for wait := pause; ; wait = min(2*wait, longestPause) {
 		e, err := h.ask(ctx, l, oneIMDS)

@@ -85,7 +85,15 @@ func (h *Host) askForLease(ctx context.Context, l *look, n news, event leaseEven
 	}
 	e, failure := h.ask(ctx, l, patience)
 	if failure == nil {
-		return h.take(ctx, l, n, e)
+		err := h.take(ctx, l, n, e)
+		if !errors.Is(err, errOvertaken) {
+			return err
+		}
+		h.Log.Info(n.name, "%v: asking again (%s)", err, n.why)
+		if l, err = h.look(news{name: n.name}); err != nil {
+			return err
+		}
+		return h.askForLease(ctx, l, n, event)
 	}
 	primary := l.Primary()
 	var err error
@@ -112,7 +120,7 @@ func (h *Host) askForLease(ctx context.Context, l *look, n news, event leaseEven
 
 // take applies an answer of IMDS, unless somebody else configures the ENI, or its number
 // has changed.
-func (h *Host) take(ctx context.Context, l *look, n news, e facts.ENI) error {
+func (h *Host) take(ctx context.Context, l *look, n news, e answer) error {
 	k, _ := l.Of(n.name)
 	last, known := k.FactsOf(l.link)
 	switch {
@@ -133,12 +141,12 @@ func (h *Host) take(ctx context.Context, l *look, n news, e facts.ENI) error {
 
 // learn converges on an answer of IMDS, and remembers it. It does not look again if, by
 // this look, neither changes anything.
-func (h *Host) learn(ctx context.Context, l *look, n news, e facts.ENI) error {
+func (h *Host) learn(ctx context.Context, l *look, n news, e answer) error {
 	n.answer = &e
 	k, _ := l.Of(n.name)
 	then := l.with(n)
 	changes, _, broken := h.changes(ctx, then)
-	if broken == nil && len(changes) == 0 && reflect.DeepEqual(k.Facts, e) && reflect.DeepEqual(then.Moved, l.Moved) && h.scriptCurrent(then, n.name, e) {
+	if broken == nil && len(changes) == 0 && reflect.DeepEqual(k.Facts, e.ENI) && reflect.DeepEqual(then.Moved, l.Moved) && h.scriptCurrent(then, n.name, e.ENI) {
 		return nil
 	}
 	_, err := h.converge(ctx, n)

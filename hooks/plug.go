@@ -30,7 +30,7 @@ func (h *Host) Add(ctx context.Context, name string) error {
 		// While plug waits for IMDS or ifup, another device may get the name.
 		err := h.plug(ctx, name)
 		switch {
-		case errors.Is(err, errReplaced):
+		case errors.Is(err, errReplaced), errors.Is(err, errOvertaken):
 			h.Log.Info(name, "%v: beginning again", err)
 		case errors.Is(err, errNotYet), errors.Is(err, errTakenDown): // no reason to try again
 			h.Log.Info(name, "%v", err)
@@ -90,7 +90,7 @@ func (l *look) isUp() bool {
 
 // sourced is facts, and where they come from.
 type sourced struct {
-	facts.ENI
+	answer
 	from origin
 }
 
@@ -114,18 +114,18 @@ func (h *Host) factsToPlug(ctx context.Context, l *look) (sourced, error) {
 	last, known := k.FactsOf(l.link)
 	switch {
 	case known && facts.NumberedByName(l.name):
-		return sourced{last, remembered}, nil
+		return sourced{answer{ENI: last}, remembered}, nil
 	case known:
 		if now, err := h.ask(ctx, l, oneIMDS); err == nil {
 			return sourced{now, answered}, nil
 		}
-		return sourced{last, remembered}, nil
+		return sourced{answer{ENI: last}, remembered}, nil
 	}
 	e, err := h.askUntilComplete(ctx, l)
 	var imds *facts.IMDSError
 	if before := l.Elsewhere(l.link); errors.As(err, &imds) && before != nil {
 		h.Log.Warn(l.name, "%v; using the remembered facts of its former name", err)
-		return sourced{*before, renamed}, nil
+		return sourced{answer{ENI: *before}, renamed}, nil
 	}
 	return sourced{e, answered}, err
 }
@@ -158,7 +158,7 @@ func (h *Host) bringUp(ctx context.Context, l *look, e sourced) error {
 	}
 	switch {
 	case a.up && e.from == answered:
-		err = h.take(ctx, l, n, e.ENI)
+		err = h.take(ctx, l, n, e.answer)
 	case a.up:
 		err = h.askForLease(ctx, l, n, leaseRenewed)
 	default:
@@ -186,7 +186,7 @@ func (h *Host) makeReady(ctx context.Context, n news, a *arrival) (*look, error)
 	switch {
 	case a.up: // bringUp applies the answer after ifup
 	case a.from == answered:
-		n.answer = &a.ENI
+		n.answer = &a.answer
 	case a.from == renamed:
 		n.before = &a.ENI
 	}

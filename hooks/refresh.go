@@ -28,7 +28,7 @@ func (h *Host) RefreshAll(ctx context.Context) error {
 	}
 	var failed error
 	for _, name := range l.refreshable() {
-		err := h.refresh(ctx, name, func(ctx context.Context, l *look) (facts.ENI, error) { return h.ask(ctx, l, oneIMDS) })
+		err := h.refresh(ctx, name, func(ctx context.Context, l *look) (answer, error) { return h.ask(ctx, l, oneIMDS) })
 		if fault.Of(err) != fault.NoRetry { // else it has gone meanwhile
 			failed = errors.Join(failed, err)
 		}
@@ -75,7 +75,7 @@ func devices(s plan.State) []facts.MAC {
 }
 
 // question asks IMDS for the device of a look.
-type question func(context.Context, *look) (facts.ENI, error)
+type question func(context.Context, *look) (answer, error)
 
 func (h *Host) refresh(ctx context.Context, name string, ask question) error {
 	unlock, held, err := h.tryLock(name + ".refresh")
@@ -86,7 +86,7 @@ func (h *Host) refresh(ctx context.Context, name string, ask question) error {
 	for {
 		err := h.refreshOnce(ctx, name, ask)
 		switch {
-		case errors.Is(err, errReplaced):
+		case errors.Is(err, errReplaced), errors.Is(err, errOvertaken):
 			// The Refresh of the new device may have found the lock held.
 			h.Log.Info(name, "%v: beginning again (refresh)", err)
 		case errors.Is(err, errTakenDown):

@@ -54,8 +54,31 @@ func (m *Machine) withID(id string) (facts.MAC, bool) {
 	return k.Facts.MAC, ok
 }
 
-// Learn replaces what is known by an answer about the device that has the name now.
-// An address that is new to the ENI, and that another ENI's facts list, has moved.
+// Overtaken reports whether an answer is older than what is known now. then is what was
+// known when the question began. The answer is older if since then another answer has
+// changed the facts of this ENI, or has given another ENI an address that the answer
+// has as new.
+func (m *Machine) Overtaken(answer facts.ENI, then []Known) bool {
+	before := Machine{Known: then}
+	was, _ := before.Of(answer.Name)
+	for _, k := range m.Known {
+		old, _ := before.Of(k.Name)
+		switch {
+		case k.Facts.Name == "" || reflect.DeepEqual(k.Facts, old.Facts):
+		case k.Facts.MAC == answer.MAC:
+			return true
+		case slices.ContainsFunc(k.Facts.IPv4, func(a netip.Addr) bool {
+			return slices.Contains(answer.IPv4, a) && (was.Facts.MAC != answer.MAC || !slices.Contains(was.Facts.IPv4, a))
+		}):
+			return true
+		}
+	}
+	return false
+}
+
+// Learn replaces what is known by an answer about the device that has the name now. An
+// address has moved that is new to the ENI, and that another ENI's facts list; or that
+// the facts of an ENI list which is not here: those are older.
 func (m *Machine) Learn(answer facts.ENI) {
 	k, _ := m.Of(answer.Name)
 	k.Name = answer.Name
@@ -78,7 +101,8 @@ func (m *Machine) Learn(answer facts.ENI) {
 	}
 	for _, other := range m.Known {
 		for _, a := range other.Facts.IPv4 {
-			if other.Facts.MAC != answer.MAC && k.isNew(a) && !m.movedFrom(other.Facts.MAC, a) {
+			newer := k.isNew(a) || slices.Contains(answer.IPv4, a) && !m.isHere(other.Facts.MAC) && !m.movedFrom(answer.MAC, a)
+			if other.Facts.MAC != answer.MAC && newer && !m.movedFrom(other.Facts.MAC, a) {
 				m.Moved = append(m.Moved, Moved{Addr: a, From: other.Facts.MAC, To: answer.MAC})
 			}
 		}

@@ -138,6 +138,12 @@ func (m *machine) answerTo(question []string) (string, error) {
 			return "", err
 		}
 		return said(m.Distinct(e), e.Name+": distinct"), nil
+	case "overtaken":
+		e, err := m.eni(words)
+		if err != nil {
+			return "", err
+		}
+		return e.Name + map[bool]string{true: ": overtaken", false: ": not overtaken"}[m.Overtaken(e, m.then)], nil
 	case "elsewhere":
 		e := m.Elsewhere(about(words[0]))
 		if e == nil {

@@ -22,6 +22,8 @@ type machine struct {
 	// interface in plain has none of the built-in rules.
 	templates map[string][]iprule.Rule
 	plain     map[string]bool
+	// then is what was known when a question to IMDS began.
+	then []plan.Known
 	// asked has the questions of a case. With any, its changes are not printed.
 	asked [][]string
 }
@@ -49,6 +51,7 @@ var vocabulary = map[string]word{
 	"primary-table": {asSetting, (*machine).primaryTable, 1},
 	"link":          {asLink, (*machine).link, 2},
 	"facts":         {asFacts, (*machine).facts, 2},
+	"then":          {asFacts, (*machine).past, 2},
 	"addr":          {asState, (*machine).addr, 0},
 	"rule":          {asState, (*machine).rule, 0},
 	"route":         {asState, (*machine).route, 0},
@@ -386,6 +389,13 @@ func (m *machine) facts(words []string) error {
 	k := m.known(words[0])
 	k.Facts, k.Ours = e, true
 	m.Set(k)
+	return err
+}
+
+func (m *machine) past(words []string) error {
+	e, err := m.eni(words)
+	m.then = append(m.then, plan.Known{Name: words[0], Facts: e})
+	slices.SortFunc(m.then, func(a, b plan.Known) int { return strings.Compare(a.Name, b.Name) })
 	return err
 }
 
