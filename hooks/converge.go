@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"time"
 
 	"ec2net/facts"
@@ -151,6 +152,7 @@ func (l *look) hear(n news) {
 	if n.docker != plan.DockerAsIs {
 		l.Docker = n.docker
 	}
+	l.LeavePorts()
 }
 
 // with returns a copy of the look with more news, without looking again.
@@ -287,6 +289,7 @@ func (h *Host) converge(ctx context.Context, n news) (*look, error) {
 		if len(changes) > 0 {
 			h.warnForeign(l, want)
 		}
+		h.tellReleased(l, changes)
 		again, failed := h.apply(l, changes, n)
 		h.rewrite(l, changes, n.name)
 		switch {
@@ -349,6 +352,16 @@ func (h *Host) warnForeign(l *look, want plan.Want) {
 				f.Group, want.Rule)
 		}
 		return
+	}
+}
+
+// tellReleased logs which interfaces ec2net leaves alone from now on, because they have a
+// master, and that it takes away what it has made for them.
+func (h *Host) tellReleased(l *look, changes []plan.Change) {
+	for _, k := range l.Known {
+		if k.Port && slices.ContainsFunc(changes, func(c plan.Change) bool { return c.Of() == k.Name && c.Removes() }) {
+			h.Log.Warn(k.Name, "%s: removing ec2net's rules and addresses from it; a DHCP client that ec2net has started for it goes on", k.Left)
+		}
 	}
 }
 

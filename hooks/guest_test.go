@@ -220,6 +220,7 @@ func TestUnmanagedByOthers(t *testing.T) {
 		check(t, m.Add(t.Context(), "eth2"))
 		m.put(t, "/etc/network/interfaces.d/eth2.cfg", "# EC2SYNC=no\niface eth2 inet dhcp\n")
 		m.pull(t, "eth2")
+		check(t, m.RemoveIfGone(t.Context(), "eth2")) // what ec2net had made for it goes
 		m.plug(t, "eth2", macs["eth2"])
 		m.address(t, "eth2", "10.0.0.30/24") // the primary's subnet
 		m.log = nil

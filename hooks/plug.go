@@ -69,7 +69,7 @@ func (h *Host) mayPlug(ctx context.Context, l *look) error {
 	case l.unread[l.name] != nil:
 		return l.unread[l.name]
 	case k.Left != "":
-		return &UnmanagedError{Name: l.name, Why: k.Left}
+		return &UnmanagedError{Name: l.name, Why: k.Left, Try: k.Try}
 	case l.link.Index == 0:
 		return &kernel.GoneError{Name: l.name}
 	case l.Primary() == l.link.MAC:

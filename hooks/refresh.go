@@ -53,7 +53,7 @@ func (l *look) refreshable() []string {
 	primary := l.Primary()
 	for _, link := range plan.ENIsAmong(l.State.Links, devices(l.State)) {
 		k, known := l.Of(link.Name)
-		if _, has := k.FactsOf(link); has || k.Left != "" || slices.Contains(names, link.Name) {
+		if _, has := k.FactsOf(link); has || k.Left != "" || link.Master != 0 || slices.Contains(names, link.Name) {
 			continue
 		}
 		if link.MAC == primary || primary == (facts.MAC{}) && !known && link.Up {
@@ -109,7 +109,7 @@ func (h *Host) refreshOnce(ctx context.Context, name string, ask question) error
 	case l.unread[name] != nil:
 		return l.unread[name]
 	case k.Left != "":
-		return &UnmanagedError{Name: name, Why: k.Left}
+		return &UnmanagedError{Name: name, Why: k.Left, Try: k.Try}
 	case l.link.Index == 0:
 		return &kernel.GoneError{Name: name}
 	}

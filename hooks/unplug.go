@@ -63,8 +63,10 @@ func (how removal) goes(l *look) (bool, error) {
 	switch {
 	case l.unread[l.name] != nil:
 		return false, l.unread[l.name]
+	case k.Left != "" && !there && k.Note != (plan.Note{}):
+		return true, nil // what ec2net has made before it was to leave the interface alone
 	case k.Left != "":
-		return false, &UnmanagedError{Name: l.name, Why: k.Left}
+		return false, &UnmanagedError{Name: l.name, Why: k.Left, Try: k.Try}
 	case how.ifGone && there && k.Note.Of(l.link):
 		return false, nil
 	case k.Facts.Primary || (there && l.link.MAC == l.Primary()):

@@ -14,7 +14,7 @@ func Diff(s State, w Want) []Change {
 	var changes []Change
 	changes = append(changes, diffGroup(w)...)
 	changes = append(changes, diffLoose(w)...)
-	for _, t := range w.Targets {
+	for _, t := range slices.Concat(w.Targets, w.Released) {
 		changes = append(changes, diffAddrs(s, t)...)
 	}
 	for _, t := range w.Targets {

@@ -182,7 +182,7 @@ func (m *machine) live() []plan.Rule {
 		answered := slices.ContainsFunc(m.Known, func(k plan.Known) bool { return k.Fresh && slices.Contains(k.Facts.IPv4, addr) })
 		shared := slices.ContainsFunc(m.Known, func(o plan.Known) bool { return o.Name != k.Name && slices.Contains(o.Numbers(m.Numbers), e.Number) })
 		r := ruleFrom(addr, e.Number)
-		if known && e.Routed && !k.Fresh && !k.Going && !ended && !moved && !answered && !shared && has(m.State, r) && !m.plain[k.Name] {
+		if known && e.Routed && !k.Fresh && !k.Going && (k.Left == "" || m.handsOff(k)) && !ended && !moved && !answered && !shared && has(m.State, r) && !m.plain[k.Name] {
 			rules = append(rules, r)
 		}
 	}
@@ -307,15 +307,22 @@ func (m *machine) lost(now plan.State) (lost []string) {
 func (m *machine) isNumber(n int) bool {
 	return slices.ContainsFunc(m.Known, func(k plan.Known) bool {
 		e, err := facts.Bare(k.Name, facts.MAC{}, m.Numbers)
-		return k.Left == "" && (k.Facts.Number == n || k.Note.Number == n || err == nil && e.Number == n)
+		return !m.handsOff(k) && (k.Facts.Number == n || k.Note.Number == n || err == nil && e.Number == n)
 	})
+}
+
+// handsOff reports whether ec2net leaves everything of an interface as it is. It does not
+// if the interface has a master now, or if the device is gone that ec2net has brought up.
+func (m *machine) handsOff(k plan.Known) bool {
+	l, _ := m.State.LinkNamed(k.Name)
+	return k.Left != "" && !k.Port && (k.Note == (plan.Note{}) || k.Note.Of(l))
 }
 
 // given reports whether IMDS has listed an address for the ENI that has it.
 func (m *machine) given(a plan.Addr) bool {
 	l, _ := m.State.LinkAt(a.Link)
 	k, _ := m.Of(l.Name)
-	return k.Left == "" && k.Facts.MAC == l.MAC && (slices.Contains(k.Facts.IPv4, a.Prefix.Addr()) || slices.Contains(k.Had, a.Prefix.Addr()))
+	return !m.handsOff(k) && k.Facts.MAC == l.MAC && (slices.Contains(k.Facts.IPv4, a.Prefix.Addr()) || slices.Contains(k.Had, a.Prefix.Addr()))
 }
 
 // leftBehind reports whether a table is that of an ENI that was brought up since boot, and
@@ -323,7 +330,7 @@ func (m *machine) given(a plan.Addr) bool {
 func (m *machine) leftBehind(table int) bool {
 	return slices.ContainsFunc(m.Known, func(k plan.Known) bool {
 		l, _ := m.State.LinkNamed(k.Name)
-		return k.Left == "" && k.Note.Number == table && (k.Going || l.Index == 0 || !k.Note.Of(l))
+		return (k.Left == "" || l.Index == 0) && k.Note.Number == table && (k.Going || l.Index == 0 || !k.Note.Of(l))
 	})
 }
 

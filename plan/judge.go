@@ -19,7 +19,8 @@ type Verdict struct {
 	Facts facts.ENI
 	// Lease is the leased address; not valid if unknown.
 	Lease netip.Addr
-	// Had are the addresses that IMDS once listed, so that ec2net may remove them.
+	// Had are the addresses that IMDS once listed, so that ec2net may remove them. With
+	// Clear it removes them all.
 	Had []netip.Addr
 	// Spare says which unwanted rules of the ENI stay.
 	Spare Spare
@@ -118,6 +119,11 @@ func (m *Machine) judge(k Known) Verdict {
 	v := Verdict{Name: k.Name, Link: l, Numbers: k.Numbers(m.Numbers), Lease: k.Lease.addrOf(l)}
 	e, known := k.FactsOf(l)
 	switch {
+	case k.Left != "" && m.letsGo(k, l):
+		v.Do, v.Old = Clear, true
+		if k.Port {
+			v.Had = e.IPv4
+		}
 	case k.Left != "", !k.Ours:
 		v.Do = Leave
 	case k.Going, !there, k.Lease.EndedOf(l):
@@ -138,10 +144,22 @@ func (m *Machine) judge(k Known) Verdict {
 // brought it up with since boot, once the device is gone, or is being taken down. A table
 // of an earlier boot may be somebody else's by now. 0: none.
 func (k Known) tableLeft(l Link) int {
-	if k.Going || l.Index == 0 || !k.Note.Of(l) {
+	switch {
+	case k.Left != "" && l.Index != 0:
+		return 0 // somebody else's device has the name, and may use the table
+	case k.Going, l.Index == 0, !k.Note.Of(l):
 		return k.Note.Number
 	}
 	return 0
+}
+
+// letsGo reports whether ec2net takes away what it has made for an interface that it
+// leaves alone now: because the device that it has brought up has gone, or has a master.
+func (m *Machine) letsGo(k Known, l Link) bool {
+	if k.Note.Of(l) || k.Facts.Primary && k.Facts.MAC == l.MAC {
+		return k.Port
+	}
+	return k.Note != (Note{})
 }
 
 // judgeUnknown judges a device without facts.

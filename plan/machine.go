@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -43,8 +44,11 @@ type Known struct {
 	// filter of the interface loose.
 	Routes []iproute.Route
 	Loose  bool
-	// Left says why ec2net leaves the interface alone; empty if it is ec2net's.
-	Left string
+	// Left says why ec2net leaves the interface alone; empty if it is ec2net's. Try says
+	// how to give it to ec2net; it may be empty.
+	Left, Try string
+	// Port says that the interface is left alone because it has a master.
+	Port bool
 	// Coming says that ec2net is about to bring the interface up, Going that it is
 	// taking it down.
 	Coming, Going bool
@@ -105,6 +109,18 @@ const (
 	DockerUp                 // every table has them
 	DockerDown               // no table has them
 )
+
+// LeavePorts leaves alone what has a master: a port of a bridge or bond, a member of a
+// VRF. Its addresses are the master's.
+func (m *Machine) LeavePorts() {
+	for i, k := range m.Known {
+		l, _ := m.State.LinkNamed(k.Name)
+		if master, ok := m.State.LinkAt(l.Master); ok && l.Master != 0 && k.Left == "" {
+			m.Known[i].Port, m.Known[i].Left = true, "it belongs to "+master.Name
+			m.Known[i].Try = fmt.Sprintf("ip link set %s nomaster, and ec2net configures it", k.Name)
+		}
+	}
+}
 
 // Of returns what is known under a name, and reports whether anything is.
 func (m *Machine) Of(name string) (Known, bool) {

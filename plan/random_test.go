@@ -110,13 +110,16 @@ func machineByChance(c chance) string {
 			up, state = append(up, name), " up"
 		}
 		all = append(all, name)
-		line("link %s %d %s%s%s group %s", name, index, mac, state, c.one("", "", " strict"), []string{"1000", "0", "3000", "42"}[c.mostly(0, 4)])
-		if c.often(2) {
-			line("route unreachable default metric %s table %d", c.one("0", "65535"), 1000+c(6))
-		}
 		if c.often(1) {
 			line("link br%d %d %s up virtual", i, 20+i, mac)
 			up = append(up, fmt.Sprintf("br%d", i))
+			if c.often(5) {
+				state += fmt.Sprintf(" master br%d", i)
+			}
+		}
+		line("link %s %d %s%s%s group %s", name, index, mac, state, c.one("", "", " strict"), []string{"1000", "0", "3000", "42"}[c.mostly(0, 4)])
+		if c.often(2) {
+			line("route unreachable default metric %s table %d", c.one("0", "65535"), 1000+c(6))
 		}
 	}
 	if c.often(5) {

@@ -79,6 +79,7 @@ func read(shared, own string) (*machine, error) {
 	}
 	m := &machine{templates: map[string][]iprule.Rule{}, plain: map[string]bool{}}
 	m.Numbers = facts.DefaultNumbers
+	defer m.LeavePorts()
 	slices.SortStableFunc(lines, func(a, b []string) int { return vocabulary[a[0]].when - vocabulary[b[0]].when })
 	for _, line := range lines {
 		if err := vocabulary[line[0]].read(m, line[1:]); err != nil {
@@ -139,7 +140,7 @@ func (m *machine) primaryTable([]string) error {
 	return nil
 }
 
-// link NAME INDEX MAC [up] [group N] [strict] [virtual] [loopback]
+// link NAME INDEX MAC [up] [group N] [strict] [master NAME] [virtual] [loopback]
 func (m *machine) link(words []string) (err error) {
 	l := plan.Link{Name: words[0], Device: true}
 	if l.Index, err = strconv.Atoi(words[1]); err != nil {
@@ -160,6 +161,13 @@ func (m *machine) link(words []string) (err error) {
 			l.Device = false
 		case "loopback":
 			l.Loopback = true
+		case "master":
+			words = words[1:]
+			master, err := m.named(words[0])
+			if err != nil {
+				return err
+			}
+			l.Master = master.Index
 		case "group":
 			words = words[1:]
 			if l.Group, err = strconv.Atoi(words[0]); err != nil {

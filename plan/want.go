@@ -21,6 +21,9 @@ type Want struct {
 	Foreign  []Link
 	// Targets are the interfaces that ec2net serves.
 	Targets []Target
+	// Released are the interfaces that have got a master: they should have no address of
+	// ec2net's.
+	Released []Target
 	// Clear are the numbers that should have no rule, and perhaps no route.
 	Clear []Claim
 	// Moved are the rules that still send a moved address to the table of its former
@@ -81,8 +84,11 @@ type RulesOf func(name string) []iprule.Rule
 func (m *Machine) Want(verdicts []Verdict, rules RulesOf) Want {
 	w := Want{Group: m.Numbers.Base, Members: m.Members(), Rule: GroupRule(m.Numbers.Base)}
 	for _, v := range verdicts {
-		if v.Do == Serve {
+		switch {
+		case v.Do == Serve:
 			w.Targets = append(w.Targets, m.target(v, rules))
+		case v.Do == Clear && v.Had != nil:
+			w.Released = append(w.Released, Target{Name: v.Name, Link: v.Link, Lease: v.Lease, Addrs: []netip.Addr{}, Had: v.Had})
 		}
 	}
 	w.Main = m.wantMain(w.Targets)

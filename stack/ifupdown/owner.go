@@ -55,6 +55,12 @@ func (s *Stack) Owner(name string, ours bool) (stack.Owner, error) {
 		return stack.Owner{}, err
 	}
 	for _, f := range r.files {
+		if master := interfaces.Master(f.text, name); master != "" {
+			return stack.Owner{
+				Who:  fmt.Sprintf("it is a port of %s, by %s", master, f.path),
+				Hint: fmt.Sprintf("take it out of the stanza of %s, and ec2net configures it", master),
+			}, nil
+		}
 		if !interfaces.Has(f.text, name) {
 			continue
 		}
