@@ -152,7 +152,7 @@ func (l *look) hear(n news) {
 	if n.docker != plan.DockerAsIs {
 		l.Docker = n.docker
 	}
-	l.LeavePorts()
+	l.leave()
 }
 
 // with returns a copy of the look with more news, without looking again.

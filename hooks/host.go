@@ -109,25 +109,38 @@ func (e *PrimaryError) Error() string {
 // Status says that another try would end the same.
 func (*PrimaryError) Status() fault.Status { return fault.NoRetry }
 
-// Patterns are names of interfaces, with * and ? as in a shell.
+// Patterns name interfaces: by their names, with * and ? as in a shell, by MAC, or by the
+// id of the ENI.
 type Patterns []string
 
 // ParsePatterns parses patterns with blanks between them.
 func ParsePatterns(text string) (Patterns, error) {
 	p := Patterns(strings.Fields(text))
 	for _, pattern := range p {
-		if _, err := path.Match(pattern, "eth1"); err != nil || strings.ContainsAny(pattern, "/\\") {
-			return nil, fmt.Errorf("%.40q is not a pattern such as eth*", pattern)
+		_, notMAC := facts.ParseMAC(pattern)
+		_, notName := path.Match(pattern, "eth1")
+		if strings.Contains(pattern, ":") && notMAC != nil {
+			return nil, fmt.Errorf("%.40q is not a MAC such as 02:00:00:00:01:20", pattern)
+		} else if notName != nil || strings.ContainsAny(pattern, "/\\") {
+			return nil, fmt.Errorf("%.40q is not a pattern such as eth*, a MAC or the id of an ENI", pattern)
 		}
 	}
 	return p, nil
 }
 
-func (p Patterns) match(name string) bool {
-	return slices.ContainsFunc(p, func(pattern string) bool {
+// match returns the pattern that names an interface; empty if there is none.
+func (p Patterns) match(name string, mac facts.MAC, id string) string {
+	i := slices.IndexFunc(p, func(pattern string) bool {
+		if m, err := facts.ParseMAC(pattern); err == nil {
+			return m == mac
+		}
 		ok, _ := path.Match(pattern, name)
-		return ok
+		return ok || pattern == id
 	})
+	if i < 0 {
+		return ""
+	}
+	return p[i]
 }
 
 // lock takes the lock of this name in /run/ec2net, and returns the function that

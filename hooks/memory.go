@@ -98,12 +98,14 @@ type recalled struct {
 	// scripts are the interfaces that have an ip-rule script.
 	scripts map[string]bool
 	// down are the devices that a person took down, by interface.
-	down map[string]plan.Note
+	down      map[string]plan.Note
+	unmanaged Patterns
 }
 
 // recall reads everything that ec2net remembers, and looks for the cfg file of name.
 func (s memory) recall(name string) (recalled, error) {
-	r := recalled{Machine: plan.Machine{Numbers: s.numbers}, unread: map[string]error{}, damaged: map[string]error{}, scripts: map[string]bool{}, down: map[string]plan.Note{}}
+	r := recalled{Machine: plan.Machine{Numbers: s.numbers}, unread: map[string]error{}, damaged: map[string]error{}, scripts: map[string]bool{}, down: map[string]plan.Note{},
+		unmanaged: s.unmanaged}
 	kept, err := s.tree.List(stateDir)
 	if err != nil {
 		return r, err
@@ -170,9 +172,9 @@ func interfacesOf(files []string, more string) []string {
 	return found
 }
 
-// owned finds the owner of an interface, as far as the settings and its cfg file tell.
+// owned finds the owner of an interface, as far as its name and its cfg file tell.
 func (s memory) owned(k *plan.Known) error {
-	if s.unmanaged.match(k.Name) {
+	if s.unmanaged.match(k.Name, facts.MAC{}, "") != "" {
 		k.Left = "EC2NET_UNMANAGED names it"
 		return nil
 	}

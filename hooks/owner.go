@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"ec2net/facts"
+	"ec2net/plan"
 	"ec2net/stack"
 	"ec2net/stack/ifupdown"
 )
@@ -29,6 +30,46 @@ func (h *Host) checkOwner(ctx context.Context, l *look) error {
 		}
 	}
 	return nil
+}
+
+// leave marks the interfaces that ec2net leaves alone by what a look has found.
+func (l *look) leave() {
+	for i := range l.Known {
+		k := &l.Known[i]
+		link, there := l.State.LinkNamed(k.Name)
+		if !there {
+			link = plan.Link{Name: k.Name, MAC: k.Note.MAC}
+		}
+		if why := l.named(link); why != "" && l.unread[k.Name] == nil {
+			k.Left = why
+		}
+	}
+	l.LeavePorts()
+}
+
+// named says that the settings name an interface; empty if they do not.
+func (l *look) named(link plan.Link) string {
+	id := ""
+	for _, k := range l.Known {
+		if k.Facts.MAC == link.MAC && k.Facts.Name != "" {
+			id = k.Facts.ID
+		}
+	}
+	switch word := l.unmanaged.match(link.Name, link.MAC, id); word {
+	case "":
+		return ""
+	case link.Name:
+		return "EC2NET_UNMANAGED names it"
+	default:
+		return "EC2NET_UNMANAGED names " + word
+	}
+}
+
+// leftAlone reports whether ec2net leaves an interface alone of which it may remember
+// nothing.
+func (l *look) leftAlone(link plan.Link) bool {
+	k, _ := l.Of(link.Name)
+	return k.Left != "" || link.Master != 0 || l.named(link) != ""
 }
 
 // ownTable returns a function that reports whether a table can be the interface's own,

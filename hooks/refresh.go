@@ -53,7 +53,7 @@ func (l *look) refreshable() []string {
 	primary := l.Primary()
 	for _, link := range plan.ENIsAmong(l.State.Links, devices(l.State)) {
 		k, known := l.Of(link.Name)
-		if _, has := k.FactsOf(link); has || k.Left != "" || link.Master != 0 || slices.Contains(names, link.Name) {
+		if _, has := k.FactsOf(link); has || l.leftAlone(link) || slices.Contains(names, link.Name) {
 			continue
 		}
 		if link.MAC == primary || primary == (facts.MAC{}) && !known && link.Up {

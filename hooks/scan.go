@@ -129,7 +129,7 @@ func (h *Host) lacking(l *look, link plan.Link, changes []plan.Change) (string, 
 	switch {
 	case l.unread[link.Name] != nil:
 		return "", fmt.Errorf("cannot tell who configures %s: %w", link.Name, l.unread[link.Name])
-	case k.Left != "", link.Master != 0:
+	case k.Left != "", l.leftAlone(link):
 		return "", nil
 	case !link.Up || !k.Note.Of(link):
 		return "not configured", nil

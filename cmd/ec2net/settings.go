@@ -80,8 +80,8 @@ ec2net-watch.service keeps the table current.`,
 			return nil
 		}},
 	{"EC2NET_UNMANAGED", "unmanaged", "PATTERNS", nil, "",
-		"interfaces to leave alone, by name or by pattern with * and ?; more than one in quotes: \"eth2 cali*\"",
-		"",
+		"interfaces to leave alone, by name, by pattern with * and ?, by MAC or by the ENI's id; more than one in quotes: \"eth2 cali*\"",
+		`What ec2net has made for an ENI that is up stays until it is detached.`,
 		func(s *settings, v string) (err error) {
 			s.unmanaged, err = hooks.ParsePatterns(v)
 			return err
