@@ -30,7 +30,8 @@ func (e *ENI) checkIdentity() error {
 	return nil
 }
 
-// checkPlace checks where the ENI is attached: only the primary has device 0.
+// checkPlace checks where the ENI is attached: of network card 0 only the primary has
+// device 0; of another card any ENI may have it.
 func (e *ENI) checkPlace() error {
 	switch {
 	case e.DeviceNumber < 0 || e.DeviceNumber > 0xffff:
@@ -41,7 +42,7 @@ func (e *ENI) checkPlace() error {
 		return fieldErrorf("primary_mac", "%s, but mac is %s and primary is %t", e.PrimaryMAC, e.MAC, e.Primary)
 	case e.Primary && e.DeviceNumber != 0:
 		return fieldErrorf("device_number", "%d, but the primary ENI has 0", e.DeviceNumber)
-	case !e.Primary && e.DeviceNumber == 0:
+	case !e.Primary && e.DeviceNumber == 0 && e.NetworkCard == 0:
 		return fieldErrorf("device_number", "0 is the primary's; IMDS gives it while a new ENI is incomplete")
 	}
 	return nil

@@ -28,7 +28,7 @@ type ENI struct {
 	MAC MAC `json:"mac"`
 	// ID is the ENI's id: eni-0123456789abcdef0.
 	ID string `json:"id"`
-	// DeviceNumber is the ENI's place on the network card; only the primary has 0.
+	// DeviceNumber is the ENI's place on the network card; the primary has 0 of card 0.
 	DeviceNumber int `json:"device_number"`
 	// NetworkCard is the card that the ENI is on; 0 on most instance types.
 	NetworkCard int `json:"network_card"`

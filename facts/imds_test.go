@@ -135,6 +135,18 @@ func TestNetworkCard(t *testing.T) {
 	}
 }
 
+// Device 0 of another network card is an ENI like others.
+func TestDeviceZero(t *testing.T) {
+	fake := imds.Secondary()
+	fake.DeviceNumber, fake.NetworkCard = 0, 1
+	for name, want := range map[string]int{"ens6": 1100, "eth4": 1004} {
+		e, err := ask(t, imds.New(imds.Primary(), fake), fake, name, ample)
+		if err != nil || e.Number != want || e.Primary || !e.Routed {
+			t.Errorf("%s: %+v, %v; want the number %d", name, e, err, want)
+		}
+	}
+}
+
 // In an IPv6-only subnet the listing lacks local-ipv4s and the IPv4 block, and that means
 // "there is none".
 func TestIPv6Only(t *testing.T) {

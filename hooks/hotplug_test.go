@@ -441,3 +441,19 @@ func TestAddWithOwnAddress(t *testing.T) {
 		same(t, "rules", m.rulesNow(t), readyRules)
 	})
 }
+
+// An ENI with device 0 of network card 1 comes up, and has a number of its own.
+func TestDeviceZeroOfAnotherCard(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		l, err := m.netns.LinkByName("eth1")
+		check(t, err)
+		check(t, m.netns.LinkSetName(l, "ens7"))
+		m.says(macs["eth1"], func(e *facts.ENI) { e.DeviceNumber, e.NetworkCard = 0, 1 })
+		check(t, m.Add(t.Context(), "ens7"))
+		m.address(t, "ens7", "10.0.1.20/24")
+		m.lease(t, "ens7", "BOUND", "10.0.1.20")
+		if rule := "pref 1100 from 10.0.1.20 lookup 1100 protocol 236"; !slices.Contains(m.rulesNow(t), rule) {
+			t.Errorf("rules %q", m.rulesNow(t))
+		}
+	})
+}

@@ -198,7 +198,7 @@ out. Later versions may add fields; they remove none.
 name *           string   the interface's name: "eth1"
 mac *            string   "02:00:00:00:01:20"
 id *             string   the ENI's id: "eni-0123456789abcdef1"
-device_number *  number   the place on the network card; 0 is the primary's
+device_number *  number   the place on the network card; 0 of card 0 is the primary's
 network_card     number   the network card, 0 on most instances
 primary          bool     whether the instance was launched with this ENI
 primary_mac      string   the MAC of the primary ENI

@@ -170,7 +170,7 @@ func newMetadata(enis []ENI) *metadata {
 	for _, e := range enis {
 		m.interfaces = append(m.interfaces, folder{e.MAC, e.files()})
 		names = append(names, e.MAC+"/")
-		if _, known := m.files["mac"]; !known && e.DeviceNumber == 0 {
+		if _, known := m.files["mac"]; !known && e.DeviceNumber == 0 && e.NetworkCard == 0 {
 			m.files["mac"] = e.MAC
 		}
 	}
