@@ -72,6 +72,8 @@ type Host struct {
 	// Tree is the machine's root folder.
 	Tree    *disk.Tree
 	Numbers facts.Numbers
+	// NoAddresses says that somebody else gives the ENIs their secondary addresses.
+	NoAddresses bool
 	// Every is how often Watch asks IMDS; 0: never.
 	Every time.Duration
 	// Unmanaged are the interfaces that ec2net leaves alone, by its settings.

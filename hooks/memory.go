@@ -30,13 +30,14 @@ var OwnFolders = []string{stateDir, runDir}
 // note and its lease, until the next boot. Of the machine: which addresses have moved,
 // for good; whether docker is up, until the next boot.
 type memory struct {
-	tree      *disk.Tree
-	numbers   facts.Numbers
-	unmanaged Patterns
+	tree        *disk.Tree
+	numbers     facts.Numbers
+	unmanaged   Patterns
+	noAddresses bool
 }
 
 func (h *Host) memory() memory {
-	return memory{tree: h.Tree, numbers: h.Numbers, unmanaged: h.Unmanaged}
+	return memory{tree: h.Tree, numbers: h.Numbers, unmanaged: h.Unmanaged, noAddresses: h.NoAddresses}
 }
 
 // parsed caches facts by the text and the numbers that they follow from: an event looks
@@ -104,7 +105,7 @@ type recalled struct {
 
 // recall reads everything that ec2net remembers, and looks for the cfg file of name.
 func (s memory) recall(name string) (recalled, error) {
-	r := recalled{Machine: plan.Machine{Numbers: s.numbers}, unread: map[string]error{}, damaged: map[string]error{}, scripts: map[string]bool{}, down: map[string]plan.Note{},
+	r := recalled{Machine: plan.Machine{Numbers: s.numbers, NoAddresses: s.noAddresses}, unread: map[string]error{}, damaged: map[string]error{}, scripts: map[string]bool{}, down: map[string]plan.Note{},
 		unmanaged: s.unmanaged}
 	kept, err := s.tree.List(stateDir)
 	if err != nil {

@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"context"
+	"strings"
 
 	"ec2net/facts"
 	"ec2net/plan"
@@ -55,14 +56,13 @@ func (l *look) named(link plan.Link) string {
 			id = k.Facts.ID
 		}
 	}
-	switch word := l.unmanaged.match(link.Name, link.MAC, id); word {
-	case "":
+	switch word := l.unmanaged.match(link.Name, link.MAC, id); {
+	case word == "":
 		return ""
-	case link.Name:
-		return "EC2NET_UNMANAGED names it"
-	default:
+	case word == id || strings.Contains(word, ":"):
 		return "EC2NET_UNMANAGED names " + word
 	}
+	return "EC2NET_UNMANAGED names it"
 }
 
 // leftAlone reports whether ec2net leaves an interface alone of which it may remember

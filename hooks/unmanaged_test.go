@@ -67,3 +67,21 @@ func TestUnmanagedByID(t *testing.T) {
 		same(t, "the stanza", []string{m.file(t, "/etc/network/interfaces.d/eth2.cfg")}, []string{""})
 	})
 }
+
+// With EC2NET_ADDRESSES=no ec2net neither gives nor takes an address, and rules are as
+// ever.
+func TestNoAddresses(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		m.NoAddresses = true
+		ready(t, m)
+		same(t, "rules", m.rulesNow(t), readyRules)
+		same(t, "addresses", m.addrsNow(t, "eth1"), []string{"10.0.1.20/24"})
+		m.address(t, "eth1", "10.0.1.21/32") // the cluster manager
+		m.says(macs["eth1"], func(e *facts.ENI) { e.IPv4 = addrs("10.0.1.20") })
+		m.lease(t, "eth1", "RENEW", "10.0.1.20")
+		same(t, "addresses when it has moved away", m.addrsNow(t, "eth1"), []string{"10.0.1.20/24", "10.0.1.21/32"})
+		m.says(primaryMAC, func(e *facts.ENI) { e.IPv4 = addrs("10.0.0.10", "10.0.0.11") })
+		m.lease(t, "eth0", "RENEW", "10.0.0.10")
+		same(t, "addresses of the primary", m.addrsNow(t, "eth0"), []string{"10.0.0.10/24"})
+	})
+}

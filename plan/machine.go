@@ -21,6 +21,9 @@ type Machine struct {
 	Moved []Moved
 	// Docker says what to do with the routes to docker's bridge.
 	Docker Docker
+	// NoAddresses says that somebody else gives the ENIs their secondary addresses, and
+	// takes them away.
+	NoAddresses bool
 }
 
 // Known is what is known under the name of an interface, from disk and from the event.

@@ -49,6 +49,7 @@ const (
 var vocabulary = map[string]word{
 	"base":          {asSetting, (*machine).base, 1},
 	"primary-table": {asSetting, (*machine).primaryTable, 1},
+	"addresses":     {asSetting, (*machine).addresses, 1},
 	"link":          {asLink, (*machine).link, 2},
 	"facts":         {asFacts, (*machine).facts, 2},
 	"then":          {asFacts, (*machine).past, 2},
@@ -137,6 +138,11 @@ func (m *machine) base(words []string) (err error) {
 
 func (m *machine) primaryTable([]string) error {
 	m.Numbers.Primary = true
+	return nil
+}
+
+func (m *machine) addresses(words []string) error {
+	m.NoAddresses = words[0] == "no"
 	return nil
 }
 

@@ -87,7 +87,7 @@ func (m *Machine) Want(verdicts []Verdict, rules RulesOf) Want {
 		switch {
 		case v.Do == Serve:
 			w.Targets = append(w.Targets, m.target(v, rules))
-		case v.Do == Clear && v.Had != nil:
+		case v.Do == Clear && v.Had != nil && !m.NoAddresses:
 			w.Released = append(w.Released, Target{Name: v.Name, Link: v.Link, Lease: v.Lease, Addrs: []netip.Addr{}, Had: v.Had})
 		}
 	}
@@ -119,7 +119,7 @@ func (m *Machine) foreign() []Link {
 func (m *Machine) target(v Verdict, rules RulesOf) Target {
 	e := v.Facts
 	t := Target{Name: v.Name, Link: v.Link, Number: e.Number, Primary: e.Primary, Spare: v.Spare, Lease: v.Lease, Had: v.Had}
-	if e.HasIPv4() {
+	if e.HasIPv4() && !m.NoAddresses {
 		t.Addrs = e.IPv4
 	}
 	if e.Routed {

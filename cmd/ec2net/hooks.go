@@ -29,7 +29,7 @@ const (
 )
 
 // hostSettings are the settings of the commands that change the machine.
-var hostSettings = []string{"base", "mark-mask", "primary-table", "unmanaged", "templates", "imds-endpoint", "imds-endpoint-mode"}
+var hostSettings = []string{"base", "mark-mask", "primary-table", "addresses", "unmanaged", "templates", "imds-endpoint", "imds-endpoint-mode"}
 
 var hotplugCommand = command{
 	name:  "hotplug",
@@ -285,6 +285,7 @@ func (s settings) host(tree *disk.Tree, log hooks.Log) (*hooks.Host, func(), err
 // apply gives a host the settings, and the templates of now.
 func (s settings) apply(h *hooks.Host) {
 	h.IMDS, h.Numbers, h.Unmanaged, h.Every = s.imds.Address(), s.numbers, s.unmanaged, s.refresh
+	h.NoAddresses = !s.addresses
 	templates, err := s.loadTemplates()
 	if h.Templates = templates; err != nil {
 		h.Templates = brokenTemplates{err} // fails only where they are needed

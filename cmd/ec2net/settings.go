@@ -22,6 +22,7 @@ type settings struct {
 	numbers   facts.Numbers
 	templates string
 	unmanaged hooks.Patterns
+	addresses bool
 	imds      facts.Endpoint
 	refresh   time.Duration // 0: never
 	timeout   time.Duration
@@ -72,12 +73,17 @@ EC2NET_BASE=4096 keep out of both.`,
 		"whether the primary ENI too has a table, rules and marks of its own",
 		`With yes eth0 itself answers a host in eth1's subnet that asks for eth0's address.
 ec2net-watch.service keeps the table current.`,
-		func(s *settings, v string) error {
-			if v != "yes" && v != "no" {
-				return fmt.Errorf("%.40q is neither yes nor no", v)
-			}
-			s.numbers.Primary = v == "yes"
-			return nil
+		func(s *settings, v string) (err error) {
+			s.numbers.Primary, err = yes(v)
+			return err
+		}},
+	{"EC2NET_ADDRESSES", "addresses", "yes|no", []string{"yes", "no"}, "yes",
+		"whether ec2net gives the ENIs their secondary addresses, and takes them away",
+		`With no it makes only rules and routes: a cluster manager, for instance, moves the
+addresses. Those that are there stay.`,
+		func(s *settings, v string) (err error) {
+			s.addresses, err = yes(v)
+			return err
 		}},
 	{"EC2NET_UNMANAGED", "unmanaged", "PATTERNS", nil, "",
 		"interfaces to leave alone, by name, by pattern with * and ?, by MAC or by the ENI's id; more than one in quotes: \"eth2 cali*\"",
@@ -139,6 +145,14 @@ ec2net-watch.service keeps the table current.`,
 			s.imds.Mode = v
 			return nil
 		}},
+}
+
+// yes reads a value that is yes or no.
+func yes(v string) (bool, error) {
+	if v != "yes" && v != "no" {
+		return false, fmt.Errorf("%.40q is neither yes nor no", v)
+	}
+	return v == "yes", nil
 }
 
 // settingsFlags declares the flags of some settings, and --settings.
