@@ -116,6 +116,7 @@ func (h *Host) look(n news) (*look, error) {
 		return nil, fmt.Errorf("cannot ask the kernel: %w", err)
 	}
 	l.State = state
+	l.lookForPods()
 	return l, nil
 }
 
@@ -278,6 +279,7 @@ func (h *Host) converge(ctx context.Context, n news) (*look, error) {
 			return l, err
 		}
 		n.rendered = l.rendered
+		h.rememberPods(l)
 		if err := h.mayChange(l, n, round); err != nil {
 			return l, err
 		}

@@ -92,6 +92,7 @@ func TestGuest(t *testing.T) {
 			if c.path != "" {
 				check(t, m.Tree.Remove(c.path))
 			}
+			check(t, m.Tree.Remove(podsPath))
 			m.forget(t, "eth1")
 		}
 	})

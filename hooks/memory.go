@@ -15,6 +15,7 @@ import (
 	"ec2net/iproute"
 	"ec2net/plan"
 	"ec2net/render"
+	"ec2net/stack"
 	"ec2net/stack/ifupdown/interfaces"
 )
 
@@ -82,6 +83,8 @@ func downPath(name string) string  { return path.Join(runDir, name+".down") }
 
 var (
 	movedPath = path.Join(stateDir, "moved")
+	// podsPath has a line that says who gives the ENIs of this machine to pods.
+	podsPath = path.Join(stateDir, "pods")
 	// dockerMark is the file that "docker up" writes and "docker down" removes.
 	dockerMark = path.Join(runDir, "docker.up")
 )
@@ -101,6 +104,11 @@ type recalled struct {
 	// down are the devices that a person took down, by interface.
 	down      map[string]plan.Note
 	unmanaged Patterns
+	// pods says that the ENIs are for the pods of a Kubernetes node; podsKept that ec2net
+	// remembers it. podsUnread says why it could not tell.
+	pods       stack.Owner
+	podsKept   bool
+	podsUnread error
 }
 
 // recall reads everything that ec2net remembers, and looks for the cfg file of name.
@@ -122,10 +130,25 @@ func (s memory) recall(name string) (recalled, error) {
 	if slices.Contains(kept, path.Base(movedPath)) {
 		r.Moved, r.movedUnread = s.moved()
 	}
+	r.recallPods(s, slices.Contains(kept, path.Base(podsPath)))
 	if slices.Contains(sinceBoot, path.Base(dockerMark)) {
 		r.Docker = plan.DockerUp
 	}
 	return r, nil
+}
+
+// recallPods finds out whether the ENIs are for pods: by the configuration of Kubernetes
+// on disk, or because ec2net has found it before, and nobody has removed its file since.
+func (r *recalled) recallPods(s memory, kept bool) {
+	r.pods, r.podsUnread = stack.PodsByConfig(s.tree)
+	if !kept {
+		return
+	}
+	text, err := s.tree.Read(podsPath)
+	r.podsUnread = errors.Join(r.podsUnread, err)
+	if r.podsKept = err == nil && text != nil; r.podsKept && r.pods.Nobody() {
+		r.pods = stack.Owner{Who: strings.TrimSpace(string(text))}
+	}
 }
 
 // recallOne adds what ec2net remembers of an interface. there are the files that exist.

@@ -41,11 +41,47 @@ func (l *look) leave() {
 		if !there {
 			link = plan.Link{Name: k.Name, MAC: k.Note.MAC}
 		}
-		if why := l.named(link); why != "" && l.unread[k.Name] == nil {
+		switch why := l.named(link); {
+		case l.unread[k.Name] != nil:
+		case why != "":
 			k.Left = why
+		case k.Left == "" && !l.pods.Nobody():
+			k.Left, k.Try = l.pods.Who, l.podsHint()
 		}
 	}
 	l.LeavePorts()
+}
+
+// lookForPods finds out by the kernel's rules whether the ENIs are for pods. If it
+// cannot tell, no interface gets an address: it might be a pod's.
+func (l *look) lookForPods() {
+	if byRules := stack.PodsByRules(l.State); !byRules.Nobody() {
+		l.pods = byRules
+	}
+	l.NoAddresses = l.NoAddresses || l.podsUnread != nil
+	l.leave()
+}
+
+// podsHint says how a person gives the ENIs of a Kubernetes node to ec2net.
+func (l *look) podsHint() string {
+	forget := "rm " + podsPath + ", and ec2net configures the ENIs"
+	if l.pods.Hint == "" {
+		return forget
+	}
+	return l.pods.Hint + "; then " + forget
+}
+
+// rememberPods remembers that the ENIs are for pods: after a reboot it has to be known
+// before the agent that gives them away makes its rules.
+func (h *Host) rememberPods(l *look) {
+	if l.pods.Nobody() || l.podsKept || l.podsUnread != nil {
+		return
+	}
+	if wrote, err := h.Tree.Write(podsPath, []byte(l.pods.Who+"\n")); err != nil {
+		h.Log.Warn("", "%v", err)
+	} else if wrote {
+		h.Log.Warn("", "%s: leaving all ENIs alone, also after a reboot (%s)", l.pods.Who, l.podsHint())
+	}
 }
 
 // named says that the settings name an interface; empty if they do not.
@@ -69,7 +105,7 @@ func (l *look) named(link plan.Link) string {
 // nothing.
 func (l *look) leftAlone(link plan.Link) bool {
 	k, _ := l.Of(link.Name)
-	return k.Left != "" || link.Master != 0 || l.named(link) != ""
+	return k.Left != "" || link.Master != 0 || l.named(link) != "" || !l.pods.Nobody()
 }
 
 // ownTable returns a function that reports whether a table can be the interface's own,

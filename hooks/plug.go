@@ -46,6 +46,7 @@ func (h *Host) plug(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	h.rememberPods(l)
 	if err := h.mayPlug(ctx, l); err != nil {
 		return err
 	}
@@ -68,6 +69,8 @@ func (h *Host) mayPlug(ctx context.Context, l *look) error {
 	switch {
 	case l.unread[l.name] != nil:
 		return l.unread[l.name]
+	case l.podsUnread != nil:
+		return fmt.Errorf("cannot tell whether ENIs are for pods: %w", l.podsUnread)
 	case k.Left != "":
 		return &UnmanagedError{Name: l.name, Why: k.Left, Try: k.Try}
 	case l.link.Index == 0:

@@ -92,19 +92,12 @@ const (
 	tableLocal   = 255
 )
 
-// VPCCNI is the rule of AWS's VPC CNI plugin, which gives secondary ENIs to pods.
-var VPCCNI = iprule.Rule{Priority: 1024, Mark: 0x80, MarkMask: 0x80, Table: tableMain}
-
-// ByRules looks for another owner in the ip rules: the VPC CNI plugin, or a tool
-// that sends an address of the link to a table of its own. own reports whether a
+// ByRules looks for another owner in the ip rules: a tool that sends an address of the
+// link to a table of its own. own reports whether a
 // table can be the link's by ec2net's numbers: older tools use the same numbers, and
 // ec2net takes over from them.
 func ByRules(state plan.State, link plan.Link, own func(table int) bool) Owner {
 	for _, r := range state.Rules {
-		if r.Priority == VPCCNI.Priority && r.Mark == VPCCNI.Mark && r.MarkMask == VPCCNI.MarkMask && r.Table == VPCCNI.Table {
-			return Owner{"the VPC CNI plugin of this Kubernetes node gives ENIs to pods",
-				`set EC2NET_UNMANAGED="*" in /etc/default/ec2net, and ec2net leaves all of them alone without a word`}
-		}
 		everybodys := r.Table == tableMain || r.Table == tableLocal || r.Table == tableDefault
 		if everybodys || r.Protocol == iprule.Protocol || own(r.Table) || !fromOne(state, link, r.From) {
 			continue

@@ -129,8 +129,6 @@ func TestByRules(t *testing.T) {
 		rule iprule.Rule
 		who  string
 	}{
-		{"the VPC CNI plugin", VPCCNI, "VPC CNI"},
-		{"another mark in its place", iprule.Rule{Priority: 1024, Mark: 0x40, MarkMask: 0x40, Table: 254}, ""},
 		{"another tool's table", from(10001, 32765, 0, "10.0.1.20/32"), `"pref 32765 from 10.0.1.20 lookup 10001 protocol 0"`},
 		{"another tool's table, IPv6", from(10001, 32765, 0, "2001:db8::20/128"), "2001:db8::20"},
 		{"an older tool's table, which is ec2net's", from(1001, 32765, 0, "10.0.1.20/32"), ""},

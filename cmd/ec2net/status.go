@@ -48,7 +48,7 @@ machine. Root is not needed, except to see whether watch runs.`,
 	},
 	examples: "ec2net status\nec2net status eth1\nec2net status --json",
 	looks:    true,
-	settings: []string{"base", "mark-mask", "primary-table", "unmanaged", "templates"},
+	settings: []string{"base", "mark-mask", "primary-table", "addresses", "unmanaged", "templates"},
 	prepare: func(flags *pflag.FlagSet) action {
 		asJSON := flags.Bool("json", false, `print one object in JSON; "ec2net help status-format" describes it`)
 		return func(inv *invocation) error { return inv.status(*asJSON) }
