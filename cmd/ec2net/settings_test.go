@@ -1,8 +1,6 @@
 package main
 
 import (
-	"os"
-	"regexp"
 	"strings"
 	"testing"
 )
@@ -39,23 +37,6 @@ func TestSettingsOfCommands(t *testing.T) {
 	for _, row := range settingsTable {
 		if !used[row.flag] {
 			t.Errorf("no command takes --%s", row.flag)
-		}
-	}
-}
-
-// The settings file can have the lines that hints tell to write.
-func TestHintsOfSettings(t *testing.T) {
-	source, err := os.ReadFile("../../stack/stack.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := regexp.MustCompile(`EC2NET_[A-Z]+=\S+`).FindAllString(string(source), -1)
-	if len(lines) == 0 {
-		t.Error("no hint names a setting")
-	}
-	for _, line := range lines {
-		if _, bad := parseSettings("hint", line); bad != nil {
-			t.Error(bad)
 		}
 	}
 }
