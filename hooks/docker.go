@@ -8,26 +8,22 @@ import (
 	"ec2net/plan"
 )
 
-// DockerUp does what has to wait for docker: it marks the answers of containers for the
-// ENI of the request, and puts docker0's subnet into the table of every live ENI.
+// DockerUp does what has to wait for docker: it puts docker0's subnet into the table of
+// every live ENI. It makes the marks too: docker has made the host forward packets, and
+// may have loaded its firewall anew.
 func (h *Host) DockerUp(ctx context.Context) error {
-	// First: an ENI that comes up meanwhile finds this file, unless h.marks finds the ENI.
-	wrote, unwritten := h.Tree.Write(dockerMark, []byte("up\n"))
-	if err := h.marks(ctx); err != nil {
-		if wrote {
-			err = errors.Join(err, h.Tree.Remove(dockerMark))
-		}
-		return err
-	}
+	// First: an ENI that comes up meanwhile finds this file.
+	_, unwritten := h.Tree.Write(dockerMark, []byte("up\n"))
 	_, err := h.converge(ctx, news{why: "docker", docker: plan.DockerUp})
-	return errors.Join(unwritten, err)
+	return errors.Join(unwritten, err, h.KeepMarks(ctx, ""))
 }
 
-// DockerDown undoes DockerUp.
+// DockerDown undoes DockerUp. The marks stay as long as the host forwards packets: there
+// may be other bridges.
 func (h *Host) DockerDown(ctx context.Context) error {
-	err := errors.Join(h.Tree.Remove(dockerMark), h.dropMarks(ctx))
+	err := h.Tree.Remove(dockerMark)
 	_, failed := h.converge(ctx, news{why: "docker", docker: plan.DockerDown})
-	return errors.Join(err, failed)
+	return errors.Join(err, failed, h.KeepMarks(ctx, ""))
 }
 
 // DockerWait waits until docker0 is stable, and puts its subnet into the table of an

@@ -19,6 +19,7 @@ import (
 func TestIptablesRefuses(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
+		m.forward(t, true)
 		run := m.Run
 		m.Run = func(ctx context.Context, program string, args ...string) error {
 			run(ctx, program, args...)
@@ -53,6 +54,7 @@ func TestDockerInTheWay(t *testing.T) {
 			}
 			return ctx.Err()
 		}
+		m.forward(t, true)
 		m.ran = nil
 		if err := m.Add(t.Context(), "eth1"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("add: %v", err)
@@ -76,6 +78,7 @@ func TestDockerKeepsMarks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			onMachine(t, func(m *machine) {
+				m.forward(t, true)
 				ready(t, m)
 				check(t, m.DockerUp(t.Context()))
 				lose(t, m)
@@ -91,6 +94,7 @@ func TestDockerKeepsMarks(t *testing.T) {
 // docker comes up after an administrator has taken over an ENI: ec2net leaves it alone.
 func TestDockerUnmanaged(t *testing.T) {
 	onMachine(t, func(m *machine) {
+		m.forward(t, true)
 		ready(t, m)
 		m.Unmanaged = Patterns{"eth1"}
 		attrs := netlink.NewLinkAttrs()
@@ -110,6 +114,7 @@ func TestDockerUnmanaged(t *testing.T) {
 // leave by it.
 func TestDockerTakenOver(t *testing.T) {
 	onMachine(t, func(m *machine) {
+		m.forward(t, true)
 		ready(t, m)
 		check(t, m.DockerUp(t.Context()))
 		m.put(t, "/etc/network/interfaces.d/eth1.cfg", "# EC2SYNC=no\n"+m.file(t, "/etc/network/interfaces.d/eth1.cfg"))
@@ -120,91 +125,48 @@ func TestDockerTakenOver(t *testing.T) {
 	})
 }
 
-// An ENI comes up while "docker up" runs: the answers of containers get its mark. Another
-// goes down while "docker down" runs: they get none.
+// An ENI comes up while "docker up" runs: the answers of containers get its mark.
 func TestDockerMeanwhile(t *testing.T) {
 	const fragment = "/var/lib/ec2net/docker.iptables"
-	setup := func(t *testing.T, m *machine) (when func(do func(args []string))) {
-		t.Helper()
+	onMachine(t, func(m *machine) {
 		ready(t, m)
+		m.forward(t, true)
 		m.Log, m.Kernel = quiet{}, m.kernel // which are safe to share
-		var mu sync.Mutex
-		var meanwhile func(args []string)
+		added := make(chan error, 1)
+		var once sync.Once
 		m.Run = func(_ context.Context, program string, args ...string) error {
-			mu.Lock()
-			do := meanwhile
-			if slices.Contains(args, fragment) || slices.Contains(args, "-F") {
-				meanwhile = nil
-			} else {
-				do = nil
+			if slices.Contains(args, fragment) {
+				once.Do(func() {
+					go func() { added <- m.Add(t.Context(), "eth2") }()
+					for m.file(t, notePath("eth2")) == "" {
+						time.Sleep(time.Millisecond)
+					}
+				})
 			}
-			mu.Unlock()
-			if do != nil {
-				do(args)
-			}
-			switch {
-			case program == "ifup":
+			if program == "ifup" {
 				m.setUp(t, args[0])
-			case slices.Contains(args, "-C"):
-				return exited(1) // there is no such rule
 			}
-			return nil
+			_, err := m.firewall.run(program, args)
+			return err
 		}
-		return func(do func([]string)) { meanwhile = do }
-	}
-	t.Run("up", func(t *testing.T) {
-		onMachine(t, func(m *machine) {
-			when := setup(t, m)
-			added := make(chan error, 1)
-			when(func([]string) {
-				go func() { added <- m.Add(t.Context(), "eth2") }()
-				for m.file(t, notePath("eth2")) == "" {
-					time.Sleep(time.Millisecond)
-				}
-			})
-			check(t, m.DockerUp(t.Context()))
-			check(t, <-added)
-			if text := m.file(t, fragment); !strings.Contains(text, "0x3ea/0x3fff") {
-				t.Errorf("the marks are\n%s", text)
-			}
-		})
-	})
-	t.Run("down", func(t *testing.T) {
-		onMachine(t, func(m *machine) {
-			setup(t, m)
-			check(t, m.DockerUp(t.Context()))
-			check(t, m.Tree.Remove(fragment))
-			unlock, err := m.lock(t.Context(), "docker")
-			check(t, err)
-			removed := make(chan error, 1)
-			go func() { removed <- m.Remove(t.Context(), "eth1") }()
-			for m.file(t, notePath("eth1")) != "" {
-				time.Sleep(time.Millisecond)
-			}
-			check(t, m.Tree.Remove(dockerMark)) // docker is down
-			unlock()
-			check(t, <-removed)
-			if text := m.file(t, fragment); text != "" {
-				t.Errorf("the marks are made again:\n%s", text)
-			}
-		})
+		check(t, m.DockerUp(t.Context()))
+		check(t, <-added)
+		if text := m.file(t, fragment); !strings.Contains(text, "0x3ea/0x3fff") {
+			t.Errorf("the marks are\n%s", text)
+		}
 	})
 }
 
-// "docker up" fails: it returns an error, and ec2net does not count docker as up.
+// iptables fails at "docker up", which returns an error.
 func TestDockerUpFails(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
-		run := m.Run
+		m.forward(t, true)
 		m.Run = func(_ context.Context, program string, _ ...string) error {
 			return errors.New("there is no " + program)
 		}
 		if err := m.DockerUp(t.Context()); err == nil {
 			t.Error("no error")
 		}
-		m.Run = run
-		m.ran = nil
-		check(t, m.Add(t.Context(), "eth2"))
-		same(t, "programs", m.ran, []string{"ifup eth2"})
 	})
 }

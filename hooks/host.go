@@ -74,6 +74,8 @@ type Host struct {
 	Numbers facts.Numbers
 	// NoAddresses says that somebody else gives the ENIs their secondary addresses.
 	NoAddresses bool
+	// Marks says whether packets get marks.
+	Marks Marks
 	// Every is how often Watch asks IMDS; 0: never.
 	Every time.Duration
 	// Unmanaged are the interfaces that ec2net leaves alone, by its settings.
@@ -88,6 +90,8 @@ type Host struct {
 	// Run runs a program and waits for it: ifup, ifdown, iptables. On a status other
 	// than 0 the error has the method ExitCode, as exec.ExitError does.
 	Run func(ctx context.Context, program string, args ...string) error
+	// Output is Run for a program whose stdout matters: iptables-save.
+	Output func(ctx context.Context, program string, args ...string) ([]byte, error)
 }
 
 // UnmanagedError says that ec2net leaves an interface alone.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -75,6 +76,7 @@ type machine struct {
 	kernel   Kernel           // uncounted, unstruck
 	netns    *netlink.Handle
 	onLogged func(line string)
+	firewall *firewall
 }
 
 // record writes to the log of a machine.
@@ -156,11 +158,17 @@ func newMachine(t *testing.T) *machine {
 		},
 		Run: func(_ context.Context, program string, args ...string) error {
 			m.ran = append(m.ran, program+" "+strings.Join(args, " "))
+			if is, err := m.firewall.run(program, args); is {
+				return errors.Join(err, m.fails[program])
+			}
 			if program == "ifup" && m.fails[program] == nil {
 				m.setUp(t, args[0])
 			}
 			return m.fails[program]
 		}}
+	m.firewall = newFirewall(tree)
+	m.Output = m.firewall.output
+	m.forward(t, false) // a namespace has what the machine of the test has
 	counted.Before = func(string) error {
 		m.asked.Add(1)
 		return nil
@@ -169,6 +177,13 @@ func newMachine(t *testing.T) *machine {
 	check(t, err)
 	m.address(t, "eth0", "10.0.0.10/24")
 	return m
+}
+
+// forward sets net.ipv4.ip_forward of the thread's namespace.
+func (m *machine) forward(t *testing.T, on bool) {
+	t.Helper()
+	text := map[bool]string{false: "0", true: "1"}[on]
+	check(t, os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte(text), 0))
 }
 
 func addVeth(t *testing.T, h *netlink.Handle, name string, mac facts.MAC) {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"ec2net/facts"
@@ -12,187 +14,297 @@ import (
 	"ec2net/render"
 )
 
-// marks marks the answers of containers for the ENI of the request.
-func (h *Host) marks(ctx context.Context) error {
-	unlock, err := h.lock(ctx, "docker")
-	if err != nil {
-		return err
+// Marks says whether packets get marks, and with them their connections.
+type Marks int
+
+// Whether packets get marks.
+const (
+	MarksAuto Marks = iota // while the host forwards packets
+	MarksYes
+	MarksNo
+)
+
+// ParseMarks parses auto, yes or no.
+func ParseMarks(text string) (Marks, error) {
+	i := slices.Index([]string{"auto", "yes", "no"}, text)
+	if i < 0 {
+		return MarksAuto, fmt.Errorf("%.40q is none of auto, yes and no", text)
 	}
-	defer unlock()
-	return h.makeMarks(ctx, nil)
+	return Marks(i), nil
 }
 
-// makeMarks is marks, for a caller that holds its lock. soon are ENIs that are about to
-// come up.
-func (h *Host) makeMarks(ctx context.Context, soon []facts.ENI) error {
-	l, err := h.look(news{})
-	if err != nil {
-		return err
-	}
-	enis := l.Marked()
-	for _, e := range soon {
-		enis = append(slices.DeleteFunc(enis, func(o facts.ENI) bool { return o.Name == e.Name }), e)
-	}
-	rendering, cancel := context.WithTimeout(ctx, renderLimit)
-	defer cancel()
-	f, err := h.Templates.Docker(rendering, enis, h.Numbers.Base)
-	if err != nil {
-		return err
-	}
-	if err := h.write(plan.Bridge, []render.File{f}); err != nil {
-		return err
-	}
-	answers := mangle{h, jump{chain: render.DockerChain}}
-	if made, err := answers.fill(ctx, f.Path); err != nil {
-		return err
-	} else if made {
-		h.Log.Info(plan.Bridge, "answers of containers get the marks of the ENIs")
-	}
-	for _, e := range enis {
-		if k, _ := l.Of(e.Name); e.Primary && k.Left == "" {
-			if err := h.markPrimary(ctx, e); err != nil {
-				return err
-			}
+// marksLimit bounds one run of keepMarks: another program may hold the lock of
+// iptables-legacy.
+const marksLimit = 10 * time.Second
+
+// marksPath has what iptables said of ec2net's chains when they were made last, since
+// boot: lastMarks.
+var marksPath = path.Join(runDir, "marks")
+
+// KeepMarks makes the marks what they should be, in iptables' mangle table: a chain for
+// each ENI that is up, which marks what comes in, and one that gives answers the mark of
+// their connection. soon is an ENI that is coming up; empty for none. If there is
+// nothing to mark, KeepMarks starts no process; if nothing differs, one.
+func (h *Host) KeepMarks(ctx context.Context, soon string) error {
+	var n marking
+	if soon != "" {
+		l, err := h.look(news{name: soon})
+		if err != nil {
+			return err
+		}
+		if e, known := l.knownFacts(soon); known {
+			n.soon = &e
 		}
 	}
-	return nil
+	_, err := h.keepMarks(ctx, n)
+	return err
 }
 
-// marksAgainLimit bounds how long an ENI, coming up or going down, waits for the marks
-// of containers' answers: another program may hold the lock of iptables.
-const marksAgainLimit = 10 * time.Second
+// knownFacts returns the facts of the device that has a name.
+func (l *look) knownFacts(name string) (facts.ENI, bool) {
+	link, _ := l.State.LinkNamed(name)
+	k, _ := l.Of(name)
+	return k.FactsOf(link)
+}
 
-// marksAgain makes the marks again, if docker is up, since the ENIs have changed.
-func (h *Host) marksAgain(ctx context.Context, soon ...facts.ENI) error {
-	ctx, cancel := context.WithTimeout(ctx, marksAgainLimit)
+// marksAgain is keepMarks for an ENI that comes up or goes down, which it does without
+// marks if iptables fails.
+func (h *Host) marksAgain(ctx context.Context, n marking) error {
+	_, err := h.keepMarks(ctx, n)
+	var refused *iptablesError
+	if errors.As(err, &refused) {
+		h.Log.Warn(n.name(), "%v", err)
+		return nil
+	}
+	return err
+}
+
+// marking is what an event knows about marks.
+type marking struct {
+	soon  *facts.ENI // an ENI that is about to come up
+	going string     // one that is being taken down
+}
+
+func (n marking) name() string {
+	if n.soon != nil {
+		return n.soon.Name
+	}
+	return n.going
+}
+
+// wantsMarks reports whether packets are to get marks. Only a host that forwards packets
+// has answers that another machine or a container gives: the kernel chooses the source
+// address of its own answers, and the rules of that address their way.
+func (h *Host) wantsMarks(s plan.State) bool {
+	return h.Marks == MarksYes || h.Marks == MarksAuto && s.Forwarding
+}
+
+// keepMarks is KeepMarks. It reports whether something that it had made was missing.
+func (h *Host) keepMarks(ctx context.Context, n marking) (missed bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, marksLimit)
 	defer cancel()
 	unlock, err := h.lock(ctx, "docker")
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer unlock()
-	// Under the lock: "docker down" removes this file before it takes the lock.
-	mark, err := h.Tree.Read(dockerMark)
-	if err != nil || mark == nil {
-		return err
+	l, err := h.look(news{})
+	if err != nil {
+		return false, err
 	}
-	return h.makeMarks(ctx, soon)
+	text, err := h.Tree.Read(marksPath)
+	if err != nil {
+		return false, err
+	}
+	last := parseLastMarks(text)
+	want, err := h.chains(ctx, l, n)
+	if len(want) == 0 && (err != nil || last == nil) {
+		return false, err
+	}
+	m := mangle{Host: h, program: iptables}
+	now, failed := m.saved(ctx, inMangle...)
+	if failed != nil {
+		return false, errors.Join(err, failed)
+	}
+	stale := func(name string) bool {
+		i := slices.IndexFunc(want, has(name))
+		return i < 0 && h.isStale(l, n, name) || i >= 0 && !want[i].declares()
+	}
+	if last != nil && last.backEnd == now.backEnd && !slices.ContainsFunc(now.own(), stale) &&
+		!slices.ContainsFunc(want, func(c chain) bool { return last.chains[c.name] != now.state(c) }) {
+		return false, err
+	}
+	missed, failed = m.mend(ctx, want, stale, last, now)
+	return missed, errors.Join(err, failed)
 }
 
-// markPrimary marks packets that come in by the primary. The other ENIs' stanzas do that
-// for them; the primary has none.
-func (h *Host) markPrimary(ctx context.Context, e facts.ENI) error {
+// isStale reports whether a chain that is not wanted has to go. That of an interface which
+// somebody else configures now stays, as does one of which nothing is known.
+func (h *Host) isStale(l *look, n marking, chain string) bool {
+	name := strings.TrimPrefix(chain, chainPrefix)
+	link, there := l.State.LinkNamed(name)
+	k, _ := l.Of(name)
+	e, known := k.FactsOf(link)
+	switch {
+	case chain == render.DockerChain, name == n.going, !there:
+		return true
+	case k.Left != "":
+		return false
+	}
+	return !h.wantsMarks(l.State) || !link.Up || known && !e.Routed
+}
+
+// chain is a chain of ec2net's in the mangle table, as it should be.
+type chain struct {
+	name  string
+	iface string // packets from this interface go through it; empty: all
+	path  string // of its fragment
+	text  string // the fragment
+}
+
+func has(name string) func(chain) bool { return func(c chain) bool { return c.name == name } }
+
+// chains returns the chains that should exist; none if packets are to get no marks. The
+// one for answers comes first: with the first mark its answer finds it. An error says
+// that a template is broken; then chains uses what was rendered last.
+func (h *Host) chains(ctx context.Context, l *look, n marking) ([]chain, error) {
+	if !h.wantsMarks(l.State) {
+		return nil, nil
+	}
+	enis := slices.DeleteFunc(l.Marked(), func(e facts.ENI) bool { return e.Name == n.name() })
+	if n.soon != nil && n.soon.Routed {
+		enis = append(enis, *n.soon)
+	}
+	if len(enis) == 0 {
+		return nil, nil
+	}
+	broken := h.renderAnswers(ctx, enis)
+	answers, err := h.chain(render.DockerChain, "", answersPath)
+	if err != nil || answers.text == "" {
+		return nil, errors.Join(broken, err)
+	}
+	all := []chain{answers}
+	for _, e := range enis {
+		own, err := h.ownChain(ctx, l, n, e)
+		broken = errors.Join(broken, err)
+		if own.text != "" {
+			all = append(all, own)
+		}
+	}
+	return all, broken
+}
+
+var answersPath = path.Join(stateDir, "docker.iptables")
+
+// renderAnswers writes the fragment that marks answers.
+func (h *Host) renderAnswers(ctx context.Context, enis []facts.ENI) error {
+	ctx, cancel := context.WithTimeout(ctx, renderLimit)
+	defer cancel()
+	f, err := h.Templates.Docker(ctx, enis, h.Numbers.Base)
+	if err != nil {
+		return err
+	}
+	return h.write("marks", []render.File{f})
+}
+
+// ownChain returns the chain of an ENI, without a text if it should have none.
+func (h *Host) ownChain(ctx context.Context, l *look, n marking, e facts.ENI) (chain, error) {
+	link, _ := l.State.LinkNamed(e.Name)
+	k, _ := l.Of(e.Name)
+	soon := n.soon != nil && n.soon.Name == e.Name
+	if !soon && (k.Left != "" || !link.Up) {
+		return chain{}, nil
+	}
+	fragment, err := render.Path("iptables", e.Name)
+	if err != nil {
+		return chain{}, err
+	}
+	if e.Primary {
+		err = h.writePrimary(ctx, e)
+	} else if cfg, unread := h.memory().cfg(e.Name); unread != nil || cfg != nil && !marksInStanza(string(cfg), fragment) {
+		return chain{}, unread
+	}
+	own, unread := h.chain(render.View{ENI: e}.Chain(), e.Name, fragment)
+	return own, errors.Join(err, unread)
+}
+
+// marksInStanza reports whether a stanza has a line for the marks. An administrator's
+// template may have none.
+func marksInStanza(cfg, fragment string) bool {
+	for line := range strings.Lines(cfg) {
+		line = strings.TrimSpace(line)
+		if !strings.HasPrefix(line, "#") && (strings.Contains(line, "ec2net marks") || strings.Contains(line, fragment)) {
+			return true
+		}
+	}
+	return false
+}
+
+// writePrimary writes the files of the primary, which nothing else writes.
+func (h *Host) writePrimary(ctx context.Context, e facts.ENI) error {
 	files, err := h.render(ctx, e)
 	if err != nil {
 		return err
 	}
-	if err := h.write(e.Name, files); err != nil {
-		return err
-	}
-	path, err := render.Path("iptables", e.Name)
-	if err != nil {
-		return err
-	}
-	made, err := mangle{h, jumpOf(e)}.fill(ctx, path)
-	if made {
-		h.Log.Info(e.Name, "packets that come in get the mark %v", e.Mark())
-	}
-	return err
+	return h.write(e.Name, files)
 }
 
-// dropMarks undoes marks.
-func (h *Host) dropMarks(ctx context.Context) error {
-	unlock, err := h.lock(ctx, "docker")
-	if err != nil {
-		return err
+// chain reads the fragment of a chain.
+func (h *Host) chain(name, iface, path string) (chain, error) {
+	text, err := h.Tree.Read(path)
+	return chain{name: name, iface: iface, path: path, text: string(text)}, err
+}
+
+// jump is the rule that jumps into the chain, as iptables-save(8) prints it.
+func (c chain) jump() string {
+	if c.iface == "" {
+		return "PREROUTING -j " + c.name
 	}
-	defer unlock()
-	dropped, err := mangle{h, jump{chain: render.DockerChain}}.drop(ctx)
-	if dropped {
-		h.Log.Info(plan.Bridge, "answers of containers no longer get the marks of the ENIs")
-	}
-	l, failed := h.look(news{})
-	if failed != nil {
-		return errors.Join(err, failed)
-	}
-	for _, e := range l.Marked() {
-		if e.Primary {
-			_, failed := mangle{h, jumpOf(e)}.drop(ctx)
-			err = errors.Join(err, failed)
+	return "PREROUTING -i " + c.iface + " -j " + c.name
+}
+
+// declares reports whether the fragment makes the chain: an administrator's may be empty.
+func (c chain) declares() bool { return slices.Contains(c.declared(), c.name) }
+
+// declared are the chains of the mangle table that the fragment makes.
+func (c chain) declared() (names []string) {
+	table := ""
+	for line := range strings.Lines(c.text) {
+		line = strings.TrimSpace(line)
+		if name, ok := strings.CutPrefix(line, "*"); ok {
+			table = name
+		}
+		if f := strings.Fields(line); table == "mangle" && len(f) > 1 && strings.HasPrefix(line, ":") && f[1] == "-" {
+			names = append(names, f[0][1:])
 		}
 	}
-	return err
+	return names
 }
 
-// lockWait is how many seconds iptables waits for its lock, which another program may
-// hold.
-const lockWait = "10"
-
-// jump is a rule of the chain PREROUTING that jumps into a chain of ec2net's.
-type jump struct{ iface, chain string }
-
-func jumpOf(e facts.ENI) jump { return jump{iface: e.Name, chain: render.View{ENI: e}.Chain()} }
-
-// args are the arguments of iptables(8) that append, check or delete the rule, by an
-// action: -A, -C, -D.
-func (j jump) args(action string) []string {
-	args := []string{"-w", lockWait, "-t", "mangle", action, "PREROUTING"}
-	if j.iface != "" {
-		args = append(args, "-i", j.iface)
+// log says that the marks are there, or are there again.
+func (c chain) log(log Log, again bool) {
+	name := c.iface
+	if name == "" {
+		name = "marks"
 	}
-	return append(args, "-j", j.chain)
+	switch {
+	case again:
+		log.Info(name, "marks were missing: restored them")
+	case c.iface == "":
+		log.Info(name, "answers get the mark of their connection (chain %s)", c.name)
+	default:
+		log.Info(name, "what comes in for this machine gets a mark (chain %s)", c.name)
+	}
 }
 
-// mangle is a chain of iptables' mangle table, with the jump into it.
-type mangle struct {
-	*Host
-	jump
-}
+// iptablesError says that iptables has failed.
+type iptablesError struct{ error }
 
-// fill loads a fragment into the chain, and makes the jump. It reports whether the jump
-// was missing.
-func (m mangle) fill(ctx context.Context, fragment string) (made bool, err error) {
-	if err := m.run(ctx, "iptables-restore", "-w", lockWait, "--noflush", fragment); err != nil {
-		return false, err
-	}
-	there, err := m.has(ctx, m.args("-C")...)
-	if err != nil || there {
-		return false, err
-	}
-	return true, m.run(ctx, "iptables", m.args("-A")...)
-}
+func (e *iptablesError) Unwrap() error { return e.error }
 
-// drop removes every jump into the chain, and the chain. It reports whether there was a
-// chain.
-func (m mangle) drop(ctx context.Context) (dropped bool, err error) {
-	for {
-		there, err := m.has(ctx, m.args("-C")...)
-		if err != nil {
-			return false, err
-		} else if !there {
-			break
-		}
-		if err := m.run(ctx, "iptables", m.args("-D")...); err != nil {
-			return false, err
-		}
+func refused(err error) error {
+	if err == nil {
+		return nil
 	}
-	there, err := m.has(ctx, "-w", lockWait, "-t", "mangle", "-F", m.chain)
-	if err != nil || !there {
-		return false, err
-	}
-	return true, m.run(ctx, "iptables", "-w", lockWait, "-t", "mangle", "-X", m.chain)
-}
-
-// has runs iptables(8) with arguments that fail if a rule or chain does not exist, and
-// reports whether it exists. An error means that iptables could not say.
-func (h *Host) has(ctx context.Context, args ...string) (bool, error) {
-	err := h.Run(ctx, "iptables", args...)
-	var ended interface{ ExitCode() int }
-	// 1: no such rule or chain; 2: not even the chain that the rule jumps to.
-	if errors.As(err, &ended) && (ended.ExitCode() == 1 || ended.ExitCode() == 2) {
-		return false, nil
-	} else if err != nil {
-		return false, fmt.Errorf("iptables: %w", err)
-	}
-	return true, nil
+	return &iptablesError{fmt.Errorf("marks: %w", err)}
 }

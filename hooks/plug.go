@@ -223,8 +223,8 @@ func (h *Host) makeReady(ctx context.Context, n news, a *arrival) (*look, error)
 			return l, err
 		}
 	}
-	// Before the ENI's stanza marks the first packet.
-	a.trouble = errors.Join(a.trouble, h.marksAgain(ctx, a.ENI))
+	// Before ifup: the first packet that comes in gets its mark.
+	a.trouble = errors.Join(a.trouble, h.marksAgain(ctx, marking{soon: &a.ENI}))
 	return l, nil
 }
 

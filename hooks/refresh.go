@@ -20,8 +20,12 @@ func (h *Host) Refresh(ctx context.Context, name string) error {
 	return h.refresh(ctx, name, h.askUntilComplete)
 }
 
-// RefreshAll asks IMDS once for each ENI that is up, the primary too.
+// RefreshAll asks IMDS once for each ENI that is up, the primary too. It puts marks back.
 func (h *Host) RefreshAll(ctx context.Context) error {
+	return errors.Join(h.refreshAll(ctx), h.KeepMarks(ctx, ""))
+}
+
+func (h *Host) refreshAll(ctx context.Context) error {
 	l, err := h.look(news{})
 	if err != nil {
 		return err

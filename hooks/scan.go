@@ -13,8 +13,12 @@ import (
 
 // Scan asks udev for another "add" of every attached ENI that is not configured, whose
 // name was configured for another device, or that lacks ip rules or routes; and for
-// another "remove" of every ENI that is gone and was not taken down.
+// another "remove" of every ENI that is gone and was not taken down. It puts marks back.
 func (h *Host) Scan(ctx context.Context) error {
+	return errors.Join(h.scanAll(ctx), h.KeepMarks(ctx, ""))
+}
+
+func (h *Host) scanAll(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, leaseIMDS)
 	defer cancel()
 	l, err := h.look(news{})

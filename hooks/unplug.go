@@ -104,7 +104,7 @@ func (h *Host) takeDown(ctx context.Context, l *look) error {
 		// still counts the interface as up.
 		err = h.memory().clearNote(l.name)
 	}
-	return errors.Join(err, h.marksAgain(ctx))
+	return errors.Join(err, h.marksAgain(ctx, marking{going: l.name}))
 }
 
 // dropFlows ends the connections whose marks belong to no ENI any more.

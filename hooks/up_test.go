@@ -9,7 +9,10 @@ import (
 // taking the ENI down has just removed.
 func TestUpLocks(t *testing.T) {
 	onMachine(t, func(m *machine) {
+		m.forward(t, true)
 		ready(t, m)
+		check(t, m.Add(t.Context(), "eth1"))
+		m.firewall.flush()
 		run, checked := m.Run, false
 		m.Run = func(ctx context.Context, program string, args ...string) error {
 			if program == "iptables" {

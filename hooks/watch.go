@@ -28,7 +28,7 @@ const (
 // does. current returns the machine with the settings and templates of now.
 func Watch(ctx context.Context, current func() *Host) error {
 	w := &watcher{current: current, contests: make(contests), said: &said{at: make(map[string]time.Time)},
-		failure: backoff{first: time.Second, last: time.Minute}, seeks: make(map[string]*backoff), lately: current().lately()}
+		failure: backoff{first: time.Second, last: time.Minute}, seeks: make(map[string]*backoff), lately: current().lately(), marks: newMarker()}
 	w.renew()
 	unlock := w.tellWatching(ctx)
 	defer unlock()
@@ -45,6 +45,7 @@ func Watch(ctx context.Context, current func() *Host) error {
 		}
 		began := time.Now()
 		w.converge(ctx)
+		w.keepMarks(ctx)
 		w.lately.write(w.Host)
 		took := time.Since(began)
 		refresh := due
@@ -54,9 +55,16 @@ func Watch(ctx context.Context, current func() *Host) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-at(refresh, w.failure.until, w.contests.next(), w.nextSeek()):
+		case <-at(refresh, w.failure.until, w.contests.next(), w.nextSeek(), w.marks.next()):
+		case <-w.marks.done:
+		case <-changed.Firewall:
+			w.marks.look(gather)
+			if !sleep(ctx, max(gather, rest*took)) {
+				return nil
+			}
 		case w.listed = <-refreshed:
 			asking, due = false, time.Now().Add(jittered(w.Every))
+			w.marks.look(0)
 		case _, open := <-changed.C:
 			if !open {
 				return changed.Err()
@@ -75,7 +83,7 @@ func Watch(ctx context.Context, current func() *Host) error {
 // refreshForWatch asks IMDS for each ENI that is up. It returns the MACs of the
 // instance's ENIs if one may be attached of which nothing is known.
 func (h *Host) refreshForWatch(ctx context.Context) []facts.MAC {
-	err := h.RefreshAll(ctx)
+	err := h.refreshAll(ctx)
 	var macs []facts.MAC
 	if l, failed := h.look(news{}); err == nil && failed == nil && l.hasUnknown() && h.checkWay(l) == nil {
 		limited, cancel := context.WithTimeout(ctx, oneIMDS)
@@ -111,6 +119,7 @@ type watcher struct {
 	// waits says that the primary had no address at the last look.
 	waits  bool
 	lately *lately
+	marks  *marker
 }
 
 // renew takes the settings and templates of now.
@@ -135,6 +144,7 @@ func (w *watcher) converge(ctx context.Context) {
 		w.failure.reset()
 	}
 	if l != nil {
+		w.marks.saw(l.markable(w.Host))
 		w.seek(ctx, l)
 	}
 }
@@ -238,9 +248,18 @@ func (all contests) made(c plan.Change) time.Duration {
 	one := all[contestOf(c)]
 	if one == nil {
 		all.forget(now)
-		one = &contest{left: backoff{first: time.Minute, last: time.Hour}}
+		one = newContest()
 		all[contestOf(c)] = one
 	}
+	return one.made(now)
+}
+
+func newContest() *contest {
+	return &contest{left: backoff{first: time.Minute, last: time.Hour}}
+}
+
+// made notes that the change was made. It returns for how long it is left alone now.
+func (one *contest) made(now time.Time) time.Duration {
 	if now.Sub(one.last) > 2*max(one.left.wait, time.Minute) {
 		one.left.reset()
 	}

@@ -151,6 +151,8 @@ func newWorld(t *testing.T, boot boot) *world {
 			return nil
 		},
 		Run: w.run}
+	w.firewall = newFirewall(tree)
+	w.Output = w.firewall.output
 	w.onLogged = func(line string) { _ = w.strike.next("log: " + line) }
 	w.put(t, interfacesFile, "source /etc/network/interfaces.d/*.cfg\n")
 	w.vpc.enis[primaryMAC] = facts.ENI{MAC: primaryMAC, ID: "eni-0", Primary: true, PrimaryMAC: primaryMAC,
@@ -228,6 +230,9 @@ var metric = regexp.MustCompile(`metric (\d+)`)
 // and calls the client's hook.
 func (w *world) run(ctx context.Context, program string, args ...string) error {
 	if err := w.strike.next(program); err != nil {
+		return err
+	}
+	if is, err := w.firewall.run(program, args); is {
 		return err
 	}
 	name := args[len(args)-1]

@@ -12,8 +12,11 @@ import (
 type Watch struct {
 	// C has a token if something has changed since the last token was taken. It is
 	// closed when the watch ends.
-	C   <-chan struct{}
-	err error
+	C <-chan struct{}
+	// Firewall has a token if something in iptables' mangle table was deleted since the
+	// last one was taken. It is nil if the kernel does not tell.
+	Firewall <-chan struct{}
+	err      error
 }
 
 // Err says why C is closed; nil if the context has ended. Call it only once C is
@@ -34,7 +37,9 @@ func (k *Kernel) Watch(ctx context.Context) (*Watch, error) {
 	if err != nil {
 		return nil, err
 	}
-	return watch(ctx, f), nil
+	w := watch(ctx, f)
+	w.Firewall = watchFirewall(ctx)
+	return w, nil
 }
 
 func watch(ctx context.Context, f *os.File) *Watch {
@@ -55,17 +60,16 @@ func watch(ctx context.Context, f *os.File) *Watch {
 				}
 				return
 			}
-			select {
-			case c <- struct{}{}:
-			default:
-			}
+			token(c)
 		}
 	}()
 	return w
 }
 
-func listen(groups uint32) (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+func listen(groups uint32) (*os.File, error) { return listenTo(unix.NETLINK_ROUTE, groups) }
+
+func listenTo(protocol int, groups uint32) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}

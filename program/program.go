@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +28,28 @@ const Path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 //
 // If the program has started, an error is an [Error].
 func Run(ctx context.Context, name string, args ...string) error {
+	return runTo(ctx, nil, name, args...)
+}
+
+// Output is Run, and returns what the program has written to stdout.
+func Output(ctx context.Context, name string, args ...string) ([]byte, error) {
+	stdout, err := newOutput(name)
+	if err != nil {
+		return nil, err
+	}
+	defer stdout.Close()
+	if err := runTo(ctx, stdout, name, args...); err != nil {
+		return nil, err
+	}
+	info, err := stdout.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.NewSectionReader(stdout, 0, info.Size()))
+}
+
+// runTo is Run with a file for stdout; nil: stdout goes where stderr goes.
+func runTo(ctx context.Context, stdout *os.File, name string, args ...string) error {
 	path, err := Find(name)
 	if err != nil {
 		return err
@@ -39,6 +62,9 @@ func Run(ctx context.Context, name string, args ...string) error {
 	cmd := exec.Command(path, args...)
 	cmd.Env = []string{"PATH=" + Path}
 	cmd.Stdout, cmd.Stderr = output, output
+	if stdout != nil {
+		cmd.Stdout = stdout
+	}
 	return run(ctx, cmd, func() string { return tail(output) })
 }
 

@@ -15,12 +15,12 @@ const dockerWait = time.Minute
 var dockerCommand = command{
 	name:  "docker",
 	args:  "up | down | wait IFACE",
-	short: "route the answers of containers by the ENI of the request",
+	short: "put docker0 into the tables of the ENIs",
 	long:  "ec2net-docker.service, and under upstart the job docker-finish, call up and down.",
 	words: []item{
-		{"up", `Marks the answers of containers for the ENI of the request, and puts docker0's
-subnet into every ENI's table. Called again, it applies what has changed.`},
-		{"down", "Takes both away."},
+		{"up", `Puts docker0's subnet into every ENI's table, and makes the marks: see "ec2net help
+marks". Called again, it applies what has changed.`},
+		{"down", "Takes docker0's subnet out of the tables. The marks stay, for other bridges."},
 		{"wait", `An ENI's cfg file calls it: puts docker0's subnet into the ENI's table, now or, in
 the background, as soon as docker0 appears, for a minute at most. Without docker it
 does nothing.`},

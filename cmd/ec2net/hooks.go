@@ -29,7 +29,7 @@ const (
 )
 
 // hostSettings are the settings of the commands that change the machine.
-var hostSettings = []string{"base", "mark-mask", "primary-table", "addresses", "unmanaged", "templates", "imds-endpoint", "imds-endpoint-mode"}
+var hostSettings = []string{"base", "mark-mask", "primary-table", "addresses", "marks", "unmanaged", "templates", "imds-endpoint", "imds-endpoint-mode"}
 
 var hotplugCommand = command{
 	name:  "hotplug",
@@ -275,7 +275,7 @@ func (s settings) host(tree *disk.Tree, log hooks.Log) (*hooks.Host, func(), err
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot ask the kernel: %w", err)
 	}
-	h := &hooks.Host{Kernel: k, Source: source, Tree: tree, Log: log, Run: program.Run, Replay: replay,
+	h := &hooks.Host{Kernel: k, Source: source, Tree: tree, Log: log, Run: program.Run, Output: program.Output, Replay: replay,
 		Unplug: func(iface string) error { return leave(iface, "remove") },
 		Later:  func(iface string) error { return background("", "refresh", iface) }}
 	s.apply(h)
@@ -284,7 +284,7 @@ func (s settings) host(tree *disk.Tree, log hooks.Log) (*hooks.Host, func(), err
 
 // apply gives a host the settings, and the templates of now.
 func (s settings) apply(h *hooks.Host) {
-	h.IMDS, h.Numbers, h.Unmanaged, h.Every = s.imds.Address(), s.numbers, s.unmanaged, s.refresh
+	h.IMDS, h.Numbers, h.Unmanaged, h.Marks, h.Every = s.imds.Address(), s.numbers, s.unmanaged, s.marks, s.refresh
 	h.NoAddresses = !s.addresses
 	templates, err := s.loadTemplates()
 	if h.Templates = templates; err != nil {

@@ -56,7 +56,7 @@ func noFlags(run action) func(*pflag.FlagSet) action {
 // initialization cycle.
 func commands() []command {
 	return []command{renderCommand, factsCommand, templatesCommand,
-		hotplugCommand, leaseCommand, scanCommand, refreshCommand, statusCommand, upCommand, downCommand, dockerCommand, watchCommand, completeCommand(), helpCommand()}
+		hotplugCommand, leaseCommand, scanCommand, refreshCommand, statusCommand, upCommand, downCommand, dockerCommand, marksCommand, watchCommand, completeCommand(), helpCommand()}
 }
 
 // invocation is one run of one command.

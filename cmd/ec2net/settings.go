@@ -23,6 +23,7 @@ type settings struct {
 	templates string
 	unmanaged hooks.Patterns
 	addresses bool
+	marks     hooks.Marks
 	imds      facts.Endpoint
 	refresh   time.Duration // 0: never
 	timeout   time.Duration
@@ -83,6 +84,13 @@ ec2net-watch.service keeps the table current.`,
 addresses. Those that are there stay.`,
 		func(s *settings, v string) (err error) {
 			s.addresses, err = yes(v)
+			return err
+		}},
+	{"EC2NET_MARKS", "marks", "auto|yes|no", []string{"auto", "yes", "no"}, "auto",
+		"whether packets that come in for this machine get marks, for the answers of containers and guests; auto: while the machine forwards packets (net.ipv4.ip_forward)",
+		`Without marks the kernel tracks no connections for ec2net.`,
+		func(s *settings, v string) (err error) {
+			s.marks, err = hooks.ParseMarks(v)
 			return err
 		}},
 	{"EC2NET_UNMANAGED", "unmanaged", "PATTERNS", nil, "",

@@ -38,7 +38,8 @@ type network struct {
 	rules   []plan.Rule
 	routes  []plan.Route
 	flows   []facts.Mark
-	watches []chan struct{}
+	watches []watch
+	forward bool
 	looked  []plan.Rule // the rules of the last look, without those deleted since
 }
 
@@ -102,7 +103,16 @@ func (k *Kernel) Look(scope func([]plan.Link) plan.Scope) (s plan.State, err err
 	s.Rules = slices.Clone(k.rules)
 	k.looked = slices.Clone(k.rules)
 	s.Routes = within(wanted, k.routes)
+	s.Forwarding = k.forward
 	return s, nil
+}
+
+// Forward sets net.ipv4.ip_forward.
+func (k *Kernel) Forward(on bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.forward = on
+	k.changed()
 }
 
 // within returns the routes that are in a scope; all if it is nil.

@@ -7,27 +7,43 @@ import (
 	"ec2net/kernel"
 )
 
+// watch has the channels of one kernel.Watch.
+type watch struct{ changed, firewall chan struct{} }
+
 // Watch watches for changes until ctx ends, as kernel.Kernel's Watch does.
 func (k *Kernel) Watch(ctx context.Context) (*kernel.Watch, error) {
-	c := make(chan struct{}, 1)
+	w := watch{changed: make(chan struct{}, 1), firewall: make(chan struct{}, 1)}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.watches = append(k.watches, c)
+	k.watches = append(k.watches, w)
 	context.AfterFunc(ctx, func() {
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		k.watches = slices.DeleteFunc(k.watches, func(o chan struct{}) bool { return o == c })
-		close(c)
+		k.watches = slices.DeleteFunc(k.watches, func(o watch) bool { return o == w })
+		close(w.changed)
 	})
-	return &kernel.Watch{C: c}, nil
+	return &kernel.Watch{C: w.changed, Firewall: w.firewall}, nil
 }
 
 // changed puts a token into each watch that has none.
 func (k *Kernel) changed() {
-	for _, c := range k.watches {
-		select {
-		case c <- struct{}{}:
-		default:
-		}
+	for _, w := range k.watches {
+		token(w.changed)
+	}
+}
+
+// Mangled tells every watch that nftables has deleted something in the mangle table.
+func (k *Kernel) Mangled() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, w := range k.watches {
+		token(w.firewall)
+	}
+}
+
+func token(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }

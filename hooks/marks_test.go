@@ -1,0 +1,174 @@
+package hooks
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	mem "ec2net/kernel/memory"
+)
+
+// forwarding runs a test on a machine in memory that is watched, and that forwards
+// packets from now on.
+func forwarding(t *testing.T, every time.Duration, test func(t *testing.T, w *watchedWorld, whole []string)) {
+	t.Helper()
+	watched(t, every, func(t *testing.T, w *watchedWorld) {
+		if looks := w.firewall.looks + len(w.firewall.ran); looks != 0 {
+			t.Errorf("%d processes for a machine that forwards nothing", looks)
+		}
+		k := w.kernel.(*mem.Kernel)
+		w.firewall.changed = func() {
+			if w.firewall.backEnd == backEndNFT {
+				k.Mangled()
+			}
+		}
+		k.Forward(true)
+		w.after(time.Second)
+		whole := w.firewall.text(backEndNFT)
+		for _, jump := range []string{"PREROUTING -j ec2net-docker", "PREROUTING -i eth1 -j ec2net-eth1", "PREROUTING -i eth2 -j ec2net-eth2"} {
+			if !slices.Contains(whole, jump) {
+				t.Fatalf("no %q in\n%s", jump, strings.Join(whole, "\n"))
+			}
+		}
+		test(t, w, whole)
+	})
+}
+
+// The marks are there while the machine forwards packets, and at no other time. What a
+// firewall takes away comes back.
+func TestMarksWatched(t *testing.T) {
+	forwarding(t, 0, func(t *testing.T, w *watchedWorld, whole []string) {
+		f := w.firewall
+		w.after(time.Hour)
+		if f.looks > 6 {
+			t.Errorf("%d looks, and nothing happened", f.looks)
+		}
+		f.flush()
+		w.after(time.Second)
+		same(t, "flushed", f.text(backEndNFT), whole)
+		f.tables[backEndNFT]["ec2net-eth1"] = nil
+		w.kernel.(*mem.Kernel).Mangled()
+		w.after(time.Second)
+		same(t, "a chain flushed", f.text(backEndNFT), whole)
+		f.tables[backEndNFT]["PREROUTING"] = append(f.tables[backEndNFT]["PREROUTING"], "-i eth1 -j ec2net-eth1")
+		w.kernel.(*mem.Kernel).Mangled()
+		w.after(time.Second)
+		same(t, "a jump doubled", f.text(backEndNFT), whole)
+
+		w.kernel.(*mem.Kernel).Forward(false)
+		w.after(time.Second)
+		same(t, "no forwarding", f.text(backEndNFT), []string{})
+		looks := f.looks
+		w.after(time.Hour)
+		if f.looks != looks {
+			t.Errorf("%d looks without forwarding", f.looks-looks)
+		}
+	})
+}
+
+// iptables-legacy tells nobody: the next refresh finds what is missing. Another back end
+// gets the marks, and the one before loses them.
+func TestMarksBackEnd(t *testing.T) {
+	forwarding(t, time.Minute, func(t *testing.T, w *watchedWorld, whole []string) {
+		f := w.firewall
+		f.backEnd = backEndLegacy
+		w.after(2 * time.Minute)
+		same(t, "legacy", f.text(backEndLegacy), whole)
+		same(t, "nft, no longer in use", f.text(backEndNFT), []string{})
+		f.flush()
+		w.after(2 * time.Minute)
+		same(t, "legacy, flushed", f.text(backEndLegacy), whole)
+
+		f.backEnd = backEndNFT // and nobody looks before eth1 goes
+		check(t, w.Down(t.Context(), "eth1"))
+		left := slices.DeleteFunc(slices.Clone(whole), func(line string) bool {
+			return strings.Contains(line, "eth1") || strings.Contains(line, "0x3e9/")
+		})
+		same(t, "eth1 down", f.text(backEndNFT), left)
+		same(t, "legacy, no longer in use", f.text(backEndLegacy), []string{})
+	})
+}
+
+// A program that removes the marks whenever they come is left to that, for longer each
+// time.
+func TestMarksContest(t *testing.T) {
+	forwarding(t, 0, func(t *testing.T, w *watchedWorld, _ []string) {
+		f := w.firewall
+		stop := false
+		w.onLogged = func(line string) {
+			if !stop && strings.Contains(line, "marks were missing") {
+				go func() {
+					time.Sleep(time.Millisecond)
+					f.flush()
+				}()
+			}
+		}
+		f.flush()
+		before := f.looks
+		w.after(time.Hour)
+		if looks := f.looks - before; looks > 300 {
+			t.Errorf("%d looks in an hour", looks)
+		}
+		if n := len(slices.DeleteFunc(slices.Clone(w.warned), func(line string) bool { return !strings.Contains(line, "removes the marks again and again") })); n == 0 || n > 8 {
+			t.Errorf("%d warnings", n)
+		}
+	})
+}
+
+// The settings decide before the forwarding does.
+func TestMarksSettings(t *testing.T) {
+	for name, c := range map[string]struct {
+		marks   Marks
+		forward bool
+		want    bool
+	}{"auto": {MarksAuto, false, false}, "auto, forwarding": {MarksAuto, true, true},
+		"yes": {MarksYes, false, true}, "no": {MarksNo, true, false}} {
+		t.Run(name, func(t *testing.T) {
+			onMachine(t, func(m *machine) {
+				m.forward(t, c.forward)
+				m.Marks = c.marks
+				ready(t, m)
+				if got := len(m.firewall.text(backEndNFT)) > 0; got != c.want {
+					t.Errorf("marks: %v", m.firewall.text(backEndNFT))
+				}
+				// Once they were made, they go when they are no longer wanted.
+				m.Marks = MarksNo
+				check(t, m.KeepMarks(t.Context(), ""))
+				same(t, "marks", m.firewall.text(backEndNFT), []string{})
+			})
+		})
+	}
+}
+
+// A renewal starts no process.
+func TestMarksRenewal(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		m.forward(t, true)
+		ready(t, m)
+		m.firewall.flush()
+		looks, ran := m.firewall.looks, len(m.ran)
+		m.lease(t, "eth1", "RENEW", "10.0.1.20")
+		if m.firewall.looks != looks || len(m.ran) != ran {
+			t.Errorf("a renewal ran %v, and looked %d times", m.ran[ran:], m.firewall.looks-looks)
+		}
+	})
+}
+
+// A chain that an administrator has taken over stays, one of an interface that is gone
+// does not.
+func TestMarksOfOthers(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		m.forward(t, true)
+		ready(t, m)
+		table := m.firewall.tables[backEndNFT]
+		table["ec2net-eth9"] = []string{"-j RETURN"}
+		table["PREROUTING"] = append(table["PREROUTING"], "-i eth9 -j ec2net-eth9", "-i eth9 -j ec2net-eth9")
+		m.Unmanaged = Patterns{"eth1"}
+		check(t, m.KeepMarks(t.Context(), ""))
+		text := strings.Join(m.firewall.text(backEndNFT), "\n")
+		if strings.Contains(text, "eth9") || !strings.Contains(text, "PREROUTING -i eth1 -j ec2net-eth1") {
+			t.Errorf("%s", text)
+		}
+	})
+}

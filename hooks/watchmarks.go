@@ -1,0 +1,121 @@
+package hooks
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// marker is what Watch knows of the marks: when to look at them next. A look starts a
+// process, so there is none without a reason: an event of nftables, a refresh, another
+// set of ENIs, another forwarding. It looks beside Watch's own loop, since iptables may
+// wait for its lock.
+type marker struct {
+	mu      sync.Mutex
+	due     time.Time // zero: when there is a reason
+	busy    bool
+	seen    string // what the marks depended on, at the last look of Watch
+	failure backoff
+	contest *contest
+	done    chan struct{} // has a token when a look has ended
+}
+
+func newMarker() *marker {
+	return &marker{seen: "nothing yet", done: make(chan struct{}, 1), failure: backoff{first: time.Second, last: time.Minute}, contest: newContest()}
+}
+
+// markable says what the marks depend on: which ENIs are up, and whether there are to be
+// marks.
+func (l *look) markable(h *Host) string {
+	if !h.wantsMarks(l.State) {
+		return ""
+	}
+	text := ""
+	for _, e := range l.Marked() {
+		link, _ := l.State.LinkNamed(e.Name)
+		text += fmt.Sprint(e.Name, e.Number, e.MarkMask, link.Index, link.Up, " ")
+	}
+	return text
+}
+
+// saw has the marker look if they depend on something else now.
+func (m *marker) saw(what string) {
+	if what != m.seen {
+		m.seen = what
+		m.look(0)
+	}
+}
+
+// look has the marker look after a while; not before the contest of another program is
+// over.
+func (m *marker) look(after time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at := time.Now().Add(after)
+	if at.Before(m.contest.left.until) {
+		at = m.contest.left.until
+	}
+	if m.due.IsZero() || at.Before(m.due) {
+		m.due = at
+	}
+}
+
+// next is when to look; the zero time if there is no reason, or a look is going on.
+func (m *marker) next() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.busy {
+		return time.Time{}
+	}
+	return m.due
+}
+
+// keepMarks looks at the marks, in the background, if that is due.
+func (w *watcher) keepMarks(ctx context.Context) {
+	m := w.marks
+	if due := m.next(); due.IsZero() || time.Now().Before(due) {
+		return
+	}
+	m.mu.Lock()
+	m.busy, m.due = true, time.Time{}
+	m.mu.Unlock()
+	go func(h *Host) {
+		missed, err := h.keepMarks(ctx, marking{})
+		if ctx.Err() == nil {
+			m.ended(h, missed, err)
+		}
+		select {
+		case m.done <- struct{}{}:
+		default:
+		}
+	}(w.Host)
+}
+
+// ended notes how a look has ended, and when to look again.
+func (m *marker) ended(h *Host, missed bool, err error) {
+	m.mu.Lock()
+	m.busy = false
+	again := time.Duration(0)
+	if err != nil {
+		m.failure.again()
+		again = m.failure.wait
+	} else {
+		m.failure.reset()
+	}
+	var left time.Duration
+	if missed {
+		left = m.contest.made(time.Now())
+	}
+	m.mu.Unlock()
+	if err != nil {
+		h.Log.Warn("", "%v (watch)", err)
+	}
+	if left > 0 {
+		h.Log.Warn("", "another program removes the marks again and again: leaving them to that for %v", left)
+		again = left
+	}
+	if again > 0 {
+		m.look(again)
+	}
+}
