@@ -134,6 +134,12 @@ func parseLastMarks(text []byte) *lastMarks {
 	return r
 }
 
+// differs reports whether a chain is not as it was made, or was not made.
+func (r *lastMarks) differs(c chain, now saved) bool {
+	state := now.state(c)
+	return state == "" || state != r.chains[c.name]
+}
+
 // mend makes the chains that differ, and removes the stale ones, also where another back
 // end has them. It reports whether one was missing that ec2net had made.
 func (m mangle) mend(ctx context.Context, want []chain, stale func(string) bool, last *lastMarks, now saved) (missed bool, err error) {
@@ -142,7 +148,7 @@ func (m mangle) mend(ctx context.Context, want []chain, stale func(string) bool,
 	}
 	var made []chain
 	for _, c := range want {
-		if state := now.state(c); state == "" || state != last.chains[c.name] {
+		if last.differs(c, now) {
 			made = append(made, c)
 			err = errors.Join(err, m.fill(ctx, c, now))
 		}

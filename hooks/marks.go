@@ -131,7 +131,7 @@ func (h *Host) keepMarks(ctx context.Context, n marking) (missed bool, err error
 		return i < 0 && h.isStale(l, n, name) || i >= 0 && !want[i].declares()
 	}
 	if last != nil && last.backEnd == now.backEnd && !slices.ContainsFunc(now.own(), stale) &&
-		!slices.ContainsFunc(want, func(c chain) bool { return last.chains[c.name] != now.state(c) }) {
+		!slices.ContainsFunc(want, func(c chain) bool { return last.differs(c, now) }) {
 		return false, err
 	}
 	missed, failed = m.mend(ctx, want, stale, last, now)
@@ -178,6 +178,7 @@ func (h *Host) chains(ctx context.Context, l *look, n marking) ([]chain, error) 
 	if len(enis) == 0 {
 		return nil, nil
 	}
+	slices.SortFunc(enis, func(a, b facts.ENI) int { return a.Number - b.Number })
 	broken := h.renderAnswers(ctx, enis)
 	answers, err := h.chain(render.DockerChain, "", answersPath)
 	if err != nil || answers.text == "" {

@@ -155,6 +155,25 @@ func TestMarksRenewal(t *testing.T) {
 	})
 }
 
+// An ENI goes down and comes up, by ifdown and ifup alone: so do its marks.
+func TestMarksByHand(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		m.forward(t, true)
+		ready(t, m)
+		whole := m.firewall.text(backEndNFT)
+		l, err := m.netns.LinkByName("eth1")
+		check(t, err)
+		check(t, m.netns.LinkSetDown(l))
+		check(t, m.KeepMarks(t.Context(), ""))
+		if text := strings.Join(m.firewall.text(backEndNFT), "\n"); strings.Contains(text, "ec2net-eth1") {
+			t.Errorf("down:\n%s", text)
+		}
+		check(t, m.netns.LinkSetUp(l))
+		check(t, m.KeepMarks(t.Context(), "eth1"))
+		same(t, "up again", m.firewall.text(backEndNFT), whole)
+	})
+}
+
 // A chain that an administrator has taken over stays, one of an interface that is gone
 // does not.
 func TestMarksOfOthers(t *testing.T) {

@@ -104,6 +104,15 @@ func (e *ENI) Unassign(tb TB, addr string) {
 	e.vpc.tellIMDS()
 }
 
+// Allow lets frames from another address pass, as EC2 does when an administrator has
+// switched the check of the source off: for an instance that is a router.
+func (e *ENI) Allow(tb TB, addr string) {
+	tb.Helper()
+	if err := e.vpc.nft("add element bridge vpc addrs { " + e.element(addr) + " }"); err != nil {
+		tb.Fatalf("cannot allow %s: %v", addr, err)
+	}
+}
+
 // Describe sets a function that edits the answers of IMDS about the ENI, until the
 // next Describe; nil leaves them true. Called before Attach, it makes an ENI that
 // appears incomplete, as on EC2 for up to half a minute; see [Provisional].

@@ -13,7 +13,7 @@ func TestUpAgain(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVPC(t, lab.Plan{})
 	eth1 := v.AddENI(t, "10.0.1.20", "10.0.1.21")
-	i := boot(t, v, lab.Setup{})
+	i := boot(t, v, lab.Setup{Prepare: "echo EC2NET_MARKS=yes >>/etc/default/ec2net"})
 	eth1.Attach(t, "eth1")
 	waitUp(t, i, "eth1")
 	up := func(when string, want ...string) {

@@ -77,7 +77,7 @@ func TestDockerRestart(t *testing.T) {
 	again("booted again")
 
 	i.StopDocker(t)
-	lacks(t, i.Sh(t, ours), "docker")
+	lacks(t, i.Sh(t, ours), "docker0")
 	noneFailed(t, i)
 }
 

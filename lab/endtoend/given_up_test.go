@@ -89,7 +89,7 @@ func TestLockOfIptables(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVPC(t, lab.Plan{})
 	eth1 := v.AddENI(t, "10.0.0.20")
-	i := boot(t, v, lab.Setup{Prepare: "update-alternatives --set iptables /usr/sbin/iptables-legacy; rm /usr/lib/udev/rules.d/53-ec2-network-interfaces.rules"})
+	i := boot(t, v, lab.Setup{Prepare: "echo EC2NET_MARKS=yes >>/etc/default/ec2net; update-alternatives --set iptables /usr/sbin/iptables-legacy; rm /usr/lib/udev/rules.d/53-ec2-network-interfaces.rules"})
 	eth1.Attach(t, "eth1")
 	held := i.Start(t, lab.Cmd{Args: []string{"flock", "--no-fork", "/run/xtables.lock", "sleep", "1000"}})
 	i.WaitSh(t, "! flock -n /run/xtables.lock true")

@@ -105,7 +105,7 @@ func TestTemplatesInHome(t *testing.T) {
 	eth1 := v.AddENI(t, "10.0.0.20")
 	eth1.Attach(t, "eth1")
 	all := maps.Clone(files)
-	all["/etc/default/ec2net"] = "EC2NET_TEMPLATES=/home/admin/templates\nEC2NET_PRIMARY_TABLE=yes\n"
+	all["/etc/default/ec2net"] = "EC2NET_TEMPLATES=/home/admin/templates\nEC2NET_PRIMARY_TABLE=yes\nEC2NET_MARKS=yes\n"
 	all["/home/admin/templates/blocks.tmpl"] = `{{define "docker-rules"}}
 -A {{.Chain}} -m comment --comment from-home
 {{end}}`

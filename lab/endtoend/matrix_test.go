@@ -95,7 +95,7 @@ func newFaulty(t *testing.T) *faulty {
 	t.Helper()
 	v := lab.NewVPC(t, lab.Plan{})
 	m := &faulty{vpc: v, eth1: v.AddENI(t, "10.0.0.20", "10.0.0.21"), eth2: v.AddENI(t, "10.0.1.30", "10.0.1.31")}
-	m.Instance = boot(t, v, lab.Setup{Prepare: "rm /usr/lib/udev/rules.d/53-ec2-network-interfaces.rules"})
+	m.Instance = boot(t, v, lab.Setup{Prepare: "echo EC2NET_MARKS=yes >>/etc/default/ec2net; rm /usr/lib/udev/rules.d/53-ec2-network-interfaces.rules"})
 	m.eth1.Attach(t, "eth1")
 	m.eth2.Attach(t, "eth2")
 	m.Sh(t, commands[addKnown])

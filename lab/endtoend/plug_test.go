@@ -98,7 +98,7 @@ func TestThree(t *testing.T) {
 			eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
 			eth2 := v.AddENI(t, "10.0.1.30", "10.0.1.31")
 			eth3 := v.AddENI(t, "10.0.1.40", "10.0.1.41")
-			i := boot(t, v, lab.Setup{Prepare: "update-alternatives --set iptables /usr/sbin/iptables-" + backend})
+			i := boot(t, v, lab.Setup{Prepare: "echo EC2NET_MARKS=yes >>/etc/default/ec2net; update-alternatives --set iptables /usr/sbin/iptables-" + backend})
 			places := []*lab.Place{v.Client, v.Host(t, "10.0.0.99")}
 			// Two at once.
 			eth1.Attach(t, "eth1")

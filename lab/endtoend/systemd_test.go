@@ -87,15 +87,18 @@ func TestDockerUnit(t *testing.T) {
 		t.Run(backend, func(t *testing.T) {
 			t.Parallel()
 			v := lab.NewVPC(t, lab.Plan{})
-			i := boot(t, v, lab.Setup{Systemd: true, Prepare: "update-alternatives --set iptables /usr/sbin/iptables-" + backend})
+			i := boot(t, v, lab.Setup{Systemd: true, Prepare: "echo EC2NET_MARKS=yes >>/etc/default/ec2net; update-alternatives --set iptables /usr/sbin/iptables-" + backend})
 			i.WaitRunning(t)
 			eth1 := v.AddENI(t, "10.0.0.20")
 			eth1.Attach(t, "eth1")
 			waitUp(t, i, "eth1")
 			i.Sh(t, `
 rm -f /run/xtables.lock
+iptables -t mangle -F
+iptables -t mangle -X
 systemctl start ec2net-docker.service
 iptables -t mangle -S | grep -q -e '-j ec2net-docker'
+sed -i s/EC2NET_MARKS=yes/EC2NET_MARKS=no/ /etc/default/ec2net
 systemctl stop ec2net-docker.service
 ! iptables -t mangle -S | grep -q ec2net-docker`)
 			noneFailed(t, i)
