@@ -181,7 +181,7 @@ type arrival struct {
 }
 
 // makeReady does what comes before ifup: files, the group of all ENIs, the remembered
-// facts, the note, the marks of containers' answers. It looks again, since the device
+// facts, the note, the marks. It looks again, since the device
 // may have got another owner during the wait for IMDS. It changes nothing before it has
 // written the files.
 func (h *Host) makeReady(ctx context.Context, n news, a *arrival) (*look, error) {
