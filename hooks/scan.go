@@ -92,7 +92,7 @@ func (h *Host) attached(l *look, macs []facts.MAC, changes []plan.Change) (found
 // gone returns the interfaces that were brought up, of which the device has gone.
 func (l *look) gone() (found []unfinished) {
 	for _, k := range l.Known {
-		if _, there := l.State.LinkNamed(k.Name); !there && k.Note != (plan.Note{}) && k.Left == "" {
+		if _, there := l.State.LinkNamed(k.Name); !there && k.Note != (plan.Note{}) && l.unread[k.Name] == nil {
 			found = append(found, unfinished{name: k.Name, gone: true, what: "is gone, and was not taken down"})
 		}
 	}

@@ -32,7 +32,9 @@ func TestUnmanagedWhileUp(t *testing.T) {
 			same(t, word+": addresses", m.addrsNow(t, "eth1"), []string{"10.0.1.20/24", "10.0.1.21/32"})
 
 			m.pull(t, "eth1")
-			m.ran = nil
+			m.ran, m.gone = nil, nil
+			check(t, m.Scan(t.Context())) // udev's event was lost
+			same(t, word+": to be taken down", m.gone, []string{"eth1"})
 			check(t, m.RemoveIfGone(t.Context(), "eth1"))
 			for _, r := range m.rulesNow(t) {
 				if strings.Contains(r, "1001") {
