@@ -50,6 +50,8 @@ type Kernel interface {
 	// Source returns the source address that the kernel would choose for packets to an
 	// address; not valid if no route leads there.
 	Source(to netip.Addr) netip.Addr
+	// Forwards reports whether the machine forwards packets that come in by any interface.
+	Forwards() bool
 	// Watch signals every change of the kernel's network, until ctx ends.
 	Watch(ctx context.Context) (*kernel.Watch, error)
 }

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"ec2net/facts"
-	"ec2net/plan"
 	"ec2net/render"
 )
 
@@ -83,6 +82,8 @@ func (h *Host) marksAgain(ctx context.Context, n marking) error {
 type marking struct {
 	soon  *facts.ENI // an ENI that is about to come up
 	going string     // one that is being taken down
+	// wanted says that packets are to get marks.
+	wanted bool
 }
 
 func (n marking) name() string {
@@ -95,8 +96,8 @@ func (n marking) name() string {
 // wantsMarks reports whether packets are to get marks. Only a host that forwards packets
 // has answers that another machine or a container gives: the kernel chooses the source
 // address of its own answers, and the rules of that address their way.
-func (h *Host) wantsMarks(s plan.State) bool {
-	return h.Marks == MarksYes || h.Marks == MarksAuto && s.Forwarding
+func (h *Host) wantsMarks() bool {
+	return h.Marks == MarksYes || h.Marks == MarksAuto && h.Kernel.Forwards()
 }
 
 // keepMarks is KeepMarks. It reports whether something that it had made was missing.
@@ -108,11 +109,14 @@ func (h *Host) keepMarks(ctx context.Context, n marking) (missed bool, err error
 		return false, err
 	}
 	defer unlock()
-	l, err := h.look(news{})
+	text, err := h.Tree.Read(marksPath)
 	if err != nil {
 		return false, err
 	}
-	text, err := h.Tree.Read(marksPath)
+	if n.wanted = h.wantsMarks(); !n.wanted && text == nil {
+		return false, nil
+	}
+	l, err := h.look(news{})
 	if err != nil {
 		return false, err
 	}
@@ -151,7 +155,7 @@ func (h *Host) isStale(l *look, n marking, chain string) bool {
 	case k.Left != "":
 		return false
 	}
-	return !h.wantsMarks(l.State) || !link.Up || known && !e.Routed
+	return !n.wanted || !link.Up || known && !e.Routed
 }
 
 // chain is a chain of ec2net's in the mangle table, as it should be.
@@ -168,7 +172,7 @@ func has(name string) func(chain) bool { return func(c chain) bool { return c.na
 // one for answers comes first: with the first mark its answer finds it. An error says
 // that a template is broken; then chains uses what was rendered last.
 func (h *Host) chains(ctx context.Context, l *look, n marking) ([]chain, error) {
-	if !h.wantsMarks(l.State) {
+	if !n.wanted {
 		return nil, nil
 	}
 	enis := slices.DeleteFunc(l.Marked(), func(e facts.ENI) bool { return e.Name == n.name() })

@@ -15,9 +15,10 @@ const (
 	netconfDefault     = -2
 )
 
-// forwards reports whether the machine forwards packets that come in by any interface. If
-// the kernel does not say, forwards says yes, which takes nothing away.
-func (k *Kernel) forwards(family int) bool {
+// Forwards reports whether the machine forwards IPv4 packets that come in by any
+// interface. If the kernel does not say, Forwards says yes, which takes nothing away.
+func (k *Kernel) Forwards() bool {
+	const family = unix.AF_INET
 	on := false
 	err := k.route.do(request(unix.RTM_GETNETCONF, unix.NLM_F_DUMP, []byte{byte(family), 0, 0, 0}), func(data []byte) {
 		index, forwarding := 0, 0

@@ -80,7 +80,6 @@ func (k *Kernel) Look(scope func([]plan.Link) plan.Scope) (plan.State, error) {
 	if s.Routes, err = k.routes(family, wanted); err != nil {
 		return plan.State{}, err
 	}
-	s.Forwarding = k.forwards(family)
 	return s, nil
 }
 

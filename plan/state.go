@@ -18,9 +18,6 @@ type State struct {
 	Addrs  []Addr
 	Rules  []Rule
 	Routes []Route
-	// Forwarding says that the machine forwards IPv4 packets, from one interface at
-	// least.
-	Forwarding bool
 }
 
 // Link is an interface as the kernel has it.

@@ -103,8 +103,14 @@ func (k *Kernel) Look(scope func([]plan.Link) plan.Scope) (s plan.State, err err
 	s.Rules = slices.Clone(k.rules)
 	k.looked = slices.Clone(k.rules)
 	s.Routes = within(wanted, k.routes)
-	s.Forwarding = k.forward
 	return s, nil
+}
+
+// Forwards reports whether the machine forwards packets: kernel.Kernel's Forwards.
+func (k *Kernel) Forwards() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.forward
 }
 
 // Forward sets net.ipv4.ip_forward.

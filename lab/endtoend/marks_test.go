@@ -153,6 +153,6 @@ func TestMarksIfup(t *testing.T) {
 	i.Sh(t, "ifdown eth1")
 	lacks(t, i.Sh(t, "iptables -t mangle -S"), "ec2net-eth1")
 	i.Sh(t, "ifup eth1")
-	sorted := func(text string) string { return strings.Join(slices.Sorted(strings.Lines(text)), "") }
-	sameState(t, "ifdown and ifup", sorted(marks), sorted(i.Sh(t, "iptables -t mangle -S")))
+	inOrder := func(text string) string { return strings.Join(slices.Sorted(strings.Lines(text)), "") }
+	sameState(t, "ifdown and ifup", inOrder(marks), inOrder(i.Sh(t, "iptables -t mangle -S")))
 }
