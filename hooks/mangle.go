@@ -30,6 +30,9 @@ const (
 // inMangle are the arguments of iptables-save for the mangle table alone.
 var inMangle = []string{"-t", "mangle"}
 
+// unknown is in the place of the back end if nobody knows which was in use.
+const unknown = "unknown"
+
 // mangle is the mangle table of one back end.
 type mangle struct {
 	*Host
@@ -144,7 +147,11 @@ func (r *lastMarks) differs(c chain, now saved) bool {
 // end has them. It reports whether one was missing that ec2net had made.
 func (m mangle) mend(ctx context.Context, want []chain, stale func(string) bool, last *lastMarks, now saved) (missed bool, err error) {
 	if last == nil {
-		last = &lastMarks{} // nobody knows which back end was in use
+		last = &lastMarks{backEnd: unknown}
+	}
+	if last.backEnd != now.backEnd {
+		// Killed from here on, ec2net may have chains in both.
+		_, err = m.Tree.Write(marksPath, []byte(unknown+"\n"))
 	}
 	var made []chain
 	for _, c := range want {
@@ -245,7 +252,7 @@ func (m mangle) dropOthers(ctx context.Context, last, now string, drops func(str
 	o := mangle{Host: m.Host, program: other}
 	there, err := o.saved(ctx)
 	if err != nil {
-		if last == "" {
+		if last == unknown {
 			return nil // most systems have one back end
 		}
 		return err

@@ -1,6 +1,8 @@
 package hooks
 
 import (
+	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -87,6 +89,43 @@ func TestMarksBackEnd(t *testing.T) {
 		})
 		same(t, "eth1 down", f.text(backEndNFT), left)
 		same(t, "legacy, no longer in use", f.text(backEndLegacy), []string{})
+	})
+}
+
+// ec2net is killed while it makes the marks with another back end: the next look removes
+// those of the former one, also if there is nothing to mark any more.
+func TestMarksBackEndKilled(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		m.forward(t, true)
+		ready(t, m)
+		m.firewall.backEnd = backEndLegacy
+		run := m.Run
+		for n := 1; ; n++ { // killed after n-1 programs
+			ctx, cancel := context.WithCancel(t.Context())
+			calls := 0
+			m.Run = func(c context.Context, program string, args ...string) error {
+				if calls++; calls >= n {
+					cancel()
+					return context.Canceled
+				}
+				return run(c, program, args...)
+			}
+			err := m.KeepMarks(ctx, "")
+			cancel()
+			m.Run = run
+			m.firewall.backEnd = map[string]string{backEndNFT: backEndLegacy, backEndLegacy: backEndNFT}[m.firewall.backEnd]
+			m.Marks = MarksNo
+			check(t, m.KeepMarks(t.Context(), ""))
+			for _, backEnd := range []string{backEndNFT, backEndLegacy} {
+				same(t, fmt.Sprintf("killed after %d, %s", n-1, backEnd), m.firewall.text(backEnd), []string{})
+			}
+			m.Marks = MarksAuto
+			check(t, m.KeepMarks(t.Context(), ""))
+			m.firewall.backEnd = map[string]string{backEndNFT: backEndLegacy, backEndLegacy: backEndNFT}[m.firewall.backEnd]
+			if err == nil {
+				return
+			}
+		}
 	})
 }
 

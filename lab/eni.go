@@ -113,6 +113,17 @@ func (e *ENI) Allow(tb TB, addr string) {
 	}
 }
 
+// RouterOf makes the ENI the router of a host: what the host sends out of the VPC goes to
+// the ENI, as by a route of its subnet's route table.
+func (e *ENI) RouterOf(tb TB, host *Place) {
+	tb.Helper()
+	script := fmt.Sprintf("ip rule add pref 77 from %s to 198.51.100.0/24 lookup 77 && ip route add default via %s dev %s table 77",
+		host.ENI.addrs[0], e.addrs[0], e.subnet.bridge)
+	if _, err := e.vpc.routerRun(tb.Context(), Cmd{Args: []string{"sh", "-c", script}}); err != nil {
+		tb.Fatalf("cannot make the ENI a router: %v", err)
+	}
+}
+
 // Describe sets a function that edits the answers of IMDS about the ENI, until the
 // next Describe; nil leaves them true. Called before Attach, it makes an ENI that
 // appears incomplete, as on EC2 for up to half a minute; see [Provisional].

@@ -263,9 +263,10 @@ func (m *Machine) movedFrom(mac facts.MAC, a netip.Addr) bool {
 	return slices.ContainsFunc(m.Moved, func(v Moved) bool { return v.Addr == a && v.From == mac })
 }
 
-// Marked returns the ENIs whose marks the answers of containers and guests get: those with a table
-// of their own that are up, also if they have another owner now, so that connections
-// that came in marked still get answers. An ENI without facts has only its number.
+// Marked returns the ENIs whose marks the answers of containers and guests get: those
+// with a table of their own that are up, also if they have another owner now, so that
+// connections that came in marked still get answers. An ENI without facts has only its
+// number.
 func (m *Machine) Marked() []facts.ENI {
 	var marked []facts.ENI
 	for _, k := range m.Known {

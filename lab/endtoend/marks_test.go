@@ -1,8 +1,6 @@
 package endtoend
 
 import (
-	"os/exec"
-	"slices"
 	"strings"
 	"testing"
 
@@ -53,16 +51,17 @@ func TestMarksNAT(t *testing.T) {
 	eth1.Allow(t, outside)
 	v.Client.Echo(t, 7)
 	host := v.Host(t, "10.0.1.99")
-	err := host.Do(func() error {
-		return exec.Command("ip", "route", "replace", outside+"/32", "via", "10.0.1.20").Run()
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	host.Patience = 2 * lab.Silence
-	for name, ask := range map[string]func(string) error{"TCP": host.TCP, "UDP": host.UDP} {
-		if err := ask(outside + ":7"); err != nil {
-			t.Errorf("the client does not answer a host behind eth1 by %s: %v", name, err)
+	eth1.RouterOf(t, host)
+	for _, network := range []string{"tcp", "udp"} {
+		conn, err := host.Dial(network, "", outside+":7")
+		if err != nil {
+			t.Errorf("by %s: %v", network, err)
+			continue
+		}
+		from, err := lab.Ask(conn)
+		conn.Close()
+		if err != nil || !strings.HasPrefix(from, "10.0.0.10:") {
+			t.Errorf("a host behind eth1 asks by %s: to the client it is %q, not eth0: %v", network, from, err)
 		}
 	}
 	answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.1.20", "10.0.1.21")
@@ -153,6 +152,5 @@ func TestMarksIfup(t *testing.T) {
 	i.Sh(t, "ifdown eth1")
 	lacks(t, i.Sh(t, "iptables -t mangle -S"), "ec2net-eth1")
 	i.Sh(t, "ifup eth1")
-	inOrder := func(text string) string { return strings.Join(slices.Sorted(strings.Lines(text)), "") }
-	sameState(t, "ifdown and ifup", inOrder(marks), inOrder(i.Sh(t, "iptables -t mangle -S")))
+	sameState(t, "ifdown and ifup", sorted(marks), sorted(i.Sh(t, "iptables -t mangle -S")))
 }
