@@ -75,7 +75,7 @@ func (h *Host) OnLease(ctx context.Context, lease Lease) error {
 // askForLease asks IMDS for the ENI of a lease, and applies the answer.
 func (h *Host) askForLease(ctx context.Context, l *look, n news, event leaseEvent) error {
 	k, _ := l.Of(n.name)
-	last, known := k.FactsOf(l.link)
+	_, known := k.FactsOf(l.link)
 	if err := l.damaged[n.name]; err != nil {
 		h.Log.Warn(n.name, "%v", err)
 	}
@@ -95,6 +95,13 @@ func (h *Host) askForLease(ctx context.Context, l *look, n news, event leaseEven
 		}
 		return h.askForLease(ctx, l, n, event)
 	}
+	return h.withoutAnswer(l, n, event, failure)
+}
+
+// withoutAnswer goes on without an answer of IMDS about the ENI of a lease.
+func (h *Host) withoutAnswer(l *look, n news, event leaseEvent, failure error) error {
+	k, _ := l.Of(n.name)
+	last, known := k.FactsOf(l.link)
 	primary := l.Primary()
 	var err error
 	switch {

@@ -146,9 +146,6 @@ func (r *lastMarks) differs(c chain, now saved) bool {
 // mend makes the chains that differ, and removes the stale ones, also where another back
 // end has them. It reports whether one was missing that ec2net had made.
 func (m mangle) mend(ctx context.Context, want []chain, stale func(string) bool, last *lastMarks, now saved) (missed bool, err error) {
-	if last == nil {
-		last = &lastMarks{backEnd: unknown}
-	}
 	if last.backEnd != now.backEnd {
 		// Killed from here on, ec2net may have chains in both.
 		_, err = m.Tree.Write(marksPath, []byte(unknown+"\n"))
@@ -171,7 +168,14 @@ func (m mangle) mend(ctx context.Context, want []chain, stale func(string) bool,
 	if err != nil {
 		return false, err
 	}
-	if now, err = m.saved(ctx, inMangle...); err != nil {
+	return m.remember(ctx, want, made, last)
+}
+
+// remember notes what iptables says of the chains now, and logs which were made. It
+// reports whether one of them was missing.
+func (m mangle) remember(ctx context.Context, want, made []chain, last *lastMarks) (missed bool, err error) {
+	now, err := m.saved(ctx, inMangle...)
+	if err != nil {
 		return false, err
 	}
 	text := now.backEnd + "\n"
@@ -194,6 +198,12 @@ func (m mangle) mend(ctx context.Context, want []chain, stale func(string) bool,
 	}
 	_, err = m.Tree.Write(marksPath, []byte(text))
 	return missed, err
+}
+
+// agrees reports whether iptables has what was made, and nothing that has to go.
+func (l *lastMarks) agrees(now saved, want []chain, stale func(string) bool) bool {
+	return l.backEnd == now.backEnd && !slices.ContainsFunc(now.own(), stale) &&
+		!slices.ContainsFunc(want, func(c chain) bool { return l.differs(c, now) })
 }
 
 // fill loads the fragment of a chain, and makes the jump if it is missing, or the only

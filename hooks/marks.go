@@ -134,9 +134,11 @@ func (h *Host) keepMarks(ctx context.Context, n marking) (missed bool, err error
 		i := slices.IndexFunc(want, has(name))
 		return i < 0 && h.isStale(l, n, name) || i >= 0 && !want[i].declares()
 	}
-	if last != nil && last.backEnd == now.backEnd && !slices.ContainsFunc(now.own(), stale) &&
-		!slices.ContainsFunc(want, func(c chain) bool { return last.differs(c, now) }) {
+	if last != nil && last.agrees(now, want, stale) {
 		return false, err
+	}
+	if last == nil {
+		last = &lastMarks{backEnd: unknown}
 	}
 	missed, failed = m.mend(ctx, want, stale, last, now)
 	return missed, errors.Join(err, failed)

@@ -274,6 +274,12 @@ func (h *Host) stateOf(ctx context.Context, l *look, k plan.Known, v plan.Verdic
 	case v.Do == plan.Serve, l.link.Index != 0 && l.link.MAC == l.Primary():
 		return StateUnknown, fmt.Sprintf("IMDS has not answered about it yet: \"ec2net refresh %s\" asks", l.name), nil
 	}
+	return h.stateUnserved(ctx, l, k)
+}
+
+// stateUnserved says why ec2net does not serve an interface.
+func (h *Host) stateUnserved(ctx context.Context, l *look, k plan.Known) (State, string, error) {
+	_, known := k.FactsOf(l.link)
 	if why := l.downBecause(k); why != "" {
 		return StateDown, why, nil
 	}

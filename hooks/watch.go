@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"ec2net/facts"
+	"ec2net/kernel"
 	"ec2net/plan"
 )
 
@@ -28,56 +29,70 @@ const (
 // does. current returns the machine with the settings and templates of now.
 func Watch(ctx context.Context, current func() *Host) error {
 	w := &watcher{current: current, contests: make(contests), said: &said{at: make(map[string]time.Time)},
-		failure: backoff{first: time.Second, last: time.Minute}, seeks: make(map[string]*backoff), lately: current().lately(), marks: newMarker()}
+		failure: backoff{first: time.Second, last: time.Minute}, seeks: make(map[string]*backoff), lately: current().lately(), marks: newMarker(),
+		refreshed: make(chan []facts.MAC, 1)}
 	w.renew()
+	w.due = time.Now().Add(rand.N(w.Every + 1)) // a thousand machines may start at once
 	unlock := w.tellWatching(ctx)
 	defer unlock()
 	changed, err := w.Kernel.Watch(ctx)
 	if err != nil {
 		return err
 	}
-	refreshed := make(chan []facts.MAC, 1)
-	due := time.Now().Add(rand.N(w.Every + 1)) // a thousand machines may start at once
-	for asking := false; ; w.renew() {
-		if !asking && w.Every > 0 && !time.Now().Before(due) {
-			asking = true
-			go func(h *Host) { refreshed <- h.refreshForWatch(ctx) }(w.Host)
-		}
+	for {
+		w.refresh(ctx)
 		began := time.Now()
 		w.converge(ctx)
 		w.keepMarks(ctx)
 		w.lately.write(w.Host)
-		took := time.Since(began)
-		refresh := due
-		if asking || w.Every == 0 {
-			refresh = time.Time{}
+		if ended, err := w.wait(ctx, changed, max(gather, rest*time.Since(began))); ended {
+			return err
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-at(refresh, w.failure.until, w.contests.next(), w.nextSeek(), w.marks.next()):
-		case <-w.marks.done:
-		case <-changed.Firewall:
-			w.marks.look(gather)
-			if !sleep(ctx, max(gather, rest*took)) {
-				return nil
-			}
-		case w.listed = <-refreshed:
-			asking, due = false, time.Now().Add(jittered(w.Every))
-			w.marks.look(0)
-		case _, open := <-changed.C:
-			if !open {
-				return changed.Err()
-			}
-			if !sleep(ctx, max(gather, rest*took)) {
-				return nil
-			}
-			select {
-			case <-changed.C: // the rest of the burst
-			default:
-			}
+		w.renew()
+	}
+}
+
+// refresh asks IMDS, in the background, if that is due.
+func (w *watcher) refresh(ctx context.Context) {
+	if !w.asking && w.Every > 0 && !time.Now().Before(w.due) {
+		w.asking = true
+		go func(h *Host) { w.refreshed <- h.refreshForWatch(ctx) }(w.Host)
+	}
+}
+
+// wait waits until there is something to do, and then for the rest of a burst. It reports
+// whether Watch has ended, and why.
+func (w *watcher) wait(ctx context.Context, changed *kernel.Watch, burst time.Duration) (ended bool, err error) {
+	due := w.due
+	if w.asking || w.Every == 0 {
+		due = time.Time{}
+	}
+	select {
+	case <-ctx.Done():
+		return true, nil
+	case <-at(due, w.failure.until, w.contests.next(), w.nextSeek(), w.marks.next()):
+		return false, nil
+	case <-w.marks.done:
+		return false, nil
+	case w.listed = <-w.refreshed:
+		w.asking, w.due = false, time.Now().Add(jittered(w.Every))
+		w.marks.look(0)
+		return false, nil
+	case <-changed.Firewall:
+		w.marks.look(gather)
+	case _, open := <-changed.C:
+		if !open {
+			return true, changed.Err()
 		}
 	}
+	if !sleep(ctx, burst) {
+		return true, nil
+	}
+	select {
+	case <-changed.C:
+	default:
+	}
+	return false, nil
 }
 
 // refreshForWatch asks IMDS for each ENI that is up. It returns the MACs of the
@@ -114,6 +129,11 @@ type watcher struct {
 	failure  backoff
 	// seeks are the interfaces that are unfinished, by name.
 	seeks map[string]*backoff
+	// due is when to ask IMDS next, asking whether that is being done; refreshed has what
+	// it listed.
+	due       time.Time
+	asking    bool
+	refreshed chan []facts.MAC
 	// listed are the ENIs that IMDS has listed.
 	listed []facts.MAC
 	// waits says that the primary had no address at the last look.

@@ -159,16 +159,24 @@ func diffRules(s State, w Want) []Change {
 		if r.Priority != r.Table || w.serves(r.Table) {
 			continue
 		}
-		if c, ok := find(w.Clear, func(c Claim) bool { return c.Number == r.Table && (!c.Own || ofENI(r)) }); ok {
-			del = append(del, DelRule{c.Name, r})
-		} else if m, ok := find(w.Moved, func(m MovedRule) bool { return m.Rule == r }); ok {
-			del = append(del, DelRule{m.Name, r})
-		} else if ofENI(r) {
-			remain = true
+		if name, goes := w.unserved(r); goes {
+			del = append(del, DelRule{name, r})
+		} else {
+			remain = remain || ofENI(r)
 		}
 	}
 	before, after := w.diffGroupRule(group, wanted, remain)
 	return slices.Concat(before, add, del, after)
+}
+
+// unserved reports whether a rule at the number of an ENI that is not served goes, and
+// returns the interface that it was for.
+func (w Want) unserved(r Rule) (name string, goes bool) {
+	if c, ok := find(w.Clear, func(c Claim) bool { return c.Number == r.Table && (!c.Own || ofENI(r)) }); ok {
+		return c.Name, true
+	}
+	m, ok := find(w.Moved, func(m MovedRule) bool { return m.Rule == r })
+	return m.Name, ok
 }
 
 // diffGroupRule adds the group rule before the first rule of an ENI, and deletes it
