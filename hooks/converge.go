@@ -70,6 +70,8 @@ type look struct {
 	name     string
 	link     plan.Link // the device with that name; its Index is 0 if there is none
 	rendered map[string]*ruleScript
+	// noted is the lease that was remembered before the event's news.
+	noted plan.Lease
 	// overtaken says that the event's answer is older than what is remembered.
 	overtaken bool
 	// refused says that the kernel refused a change, and nothing else went wrong.
@@ -124,6 +126,7 @@ func (h *Host) look(n news) (*look, error) {
 func (l *look) hear(n news) {
 	l.link, _ = l.State.LinkNamed(n.name)
 	k, _ := l.Of(n.name)
+	l.noted = k.Lease
 	if n.lease != nil {
 		k.Lease = plan.Lease{MAC: l.link.MAC, Index: l.link.Index, Addr: n.lease.addr, Ended: n.lease.ended}
 	}
@@ -420,6 +423,9 @@ func (h *Host) rememberLease(l *look, n news) {
 		}
 	}
 	if n.lease == nil || !ok || l.link.Index == 0 || !k.Ours || (k.Left != "" && l.unread[n.name] == nil) {
+		return
+	}
+	if k.Lease == l.noted {
 		return
 	}
 	if err := h.memory().setLease(n.name, k.Lease); err != nil {

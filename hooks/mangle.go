@@ -201,9 +201,9 @@ func (m mangle) remember(ctx context.Context, want, made []chain, last *lastMark
 }
 
 // agrees reports whether iptables has what was made, and nothing that has to go.
-func (l *lastMarks) agrees(now saved, want []chain, stale func(string) bool) bool {
-	return l.backEnd == now.backEnd && !slices.ContainsFunc(now.own(), stale) &&
-		!slices.ContainsFunc(want, func(c chain) bool { return l.differs(c, now) })
+func (r *lastMarks) agrees(now saved, want []chain, stale func(string) bool) bool {
+	return r.backEnd == now.backEnd && !slices.ContainsFunc(now.own(), stale) &&
+		!slices.ContainsFunc(want, func(c chain) bool { return r.differs(c, now) })
 }
 
 // fill loads the fragment of a chain, and makes the jump if it is missing, or the only

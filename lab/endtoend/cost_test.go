@@ -13,16 +13,18 @@ import (
 
 // trace has the calls of a script that strace(1) saw.
 type trace struct {
-	programs  []string // in the order of their starts, dash first, which runs the script
-	asked     []int    // how many netlink messages had been sent when each started
-	processes int      // that were made
-	requests  []string // the types of the netlink messages sent
+	programs  []string       // in the order of their starts, dash first, which runs the script
+	asked     []int          // how many netlink messages had been sent when each started
+	processes int            // that were made
+	requests  []string       // the types of the netlink messages sent
+	read      map[string]int // how often each file of ec2net's, or of its settings, was opened
 }
 
 var (
 	tracedProgram = regexp.MustCompile(`^\d+ +execve\("([^"]+)"`)
 	tracedProcess = regexp.MustCompile(`^\d+ +(clone|clone3|vfork|fork)\(`)
 	tracedNetlink = regexp.MustCompile(`^\d+ +send(to|msg)\(\d+<NETLINK:`)
+	tracedRead    = regexp.MustCompile(`^\d+ +openat2?\(.*= \d+<(/(?:var/lib/ec2net|run/ec2net|etc/network|etc/default)/[^>]+)>`)
 	netlinkType   = regexp.MustCompile(`nlmsg_type=(\w+)`)
 )
 
@@ -32,12 +34,12 @@ func traced(t *testing.T, i *lab.Instance, script string) trace {
 	t.Helper()
 	// The filter stops only traced calls: the others run at full speed.
 	r := i.Run(t, lab.Cmd{Args: []string{"strace", "-f", "--seccomp-bpf", "-yy", "--successful-only", "-o", "/tmp/trace",
-		"-e", "trace=execve,clone,clone3,vfork,fork,sendto,sendmsg", "dash", "-ec", script}})
+		"-e", "trace=execve,clone,clone3,vfork,fork,sendto,sendmsg,openat,openat2", "dash", "-ec", script}})
 	if r.Status != 0 {
 		t.Fatalf("status %d of %s\n%s%s", r.Status, script, r.Stdout, r.Stderr)
 	}
 	text, _ := i.ReadFile(t, "/tmp/trace")
-	var tr trace
+	tr := trace{read: make(map[string]int)}
 	for line := range strings.Lines(text) {
 		switch {
 		case tracedProgram.MatchString(line):
@@ -45,6 +47,8 @@ func traced(t *testing.T, i *lab.Instance, script string) trace {
 			tr.asked = append(tr.asked, len(tr.requests))
 		case tracedProcess.MatchString(line) && !strings.Contains(line, "CLONE_THREAD"):
 			tr.processes++
+		case tracedRead.MatchString(line) && !strings.Contains(line, "O_DIRECTORY") && !strings.Contains(line, "O_PATH"):
+			tr.read[tracedRead.FindStringSubmatch(line)[1]]++
 		case tracedNetlink.MatchString(line):
 			for _, m := range netlinkType.FindAllStringSubmatch(line, -1) {
 				tr.requests = append(tr.requests, m[1])
@@ -119,6 +123,14 @@ func TestCost(t *testing.T) {
 		ec2netAlone(t, tr)
 		if n := len(tr.requests); n == 0 || n > 4 || len(tr.changes()) > 0 {
 			t.Errorf("netlink requests %q, want 1 to 4 and no change", tr.requests)
+		}
+		if tr.read["/var/lib/ec2net/eth1.json"] == 0 {
+			t.Errorf("no facts were read: %v", tr.read)
+		}
+		for file, n := range tr.read {
+			if n > 1 && !strings.HasSuffix(file, ".lock") {
+				t.Errorf("%s was opened %d times", file, n)
+			}
 		}
 	})
 
