@@ -27,6 +27,26 @@ func newFirewall(tree *disk.Tree) *firewall {
 		backEndNFT: {"PREROUTING": nil}, backEndLegacy: {"PREROUTING": nil}}}
 }
 
+// do does something while no program runs.
+func (f *firewall) do(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+}
+
+func (f *firewall) use(backEnd string) { f.do(func() { f.backEnd = backEnd }) }
+
+func (f *firewall) inUse() (backEnd string) {
+	f.do(func() { backEnd = f.backEnd })
+	return backEnd
+}
+
+// looked is how often somebody looked.
+func (f *firewall) looked() (n int) {
+	f.do(func() { n = f.looks })
+	return n
+}
+
 // table is the mangle table that a program sees: iptables-nft, iptables, iptables-save.
 func (f *firewall) table(program string) map[string][]string {
 	for _, backEnd := range []string{backEndNFT, backEndLegacy} {

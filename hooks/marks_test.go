@@ -16,12 +16,12 @@ import (
 func forwarding(t *testing.T, every time.Duration, test func(t *testing.T, w *watchedWorld, whole []string)) {
 	t.Helper()
 	watched(t, every, func(t *testing.T, w *watchedWorld) {
-		if looks := w.firewall.looks + len(w.firewall.ran); looks != 0 {
+		if looks := w.firewall.looked() + len(w.firewall.ran); looks != 0 {
 			t.Errorf("%d processes for a machine that forwards nothing", looks)
 		}
 		k := w.kernel.(*mem.Kernel)
 		w.firewall.changed = func() {
-			if w.firewall.backEnd == backEndNFT {
+			if w.firewall.inUse() == backEndNFT {
 				k.Mangled()
 			}
 		}
@@ -43,17 +43,19 @@ func TestMarksWatched(t *testing.T) {
 	forwarding(t, 0, func(t *testing.T, w *watchedWorld, whole []string) {
 		f := w.firewall
 		w.after(time.Hour)
-		if f.looks > 6 {
-			t.Errorf("%d looks, and nothing happened", f.looks)
+		if n := f.looked(); n > 6 {
+			t.Errorf("%d looks, and nothing happened", n)
 		}
 		f.flush()
 		w.after(time.Second)
 		same(t, "flushed", f.text(backEndNFT), whole)
-		f.tables[backEndNFT]["ec2net-eth1"] = nil
+		f.do(func() { f.tables[backEndNFT]["ec2net-eth1"] = nil })
 		w.kernel.(*mem.Kernel).Mangled()
 		w.after(time.Second)
 		same(t, "a chain flushed", f.text(backEndNFT), whole)
-		f.tables[backEndNFT]["PREROUTING"] = append(f.tables[backEndNFT]["PREROUTING"], "-i eth1 -j ec2net-eth1")
+		f.do(func() {
+			f.tables[backEndNFT]["PREROUTING"] = append(f.tables[backEndNFT]["PREROUTING"], "-i eth1 -j ec2net-eth1")
+		})
 		w.kernel.(*mem.Kernel).Mangled()
 		w.after(time.Second)
 		same(t, "a jump doubled", f.text(backEndNFT), whole)
@@ -61,10 +63,10 @@ func TestMarksWatched(t *testing.T) {
 		w.kernel.(*mem.Kernel).Forward(false)
 		w.after(time.Second)
 		same(t, "no forwarding", f.text(backEndNFT), []string{})
-		looks := f.looks
+		looks := f.looked()
 		w.after(time.Hour)
-		if f.looks != looks {
-			t.Errorf("%d looks without forwarding", f.looks-looks)
+		if n := f.looked(); n != looks {
+			t.Errorf("%d looks without forwarding", n-looks)
 		}
 	})
 }
@@ -74,7 +76,7 @@ func TestMarksWatched(t *testing.T) {
 func TestMarksBackEnd(t *testing.T) {
 	forwarding(t, time.Minute, func(t *testing.T, w *watchedWorld, whole []string) {
 		f := w.firewall
-		f.backEnd = backEndLegacy
+		f.use(backEndLegacy)
 		w.after(2 * time.Minute)
 		same(t, "legacy", f.text(backEndLegacy), whole)
 		same(t, "nft, no longer in use", f.text(backEndNFT), []string{})
@@ -82,7 +84,7 @@ func TestMarksBackEnd(t *testing.T) {
 		w.after(2 * time.Minute)
 		same(t, "legacy, flushed", f.text(backEndLegacy), whole)
 
-		f.backEnd = backEndNFT // and nobody looks before eth1 goes
+		f.use(backEndNFT) // and nobody looks before eth1 goes
 		check(t, w.Down(t.Context(), "eth1"))
 		left := slices.DeleteFunc(slices.Clone(whole), func(line string) bool {
 			return strings.Contains(line, "eth1") || strings.Contains(line, "0x3e9/")
@@ -134,9 +136,8 @@ func TestMarksBackEndKilled(t *testing.T) {
 func TestMarksContest(t *testing.T) {
 	forwarding(t, 0, func(t *testing.T, w *watchedWorld, _ []string) {
 		f := w.firewall
-		stop := false
 		w.onLogged = func(line string) {
-			if !stop && strings.Contains(line, "marks were missing") {
+			if strings.Contains(line, "marks were missing") {
 				go func() {
 					time.Sleep(time.Millisecond)
 					f.flush()
@@ -144,9 +145,9 @@ func TestMarksContest(t *testing.T) {
 			}
 		}
 		f.flush()
-		before := f.looks
+		before := f.looked()
 		w.after(time.Hour)
-		if looks := f.looks - before; looks > 300 {
+		if looks := f.looked() - before; looks > 300 {
 			t.Errorf("%d looks in an hour", looks)
 		}
 		if n := len(slices.DeleteFunc(slices.Clone(w.warned), func(line string) bool { return !strings.Contains(line, "removes the marks again and again") })); n == 0 || n > 8 {

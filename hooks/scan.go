@@ -15,7 +15,11 @@ import (
 // name was configured for another device, or that lacks ip rules or routes; and for
 // another "remove" of every ENI that is gone and was not taken down. It puts marks back.
 func (h *Host) Scan(ctx context.Context) error {
-	return errors.Join(h.scanAll(ctx), h.KeepMarks(ctx, ""))
+	err := h.scanAll(ctx)
+	if marks := h.KeepMarks(ctx, ""); marks != nil {
+		h.Log.Warn("scan", "%v", marks) // the ENIs that were found come up all the same
+	}
+	return err
 }
 
 func (h *Host) scanAll(ctx context.Context) error {

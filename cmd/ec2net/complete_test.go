@@ -152,7 +152,7 @@ func TestShells(t *testing.T) {
 		"ec2net ren":                        "render",
 		"ec2net docker ":                    "down up wait",
 		"ec2net docker --base 2000 w":       "wait",
-		"ec2net help s":                     "scan settings statuses",
+		"ec2net help s":                     "scan settings status status-format statuses",
 		"ec2net render eth1 --imds":         "--imds-endpoint --imds-endpoint-mode",
 		"ec2net render --only iptables":     "iptables iptables-down",
 		"ec2net render --only=ip":           "iptables iptables-down",

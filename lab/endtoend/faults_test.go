@@ -104,7 +104,7 @@ func faults() []fault {
 		{name: "disk full", says: "no space left on device", want: [columns]int{addNew: 5, bound: 5, renew: 5, renderRoot: 0},
 			inflict: shell(aside(stateFolder, "size=64k") + fill), lift: back(stateFolder)},
 		{name: "the folder of run full", says: "no space left on device", want: [columns]int{addNew: 5},
-			inflict: shell(aside(runFolder, "size=16k") + "cat /dev/zero >" + runFolder + "/full 2>/dev/null || :"), lift: back(runFolder)},
+			inflict: shell(aside(runFolder, "size=32k") + "cat /dev/zero >" + runFolder + "/full 2>/dev/null || :"), lift: back(runFolder)},
 		{name: "read-only", says: "read-only file system", want: [columns]int{addNew: 5, bound: 5, renew: 5},
 			inflict: shell(aside(stateFolder, "size=64k") + "mount -o remount,ro " + stateFolder),
 			lift:    "mount -o remount,rw " + stateFolder + "; " + back(stateFolder)},
