@@ -79,10 +79,13 @@ func TestUndecided(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tree, start := openTree(t), time.Now()
 		put(t, tree, networkdFile, "ADMIN_STATE=initialized\n")
+		decided := make(chan struct{})
 		time.AfterFunc(time.Second, func() {
+			defer close(decided)
 			put(t, tree, networkdFile, "ADMIN_STATE=configured\nNETWORK_FILE=/x.network\n")
 		})
 		o, err := Elsewhere(t.Context(), tree, plan.Link{Index: 7})
+		<-decided
 		if err != nil || time.Since(start) > 1100*time.Millisecond {
 			t.Errorf("%v, after %v", err, time.Since(start))
 		}
