@@ -212,10 +212,40 @@ func (s memory) owned(k *plan.Known) error {
 	k.Ours = k.Ours || interfaces.Generated(cfg)
 	k.Stanza = cfg != nil && k.Ours
 	if k.Stanza {
-		k.Routes = iproute.Parse(interfaces.UpCommands(cfg, k.Name))
-		k.Loose = interfaces.Loose(cfg, k.Name)
+		up := ups.read(cfg, k.Name)
+		k.Routes, k.Loose = slices.Clone(up.routes), up.loose
 	}
 	return nil
+}
+
+// upLines is what the post-up lines of a stanza make.
+type upLines struct {
+	routes []iproute.Route
+	loose  bool
+}
+
+// upCache has what was read, by the text of the cfg file and the interface: an event
+// looks several times, and watch at each change.
+type upCache struct {
+	sync.Mutex
+	of map[[2]string]upLines
+}
+
+var ups = upCache{of: make(map[[2]string]upLines)}
+
+func (c *upCache) read(cfg []byte, name string) upLines {
+	c.Lock()
+	defer c.Unlock()
+	key := [2]string{string(cfg), name}
+	up, done := c.of[key]
+	if !done {
+		up = upLines{iproute.Parse(interfaces.UpCommands(cfg, name)), interfaces.Loose(cfg, name)}
+		if len(c.of) >= maxParsed {
+			clear(c.of)
+		}
+		c.of[key] = up
+	}
+	return up
 }
 
 // facts returns the remembered facts of an interface, without a name if there are none.
