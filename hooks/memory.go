@@ -41,39 +41,69 @@ func (h *Host) memory() memory {
 	return memory{tree: h.Tree, numbers: h.Numbers, unmanaged: h.Unmanaged, noAddresses: h.NoAddresses}
 }
 
-// parsed caches facts by the text and the numbers that they follow from: an event looks
-// several times, and parsing takes longer than reading.
-var parsed = struct {
-	sync.Mutex
-	files map[written]facts.Kept
-}{files: make(map[written]facts.Kept)}
+// cache has what was read from texts, by all that it follows from: an event looks several
+// times and watch at each change, and parsing takes longer than reading.
+type cache[From comparable, What any] struct {
+	mu sync.Mutex
+	of map[From]What
+}
 
-type written struct {
+// maxCached bounds the cache of a process that runs for months.
+const maxCached = 256
+
+func (c *cache[From, What]) get(from From, parse func() (What, error)) (What, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if what, done := c.of[from]; done {
+		return what, nil
+	}
+	what, err := parse()
+	if err != nil {
+		return what, err
+	}
+	if c.of == nil || len(c.of) >= maxCached {
+		c.of = make(map[From]What)
+	}
+	c.of[from] = what
+	return what, nil
+}
+
+type factsText struct {
 	text    string
 	numbers facts.Numbers
 }
 
-// maxParsed bounds the cache of a process that runs for months.
-const maxParsed = 256
+type stanzaText struct{ text, iface string }
+
+var (
+	cachedFacts   cache[factsText, facts.Kept]
+	cachedStanzas cache[stanzaText, stanza]
+)
 
 // parse parses the facts of one ENI.
 func parse(text []byte, n facts.Numbers) (facts.Kept, error) {
-	parsed.Lock()
-	defer parsed.Unlock()
-	w := written{string(text), n}
-	k, done := parsed.files[w]
-	if !done {
-		var err error
-		if k, err = facts.DecodeKept(bytes.NewReader(text), n); err != nil {
-			return k, err
-		}
-		if len(parsed.files) >= maxParsed {
-			clear(parsed.files)
-		}
-		parsed.files[w] = k
-	}
+	k, err := cachedFacts.get(factsText{string(text), n}, func() (facts.Kept, error) {
+		return facts.DecodeKept(bytes.NewReader(text), n)
+	})
 	k.ENI = k.ENI.Clone()
-	return k, nil
+	return k, err
+}
+
+// stanza is what a cfg file says: that ec2net leaves the interface alone, that ec2net has
+// generated it; and what the commands make that ifup runs once the interface is up.
+type stanza struct {
+	unmanaged, generated bool
+	routes               []iproute.Route
+	loose                bool
+}
+
+func parseStanza(cfg []byte, iface string) stanza {
+	s, _ := cachedStanzas.get(stanzaText{string(cfg), iface}, func() (stanza, error) {
+		return stanza{interfaces.Unmanaged(cfg), interfaces.Generated(cfg),
+			iproute.Parse(interfaces.UpCommands(cfg, iface)), interfaces.Loose(cfg, iface)}, nil
+	})
+	s.routes = slices.Clone(s.routes)
+	return s
 }
 
 func factsPath(name string) string { return path.Join(stateDir, name+".json") }
@@ -206,46 +236,16 @@ func (s memory) owned(k *plan.Known) error {
 	if err != nil {
 		return err
 	}
-	if interfaces.Unmanaged(cfg) {
+	says := parseStanza(cfg, k.Name)
+	if says.unmanaged {
 		k.Left = "its cfg file says EC2SYNC=no"
 	}
-	k.Ours = k.Ours || interfaces.Generated(cfg)
+	k.Ours = k.Ours || says.generated
 	k.Stanza = cfg != nil && k.Ours
 	if k.Stanza {
-		up := ups.read(cfg, k.Name)
-		k.Routes, k.Loose = slices.Clone(up.routes), up.loose
+		k.Routes, k.Loose = says.routes, says.loose
 	}
 	return nil
-}
-
-// upLines is what the post-up lines of a stanza make.
-type upLines struct {
-	routes []iproute.Route
-	loose  bool
-}
-
-// upCache has what was read, by the text of the cfg file and the interface: an event
-// looks several times, and watch at each change.
-type upCache struct {
-	sync.Mutex
-	of map[[2]string]upLines
-}
-
-var ups = upCache{of: make(map[[2]string]upLines)}
-
-func (c *upCache) read(cfg []byte, name string) upLines {
-	c.Lock()
-	defer c.Unlock()
-	key := [2]string{string(cfg), name}
-	up, done := c.of[key]
-	if !done {
-		up = upLines{iproute.Parse(interfaces.UpCommands(cfg, name)), interfaces.Loose(cfg, name)}
-		if len(c.of) >= maxParsed {
-			clear(c.of)
-		}
-		c.of[key] = up
-	}
-	return up
 }
 
 // facts returns the remembered facts of an interface, without a name if there are none.

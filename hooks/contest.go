@@ -1,0 +1,130 @@
+package hooks
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"ec2net/plan"
+)
+
+// contests are the changes that another program undoes, by their text.
+type contests map[string]*contest
+
+type contest struct {
+	count int
+	last  time.Time
+	left  backoff
+}
+
+const (
+	// maxContest is how many times a change is made before it is left to the other
+	// program; one of them is forgotten every contestDrip.
+	maxContest  = 12
+	contestDrip = 5 * time.Second
+)
+
+func contestOf(c plan.Change) string { return c.Of() + " " + c.String() }
+
+// without drops the changes that are left to the other program for now.
+func (all contests) without(changes []plan.Change) []plan.Change {
+	return slices.DeleteFunc(changes, func(c plan.Change) bool {
+		one := all[contestOf(c)]
+		return one != nil && !one.left.due()
+	})
+}
+
+// made notes a change that was made. It returns for how long it is left alone now.
+func (all contests) made(c plan.Change) time.Duration {
+	if all == nil {
+		return 0
+	}
+	now := time.Now()
+	one := all[contestOf(c)]
+	if one == nil {
+		all.forget(now)
+		one = newContest()
+		all[contestOf(c)] = one
+	}
+	return one.made(now)
+}
+
+func newContest() *contest {
+	return &contest{left: backoff{first: time.Minute, last: time.Hour}}
+}
+
+// made notes that the change was made. It returns for how long it is left alone now.
+func (one *contest) made(now time.Time) time.Duration {
+	if now.Sub(one.last) > 2*max(one.left.wait, time.Minute) {
+		one.left.reset()
+	}
+	one.count = max(0, one.count-int(now.Sub(one.last)/contestDrip)) + 1
+	one.last = now
+	if one.count < maxContest {
+		return 0
+	}
+	one.left.again()
+	return one.left.wait
+}
+
+// next is when the first change is tried again that was left; the zero time if none was.
+func (all contests) next() (first time.Time) {
+	for _, one := range all {
+		if !one.left.due() && (first.IsZero() || one.left.until.Before(first)) {
+			first = one.left.until
+		}
+	}
+	return first
+}
+
+// forget drops what was long ago.
+func (all contests) forget(now time.Time) {
+	for text, one := range all {
+		if now.Sub(one.last) > 2*max(one.left.wait, time.Minute) {
+			delete(all, text)
+		}
+	}
+}
+
+// backoff is a wait that doubles, from first to last.
+type backoff struct {
+	first, last, wait time.Duration
+	until             time.Time
+}
+
+func (b *backoff) again() {
+	b.wait = min(max(2*b.wait, b.first), b.last)
+	b.until = time.Now().Add(b.wait)
+}
+
+func (b *backoff) reset() { b.wait, b.until = 0, time.Time{} }
+
+// due reports whether the wait is over.
+func (b *backoff) due() bool { return !time.Now().Before(b.until) }
+
+// sparing is a log that says a warning once an hour.
+type sparing struct {
+	Log
+	said *said
+}
+
+type said struct {
+	sync.Mutex
+	at map[string]time.Time
+}
+
+// Warn logs what needs a person, unless it has been said.
+func (s sparing) Warn(iface, format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	s.said.Lock()
+	defer s.said.Unlock()
+	if last, ok := s.said.at[iface+" "+text]; ok && time.Since(last) < time.Hour {
+		return
+	}
+	if len(s.said.at) >= 1000 {
+		clear(s.said.at)
+	}
+	s.said.at[iface+" "+text] = time.Now()
+	s.Log.Warn(iface, "%s", text)
+}
