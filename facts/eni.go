@@ -60,7 +60,7 @@ type ENI struct {
 	// MarkMask has the bits of a mark that ec2net uses.
 	MarkMask Mark `json:"-"`
 	// Routed says that the ENI has its own table and rules: every ENI but the primary
-	// does, and the primary too if the settings say so.
+	// does, and the primary too, unless the settings say otherwise.
 	Routed bool `json:"-"`
 }
 

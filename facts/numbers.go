@@ -17,12 +17,13 @@ type Numbers struct {
 	// MarkMask has the bits of a packet's mark that are ec2net's; kube-proxy, Calico,
 	// Tailscale and others use other bits.
 	MarkMask Mark
-	// Primary gives the primary ENI a table and rules of its own too.
+	// Primary gives the primary ENI a table and rules of its own too, while another ENI is
+	// up.
 	Primary bool
 }
 
 // DefaultNumbers are the default settings.
-var DefaultNumbers = Numbers{Base: 1000, MarkMask: 0x3fff}
+var DefaultNumbers = Numbers{Base: 1000, MarkMask: 0x3fff, Primary: true}
 
 const (
 	// Tables 253, 254 and 255 are default, main and local (rtnetlink(7)).

@@ -106,7 +106,7 @@ func TestAtOnce(t *testing.T) {
 		}
 		all.Go(f)
 	})
-	if len(want.rules) != 1+3*eightENIs || len(want.ran) != 5*eightENIs {
+	if len(want.rules) != 5*eightENIs || len(want.ran) != 5*eightENIs {
 		t.Errorf("%d rules, %d programs", len(want.rules), len(want.ran))
 	}
 	same(t, "rules", got.rules, want.rules)

@@ -94,8 +94,8 @@ func TestDownWithoutFacts(t *testing.T) {
 				ready(t, m)
 				lose(m)
 				check(t, m.Remove(t.Context(), "eth1"))
-				// The group rule has the old base's number; a new base needs a reboot.
-				left := slices.DeleteFunc(m.rulesNow(t), func(r string) bool { return r == group999 && m.Numbers.Base != 1000 })
+				// The group rules have the old base's number; a new base needs a reboot.
+				left := slices.DeleteFunc(m.rulesNow(t), func(r string) bool { return isGroupRule(r) && m.Numbers.Base != 1000 })
 				same(t, "rules", left, nil)
 				if m.file(t, notePath("eth1")) != "" {
 					t.Error("counts as up")

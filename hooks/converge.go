@@ -108,6 +108,7 @@ func (h *Host) look(n news) (*look, error) {
 	state, err := h.Kernel.Look(func(links []plan.Link) plan.Scope {
 		l.State.Links = links
 		l.hear(n)
+		l.meetPrimary(h.memory())
 		scope := l.Scope(links)
 		if linkLocal(h.IMDS) {
 			scope.To = h.IMDS
@@ -157,6 +158,20 @@ func (l *look) hear(n news) {
 		l.Docker = n.docker
 	}
 	l.leave()
+}
+
+// meetPrimary adds the primary to what is known, if only the facts of other ENIs name it:
+// an administrator, or a program without a hook, configures it.
+func (l *look) meetPrimary(s memory) {
+	link, here := l.PrimaryLink()
+	if _, known := l.Of(link.Name); !here || known {
+		return
+	}
+	l.recallOne(s, link.Name, nil)
+	k := l.Known[len(l.Known)-1]
+	l.Known = l.Known[:len(l.Known)-1]
+	k.Ours = true
+	l.Set(k)
 }
 
 // with returns a copy of the look with more news, without looking again.
@@ -346,17 +361,15 @@ func (h *Host) mayChange(l *look, n news, round int) error {
 	return l.unread[n.name]
 }
 
-// warnForeign logs which ENIs the group rule waits for.
+// warnForeign logs which ENIs the group rules wait for.
 func (h *Host) warnForeign(l *look, want plan.Want) {
-	for _, t := range want.Targets {
-		if len(t.Rules) == 0 || want.HasGroupRule(l.State) {
-			continue
-		}
-		for _, f := range want.Foreign {
-			h.Log.Warn(f.Name, "interface group is %d, set by another program: leaving it. Rule %q is not installed; replies to containers or VPNs may leave by the wrong interface",
-				f.Group, want.Rule)
-		}
+	waiting := want.Waiting(l.State)
+	if len(waiting) == 0 {
 		return
+	}
+	for _, f := range want.Foreign {
+		h.Log.Warn(f.Name, "interface group is %d, set by another program: leaving it. Rules such as %q are not installed; replies to containers or VPNs may leave by the wrong interface",
+			f.Group, waiting[0])
 	}
 }
 
@@ -370,11 +383,18 @@ func (h *Host) tellReleased(l *look, changes []plan.Change) {
 	}
 }
 
-// apply makes all changes, also after one has failed. again says that it has removed
-// something: then converge has to look at the outcome.
+// apply makes all changes, also after one has failed; but no rule of the whole machine,
+// which needs every ENI in the group, if one could not be put there. again says that it
+// has removed something: then converge has to look at the outcome.
 func (h *Host) apply(l *look, changes []plan.Change, n news) (again bool, failed error) {
-	noticed := n.notice == ""
+	noticed, ungrouped := n.notice == "", false
+	var done []plan.Change
+	var errs someErrors
+	log := routeLog{Log: h.Log}
 	for _, c := range changes {
+		if _, rule := c.(plan.AddRule); rule && c.Of() == "" && ungrouped {
+			continue
+		}
 		if !noticed && c.Of() == n.name {
 			h.Log.Info(n.name, "%s", n.notice)
 			noticed = true
@@ -384,22 +404,80 @@ func (h *Host) apply(l *look, changes []plan.Change, n news) (again bool, failed
 			iface = n.name
 		}
 		if err := h.Kernel.Apply(c); err != nil {
+			_, group := c.(plan.SetGroup)
+			ungrouped = ungrouped || group
 			err = fmt.Errorf("%s: %w", c, err)
 			if iface != n.name && n.name != "" {
-				h.Log.Warn(iface, "%v", err)
+				log.about(c).Warn(iface, "%v", err)
 				continue
 			}
-			failed = errors.Join(failed, err)
+			errs.add(err)
 			continue
 		}
-		l.State.Apply(c)
+		done = append(done, c)
 		again = again || c.Removes()
-		h.Log.Info(iface, "%s (%s)", c, n.reason(c))
+		log.about(c).Info(iface, "%s (%s)", c, n.reason(c))
 		if left := n.contests.made(c); left > 0 {
-			h.Log.Warn(iface, "another program undoes this again and again: leaving it to that for %v: %s", left, c)
+			log.about(c).Warn(iface, "another program undoes this again and again: leaving it to that for %v: %s", left, c)
 		}
 	}
-	return again, failed
+	if log.more > 0 {
+		h.Log.Info(n.name, "%d more lines about routes (%s)", log.more, n.why)
+	}
+	l.State.Apply(done...)
+	return again, errs.join()
+}
+
+// maxLines bounds the lines about routes that one round logs, and the errors that it
+// returns: a router may change thousands of routes at once.
+const maxLines = 100
+
+// routeLog is the log, with maxLines lines about routes at most.
+type routeLog struct {
+	Log
+	lines, more int
+}
+
+// about returns the log for a line about a change.
+func (l *routeLog) about(c plan.Change) Log {
+	switch c.(type) {
+	case plan.AddRoute, plan.DelRoute:
+		if l.lines++; l.lines > maxLines {
+			l.more++
+			return silence{}
+		}
+	}
+	return l.Log
+}
+
+// silence is a log that drops all lines.
+type silence struct{}
+
+// Info drops a line.
+func (silence) Info(string, string, ...any) {}
+
+// Warn drops a line.
+func (silence) Warn(string, string, ...any) {}
+
+// someErrors are the first errors, and how many more there are.
+type someErrors struct {
+	first []error
+	more  int
+}
+
+func (e *someErrors) add(err error) {
+	if len(e.first) == maxLines {
+		e.more++
+		return
+	}
+	e.first = append(e.first, err)
+}
+
+func (e *someErrors) join() error {
+	if e.more > 0 {
+		e.first = append(e.first, fmt.Errorf("%d more changes have failed", e.more))
+	}
+	return errors.Join(e.first...)
 }
 
 // reason returns why ec2net makes a change, for the log.

@@ -142,7 +142,9 @@ func newMachine(t *testing.T) *machine {
 		macs["eth2"]: {MAC: macs["eth2"], ID: "eni-2", DeviceNumber: 2, PrimaryMAC: primaryMAC,
 			IPv4: addrs("10.0.1.30"), Subnet: netip.MustParsePrefix("10.0.1.0/24")},
 	}}}
-	m.Host = &Host{Source: m.vpc, Templates: templates, Tree: tree, Numbers: facts.DefaultNumbers,
+	numbers := facts.DefaultNumbers
+	numbers.Primary = false // primary_test.go has it
+	m.Host = &Host{Source: m.vpc, Templates: templates, Tree: tree, Numbers: numbers,
 		Log: record{m}, Kernel: counted,
 		Later: func(name string) error {
 			m.later = append(m.later, name)
@@ -263,9 +265,14 @@ func same(t *testing.T, what string, got, want []string) {
 const interfacesFile = "/etc/network/interfaces"
 
 const (
-	group999 = "pref 999 from all lookup main suppress_prefixlength 1 suppress_ifgroup 1000 protocol 236"
-	mark1001 = "pref 1001 from all fwmark 0x3e9/0x3fff lookup 1001 protocol 236"
+	// The group rules of eth1: one for its subnet, one for its mark.
+	group1001 = "pref 999 from 10.0.1.0/24 lookup main suppress_prefixlength 1 suppress_ifgroup 1000 protocol 236"
+	groupMark = "pref 999 from all fwmark 0x3e9/0x3fff lookup main suppress_prefixlength 1 suppress_ifgroup 1000 protocol 236"
+	mark1001  = "pref 1001 from all fwmark 0x3e9/0x3fff lookup 1001 protocol 236"
 )
+
+// isGroupRule reports whether the text of a rule is that of a group rule.
+func isGroupRule(rule string) bool { return strings.HasPrefix(rule, "pref 999 ") }
 
 func from1001(addr string) string {
 	return fmt.Sprintf("pref 1001 from %s lookup 1001 protocol 236", addr)

@@ -357,7 +357,7 @@ func TestAnotherENITakenDown(t *testing.T) {
 		m.ran = nil
 		check(t, m.Add(t.Context(), "eth1"))
 		same(t, "programs", m.ran, []string{"ifdown --force -i /run/ec2net/eth1.cfg eth1", "ifup eth1"})
-		same(t, "rules", m.rulesNow(t), []string{group999, from1001("10.0.1.70"), mark1001})
+		same(t, "rules", m.rulesNow(t), []string{group1001, groupMark, from1001("10.0.1.70"), mark1001})
 	})
 }
 
@@ -369,7 +369,7 @@ func TestForeignGroup(t *testing.T) {
 		check(t, err)
 		check(t, m.netns.LinkSetGroup(l, 42))
 		ready(t, m)
-		if got := m.rulesNow(t); slices.Contains(got, group999) || !slices.Contains(got, mark1001) {
+		if got := m.rulesNow(t); slices.Contains(got, group1001) || !slices.Contains(got, mark1001) {
 			t.Errorf("rules:\n%s", strings.Join(got, "\n"))
 		}
 		links, err := m.kernel.Links()
@@ -403,7 +403,8 @@ func TestOverrideGovernsRules(t *testing.T) {
 		check(t, err)
 		m.Templates = templates
 		ready(t, m)
-		same(t, "rules", m.rulesNow(t), append(slices.Clone(readyRules), "pref 1001 from 10.200.0.0/16 lookup 1001 suppress_prefixlength 0 protocol 236"))
+		want := slices.Insert(slices.Clone(readyRules), 2, strings.Replace(group1001, "10.0.1.0/24", "10.200.0.0/16", 1))
+		same(t, "rules", m.rulesNow(t), append(want, "pref 1001 from 10.200.0.0/16 lookup 1001 suppress_prefixlength 0 protocol 236"))
 	})
 }
 

@@ -56,6 +56,6 @@ func TestReplacedDuringIfup(t *testing.T) {
 		check(t, m.Add(t.Context(), "eth1"))
 		check(t, m.RemoveIfGone(t.Context(), "eth1")) // the first one's event
 		same(t, "programs", m.ran, []string{"ifup eth1", "ifdown --force -i /run/ec2net/eth1.cfg eth1", "ifup eth1"})
-		same(t, "rules", m.rulesNow(t), []string{group999, from1001("10.0.1.70"), mark1001})
+		same(t, "rules", m.rulesNow(t), []string{group1001, groupMark, from1001("10.0.1.70"), mark1001})
 	})
 }

@@ -45,7 +45,7 @@ func TestLateAnswer(t *testing.T) {
 					m.address(t, "eth1", "10.0.1.70/24")
 					m.lease(t, "eth1", "BOUND", "10.0.1.70")
 				})
-				same(t, "rules", m.rulesNow(t), []string{group999, from1001("10.0.1.70"), mark1001})
+				same(t, "rules", m.rulesNow(t), []string{group1001, groupMark, from1001("10.0.1.70"), mark1001})
 				same(t, "addresses", m.addrsNow(t, "eth1"), []string{"10.0.1.70/24"})
 				if got := m.file(t, factsPath("eth1")); !strings.Contains(got, "eni-7") {
 					t.Errorf("facts of the first: %s", got)

@@ -25,7 +25,7 @@ func ready(t *testing.T, m *machine) {
 	m.lease(t, "eth1", "BOUND", "10.0.1.20")
 }
 
-var readyRules = []string{group999, from1001("10.0.1.20"), from1001("10.0.1.21"), mark1001}
+var readyRules = []string{group1001, groupMark, from1001("10.0.1.20"), from1001("10.0.1.21"), mark1001}
 
 func TestLease(t *testing.T) {
 	onMachine(t, func(m *machine) {
@@ -159,7 +159,7 @@ func TestAddressesFollow(t *testing.T) {
 		if m.asked.Load() != 4+4+6+4 {
 			t.Errorf("%d netlink requests", m.asked.Load())
 		}
-		same(t, "rules", m.rulesNow(t), []string{group999, from1001("10.0.1.20"), mark1001, from1001("10.0.1.22"), from1001("10.0.1.23")})
+		same(t, "rules", m.rulesNow(t), []string{group1001, groupMark, from1001("10.0.1.20"), mark1001, from1001("10.0.1.22"), from1001("10.0.1.23")})
 		same(t, "addresses", m.addrsNow(t, "eth1"), []string{"10.0.1.20/24", "10.0.1.22/32", "10.0.1.23/32", "10.0.1.99/24"})
 	})
 }
@@ -254,7 +254,7 @@ func TestTableComesBack(t *testing.T) {
 	})
 }
 
-// An administrator's routes stay as they are.
+// An administrator's routes stay as they are; the ENI's own table gets a copy.
 func TestAdministratorsRoutes(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -272,7 +272,7 @@ func TestAdministratorsRoutes(t *testing.T) {
 		m.log = nil
 		m.lease(t, "eth0", "RENEW", "10.0.0.10")
 		m.lease(t, "eth1", "RENEW", "10.0.1.20")
-		same(t, "log", m.log, nil)
+		same(t, "log", m.log, []string{"eth1: ip route add 10.50.0.0/16 via 10.0.1.7 dev eth1 metric 100 table 1001 proto 236 (RENEW of eth0)"})
 	})
 }
 
@@ -329,7 +329,7 @@ func TestLeaseKeepsItsRule(t *testing.T) {
 		eni.IPv4 = addrs("10.0.1.77")
 		m.vpc.enis[macs["eth1"]] = eni
 		m.lease(t, "eth1", "RENEW", "10.0.1.20")
-		same(t, "rules", m.rulesNow(t), []string{group999, from1001("10.0.1.20"), mark1001, from1001("10.0.1.77")})
+		same(t, "rules", m.rulesNow(t), []string{group1001, groupMark, from1001("10.0.1.20"), mark1001, from1001("10.0.1.77")})
 		same(t, "addresses", m.addrsNow(t, "eth1"), []string{"10.0.1.20/24", "10.0.1.77/32"})
 	})
 }

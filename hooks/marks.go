@@ -157,7 +157,7 @@ func (h *Host) isStale(l *look, n marking, chain string) bool {
 	case k.Left != "":
 		return false
 	}
-	return !n.wanted || !link.Up || known && !e.Routed
+	return !n.wanted || !link.Up || known && !l.HasTable(e)
 }
 
 // chain is a chain of ec2net's in the mangle table, as it should be.

@@ -160,7 +160,7 @@ func (s *sequence) whole(name string) {
 	s.fail("%s has %q\n  %s\nwant:\n%s", name, addresses, strings.Join(got, "\n  "), strings.Join(wants, "\nor:\n"))
 }
 
-// routed checks that the table of an ENI has its routes, and that there is a group rule.
+// routed checks that the table of an ENI has its routes, and that there are its group rules.
 func (s *sequence) routed(name string, e facts.ENI) {
 	state := s.state(s.t)
 	l, _ := state.LinkNamed(name)
@@ -171,8 +171,11 @@ func (s *sequence) routed(name string, e facts.ENI) {
 			s.fail("table %d of %s has no route to %v", s.numbers[name], name, dst)
 		}
 	}
-	if !slices.Contains(rulesOf(state), group999) && !s.anyForeign(state) {
-		s.fail("no group rule")
+	for _, packets := range []string{e.Subnet.String(), fmt.Sprintf("all fwmark 0x%x/0x3fff", s.numbers[name])} {
+		rule := "pref 999 from " + packets + " lookup main suppress_prefixlength 1 suppress_ifgroup 1000 protocol 236"
+		if !slices.Contains(rulesOf(state), rule) && !s.anyForeign(state) {
+			s.fail("%s lacks %q", name, rule)
+		}
 	}
 }
 

@@ -27,15 +27,74 @@ func (m *machine) table(t *testing.T, table int) (texts []string) {
 	return texts
 }
 
+// withPrimaryTable makes the settings the default ones, and eth1 one that ifup is at work
+// on, beside which the primary has a table of its own.
+func (m *machine) withPrimaryTable(t *testing.T) {
+	t.Helper()
+	m.Numbers.Primary = true
+	e, err := m.vpc.ENI(t.Context(), "eth1", macs["eth1"], m.Numbers)
+	check(t, err)
+	_, err = m.memory().keep(e)
+	check(t, err)
+	check(t, m.memory().setNote(m.linkNamed(t, "eth1"), e.Number))
+}
+
 // primaryTable gives the primary a table of its own, and in main a route by a router that
 // no other route leads to.
 func primaryTable(t *testing.T, m *machine) {
 	t.Helper()
-	m.Numbers.Primary = true
+	m.withPrimaryTable(t)
 	l, err := m.netns.LinkByName("eth0")
 	check(t, err)
 	check(t, m.netns.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: toIPNet(netip.MustParsePrefix("10.50.0.0/16")),
 		Gw: net.IPv4(192, 0, 2, 1), Flags: int(netlink.FLAG_ONLINK)}))
+}
+
+// Nothing is known of a primary that no DHCP client with a hook configures, and IMDS is
+// asked for eth1 alone: the primary's rules and table come with eth1, by the addresses on
+// its interface, and go with it.
+func TestPrimaryWithoutFacts(t *testing.T) {
+	rules := []string{"pref 1000 from 10.0.0.10 lookup 1000 protocol 236", "pref 1000 from all fwmark 0x3e8/0x3fff lookup 1000 protocol 236"}
+	primarys := func(m *machine) (found []string) {
+		for _, r := range m.rulesNow(t) {
+			if strings.HasPrefix(r, "pref 1000 ") {
+				found = append(found, r)
+			}
+		}
+		return found
+	}
+	onMachine(t, func(m *machine) {
+		m.Numbers.Primary = true
+		m.addRoute(t, "eth0", everywhere, "10.0.0.1", 0, unix.RTPROT_STATIC)
+		_, err := m.converge(t.Context(), news{why: "test"})
+		check(t, err)
+		same(t, "rules of a primary that is alone", m.rulesNow(t), nil)
+
+		check(t, m.Add(t.Context(), "eth1"))
+		same(t, "rules", primarys(m), rules)
+		same(t, "table", m.table(t, 1000), []string{"10.0.0.0/24 dev eth0 src 10.0.0.10 table 1000", "default via 10.0.0.1 dev eth0 table 1000"})
+		m.log = nil
+		check(t, m.RefreshAll(t.Context()))
+		same(t, "rules with facts", primarys(m), rules)
+		if !strings.Contains(m.logged(), "eth0: wrote /var/lib/ec2net/eth0.json") || strings.Contains(m.logged(), "eth0: ip r") {
+			t.Errorf("the log:\n%s", m.logged())
+		}
+
+		check(t, m.Remove(t.Context(), "eth1"))
+		l, err := m.netns.LinkByName("eth1")
+		check(t, err)
+		check(t, m.netns.LinkDel(l))
+		_, err = m.converge(t.Context(), news{why: "test"})
+		check(t, err)
+		same(t, "rules when eth1 is gone", m.rulesNow(t), nil)
+		same(t, "table when eth1 is gone", m.table(t, 1000), nil)
+	})
+	onMachine(t, func(m *machine) {
+		m.Numbers.Primary = true
+		m.Unmanaged = Patterns{"eth0"}
+		check(t, m.Add(t.Context(), "eth1"))
+		same(t, "rules of a primary that is left alone", primarys(m), nil)
+	})
 }
 
 // A route with the flag onlink also has it in the primary's table.
@@ -108,7 +167,7 @@ func (m *machine) tableIn(t *testing.T, name string, table int) (routes []string
 // The primary's own table has main's routes by the primary, with all their attributes.
 func TestPrimaryTableIsAsMain(t *testing.T) {
 	onMachine(t, func(m *machine) {
-		m.Numbers.Primary = true
+		m.withPrimaryTable(t)
 		l, err := m.netns.LinkByName("eth0")
 		check(t, err)
 		route := func(dst string, gateway net.IP, more netlink.Route) *netlink.Route {

@@ -69,7 +69,7 @@ func TestReattachedWhileIMDSIsLate(t *testing.T) {
 				same(t, "rules of before", m.rulesNow(t), readyRules)
 				same(t, "to be asked for again", m.later, []string{"eth1"})
 				check(t, m.Refresh(t.Context(), "eth1"))
-				same(t, "rules", m.rulesNow(t), []string{group999, from1001("10.0.1.20"), mark1001, from1001("10.0.1.22")})
+				same(t, "rules", m.rulesNow(t), []string{group1001, groupMark, from1001("10.0.1.20"), mark1001, from1001("10.0.1.22")})
 				same(t, "addresses", m.addrsNow(t, "eth1"), []string{"10.0.1.20/24", "10.0.1.22/32"})
 				for _, path := range []string{factsPath("eth1"), "/var/lib/ec2net/eth1.rules"} {
 					if text := m.file(t, path); strings.Contains(text, "10.0.1.21") || !strings.Contains(text, "10.0.1.22") {

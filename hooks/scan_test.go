@@ -158,7 +158,7 @@ func TestScanWithFactsOfAnotherMachine(t *testing.T) {
 					t.Errorf("remove: %v", err)
 				}
 				same(t, "programs", m.ran, nil)
-				if !slices.Contains(m.rulesNow(t), group999) {
+				if !slices.Contains(m.rulesNow(t), group1001) {
 					t.Errorf("rules:\n%s", strings.Join(m.rulesNow(t), "\n"))
 				}
 			})

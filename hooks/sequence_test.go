@@ -375,10 +375,11 @@ func (s *sequence) rename(name string) {
 func (s *sequence) ran1(name string, run func() error) (well bool) {
 	s.t.Helper()
 	start, hit := time.Now(), s.strike.hit
-	had := slices.Contains(s.kernelRules(s.t), group999)
+	before := s.kernelRules(s.t)
 	err := survive(run)
 	s.said = err
-	if state := s.state(s.t); !had && slices.Contains(rulesOf(state), group999) {
+	state := s.state(s.t)
+	if slices.ContainsFunc(rulesOf(state), func(r string) bool { return isGroupRule(r) && !slices.Contains(before, r) }) {
 		// A group rule that was there before stays if another program changes a group.
 		if wrong := s.outside(state, func(group int) bool { return group == s.Numbers.Base }); len(wrong) > 0 {
 			s.fail("%s", strings.Join(wrong, "\n"))

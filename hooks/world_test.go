@@ -430,7 +430,7 @@ func (w *world) always(t *testing.T) (wrong []string) {
 			wrong = append(wrong, "an address of the primary is gone: "+a)
 		}
 	}
-	if slices.Contains(rules, group999) && !w.ungrouped {
+	if slices.ContainsFunc(rules, isGroupRule) && !w.ungrouped {
 		wrong = append(wrong, w.outside(state, func(group int) bool { return group != 0 })...)
 	}
 	// The kernel uses the first that it lists.

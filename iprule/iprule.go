@@ -29,7 +29,7 @@ type Rule struct {
 	// SuppressPrefixLength ignores a route whose prefix has at most this length; -1: none.
 	SuppressPrefixLength int
 	// SuppressGroup ignores a route to an interface in this group; -1: none. Only the
-	// group rule has it, no script.
+	// group rules have it, no script.
 	SuppressGroup int
 }
 

@@ -86,9 +86,8 @@ func diffAddrs(s State, t Target) []Change {
 	return changes
 }
 
-// diffMirror makes a table have the wanted routes, and no others through the ENI. Each
-// place holds one route: the new one comes before the old one goes. A place stays as it
-// is if a route through another interface has it, which is an administrator's.
+// diffMirror makes a table have the wanted routes, and no others through the ENI. A place
+// stays as it is if a route through another interface has it, which is an administrator's.
 func diffMirror(own []Route, t Target) []Change {
 	taken := make(map[place]bool)
 	for _, r := range own {
@@ -97,16 +96,19 @@ func diffMirror(own []Route, t Target) []Change {
 		}
 	}
 	byLink := filter(own, func(r Route) bool { return r.Link == t.Link.Index })
-	missing, extra := difference(byLink, t.Routes, plain)
+	return t.diffRoutes(byLink, without(t.Routes, func(r Route) bool { return taken[placeOf(r)] }), plain)
+}
+
+// diffRoutes makes some routes of a table be the wanted ones. Each place holds one route:
+// the new one comes before the old one goes.
+func (t Target) diffRoutes(have, want []Route, key func(Route) Route) []Change {
+	missing, extra := difference(have, want, key)
 	old := make(map[place][]Change)
 	for _, r := range extra {
 		old[placeOf(r)] = append(old[placeOf(r)], DelRoute{t.Name, t.Link, r})
 	}
 	var changes []Change
 	for _, r := range missing {
-		if taken[placeOf(r)] {
-			continue
-		}
 		changes = append(changes, AddRoute{t.Name, t.Link, r, len(old[placeOf(r)]) > 0})
 		changes = append(changes, old[placeOf(r)]...)
 		delete(old, placeOf(r))
@@ -133,40 +135,57 @@ func plain(r Route) Route {
 	return r
 }
 
+// diffRules adds the group rules before the first rule of an ENI, and deletes them after
+// the last.
 func diffRules(s State, w Want) []Change {
-	var add, del []Change
-	wanted, remain := false, false // any rule of any ENI
-	var group []Rule
+	add, del, rules := w.ruleChanges(s)
+	have := filter(s.Rules, func(r Rule) bool { return isGroupRule(r, w.Group) })
+	missing, extra := difference(have, w.groupRules(have, rules), itself)
+	var before, after []Change
+	for _, r := range missing {
+		if w.Complete {
+			before = append(before, AddRule{Rule: r.Rule})
+		}
+	}
+	for _, r := range extra {
+		// While some wait, one of another shape may stand in for them.
+		if w.Complete || len(missing) == 0 {
+			after = append(after, DelRule{Rule: r})
+		}
+	}
+	return slices.Concat(before, add, del, after)
+}
+
+// ruleChanges returns the changes of the ENIs' rules, and the rules that ec2net has then,
+// also for ENIs that rest.
+func (w Want) ruleChanges(s State) (add, del []Change, rules []Rule) {
 	for _, t := range w.Targets {
 		own := filter(s.Rules, func(r Rule) bool { return r.Priority == t.Number && r.Table == t.Number })
-		missing, extra := difference(own, kernelRules(t.Rules), itself)
+		wanted := kernelRules(t.Rules)
+		missing, extra := difference(own, wanted, itself)
+		rules = append(rules, wanted...)
 		for _, r := range missing {
 			add = append(add, AddRule{t.Name, r.Rule})
 		}
 		for _, r := range extra {
 			if w.spares(s, t, r) {
-				remain = true
+				rules = append(rules, r)
 			} else {
 				del = append(del, DelRule{t.Name, r})
 			}
 		}
-		wanted = wanted || len(t.Rules) > 0
 	}
 	for _, r := range s.Rules {
-		if isGroupRule(r, w.Group) {
-			group = append(group, r)
-		}
 		if r.Priority != r.Table || w.serves(r.Table) {
 			continue
 		}
 		if name, goes := w.unserved(r); goes {
 			del = append(del, DelRule{name, r})
-		} else {
-			remain = remain || ofENI(r)
+		} else if ofENI(r) {
+			rules = append(rules, r)
 		}
 	}
-	before, after := w.diffGroupRule(group, wanted, remain)
-	return slices.Concat(before, add, del, after)
+	return add, del, rules
 }
 
 // unserved reports whether a rule at the number of an ENI that is not served goes, and
@@ -177,22 +196,6 @@ func (w Want) unserved(r Rule) (name string, goes bool) {
 	}
 	m, ok := find(w.Moved, func(m MovedRule) bool { return m.Rule == r })
 	return m.Name, ok
-}
-
-// diffGroupRule adds the group rule before the first rule of an ENI, and deletes it
-// after the last.
-func (w Want) diffGroupRule(have []Rule, wanted, remain bool) (before, after []Change) {
-	missing, extra := difference(have, []Rule{{Rule: w.Rule}}, itself)
-	if wanted && len(missing) > 0 && w.Complete {
-		before = append(before, AddRule{Rule: w.Rule})
-	}
-	if !wanted && !remain {
-		extra = have
-	}
-	for _, r := range extra {
-		after = append(after, DelRule{Rule: r})
-	}
-	return before, after
 }
 
 func (w Want) serves(number int) bool {

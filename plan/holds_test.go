@@ -20,14 +20,16 @@ const maxRounds = 4
 // machine: the second plan is empty; State.Apply records what the kernel has then;
 // nobody else's things change; a leased address keeps its rule all the time; remembered
 // facts take no rule from an address that the interface has; no rule goes before the
-// last one has come; no group rule comes while an ENI is out of the group; and main goes
-// on leading through the primary where it did. holds returns the first changes.
+// last one has come; no group rule comes while an ENI is out of the group; each rule of an
+// ENI that is served has a group rule for its packets, and no other packets see one; and
+// main goes on leading through the primary where it did. holds returns the first changes.
 func (m *machine) holds(t *testing.T) []plan.Change {
 	t.Helper()
 	verdicts, want := m.want()
 	leases := m.leases(verdicts)
 	first := plan.Diff(m.State, want)
 	now := m.converge(t, first, leases)
+	m.checkGroupRules(t, want, now)
 	for _, lost := range m.lost(now) {
 		t.Errorf("%s: ec2net removed it, and it is not ec2net's", lost)
 	}
@@ -182,11 +184,56 @@ func (m *machine) live() []plan.Rule {
 		answered := slices.ContainsFunc(m.Known, func(k plan.Known) bool { return k.Fresh && slices.Contains(k.Facts.IPv4, addr) })
 		shared := slices.ContainsFunc(m.Known, func(o plan.Known) bool { return o.Name != k.Name && slices.Contains(o.Numbers(m.Numbers), e.Number) })
 		r := ruleFrom(addr, e.Number)
-		if known && e.Routed && !k.Fresh && !k.Going && (k.Left == "" || m.handsOff(k)) && !ended && !moved && !answered && !shared && has(m.State, r) && !m.plain[k.Name] {
+		if known && e.Routed && (!e.Primary || m.othersUp()) && !k.Fresh && !k.Going && (k.Left == "" || m.handsOff(k)) && !ended && !moved && !answered && !shared && has(m.State, r) && !m.plain[k.Name] {
 			rules = append(rules, r)
 		}
 	}
 	return rules
+}
+
+// checkGroupRules checks that each rule of an ENI that is served has a group rule for the
+// same packets, if those need not wait, and that each group rule is for the packets of an
+// ENI.
+func (m *machine) checkGroupRules(t *testing.T, want plan.Want, now plan.State) {
+	t.Helper()
+	isFor := func(g, r plan.Rule) bool {
+		same := g.To == r.To && g.Mark == r.Mark && g.MarkMask == r.MarkMask && g.IIF == r.IIF && g.OIF == r.OIF
+		return same && (g.From == r.From || g.From.IsValid() && g.From.Bits() <= r.From.Bits() && g.From.Contains(r.From.Addr()))
+	}
+	var group, ofENIs []plan.Rule
+	for _, r := range now.Rules {
+		switch {
+		case r.Priority == m.Numbers.Base-1 && r.Table == iprule.MainTable && r.SuppressGroup == m.Numbers.Base:
+			group = append(group, r)
+		case r.Priority == r.Table:
+			ofENIs = append(ofENIs, r)
+		}
+	}
+	if !want.Complete {
+		return
+	}
+	for _, target := range want.Targets {
+		for _, r := range target.Rules {
+			rule := plan.Rule{Rule: r}
+			if !slices.ContainsFunc(group, func(g plan.Rule) bool { return isFor(g, rule) }) {
+				t.Errorf("there is no group rule for %s", r)
+			}
+		}
+	}
+	for _, g := range group {
+		if !slices.ContainsFunc(ofENIs, func(r plan.Rule) bool { return isFor(g, r) }) {
+			t.Errorf("%s: is for no packets of an ENI", g)
+		}
+	}
+}
+
+// othersUp reports whether an ENI other than the primary is surely up.
+func (m *machine) othersUp() bool {
+	return slices.ContainsFunc(m.State.Links, func(l plan.Link) bool {
+		k, _ := m.Of(l.Name)
+		noted := k.Note.MAC == l.MAC && k.Note.Index == l.Index
+		return l.MAC != m.Primary() && k.Left == "" && !k.Going && (k.Coming || l.Up && noted && !k.Lease.Ended)
+	})
 }
 
 // ungrouped returns the ENIs that could send and are not in the group.
@@ -282,7 +329,7 @@ func del[T comparable](all *[]T, one T) error {
 // lost returns the rules, addresses and routes that are gone and that ec2net must not
 // remove. By ARCHITECTURE.md it may remove a rule with the priority and table of an ENI;
 // an address that IMDS once listed; a route in the primary's own table through the
-// primary, one in an ENI's table to docker's bridge, a copy in main through the primary,
+// primary, a copy in an ENI's table, one there to docker's bridge, a copy in main through the primary,
 // and one in main through another ENI that has another metric now.
 func (m *machine) lost(now plan.State) (lost []string) {
 	for _, r := range m.State.Rules {
@@ -305,6 +352,10 @@ func (m *machine) lost(now plan.State) (lost []string) {
 }
 
 func (m *machine) isNumber(n int) bool {
+	primary, _ := m.PrimaryLink()
+	if k, _ := m.Of(primary.Name); k.Ours && k.Left == "" && m.Numbers.Primary && n == m.Numbers.Base {
+		return true // whatever its name
+	}
 	return slices.ContainsFunc(m.Known, func(k plan.Known) bool {
 		e, err := facts.Bare(k.Name, facts.MAC{}, m.Numbers)
 		return !m.handsOff(k) && (k.Facts.Number == n || k.Note.Number == n || err == nil && e.Number == n)
@@ -340,7 +391,8 @@ func (m *machine) ownRoute(r plan.Route, now plan.State) bool {
 	case m.leftBehind(r.Table):
 		return true
 	case r.Table != iprule.MainTable:
-		return m.isNumber(r.Table) && (l.Name == plan.Bridge && !r.Gateway.IsValid() || l.MAC == m.Primary())
+		copied := r.Protocol == iprule.Protocol
+		return m.isNumber(r.Table) && (copied || l.Name == plan.Bridge && !r.Gateway.IsValid() || l.MAC == m.Primary())
 	case l.MAC == m.Primary():
 		return r.Protocol == iprule.Protocol
 	}

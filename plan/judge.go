@@ -29,6 +29,10 @@ type Verdict struct {
 	Old bool
 	// Table is the table of an interface to clear that is to be empty; 0: none.
 	Table int
+	// Unlisted are the addresses of the primary without facts, by its interface; Subnet is
+	// their subnet.
+	Unlisted []netip.Addr
+	Subnet   netip.Prefix
 	// Numbers are those that the interface has or had. Clear removes the rules at all
 	// of them, except at one that another interface has now.
 	Numbers []int
@@ -166,11 +170,10 @@ func (m *Machine) letsGo(k Known, l Link) bool {
 func (m *Machine) judgeUnknown(v Verdict, k Known) Verdict {
 	l := v.Link
 	switch {
+	case l.MAC == m.Primary() && k.ofAnother():
+		v.Do = Clear
 	case l.MAC == m.Primary():
-		v.Do = Rest
-		if k.ofAnother() {
-			v.Do = Clear
-		}
+		return m.servePrimary(v)
 	case k.Stanza && k.Lease.Held(l):
 		return m.serveLease(v, k)
 	case k.Note.Of(l), k.Lease.Of(l), k.Coming:
@@ -206,9 +209,10 @@ func (m *Machine) serve(v Verdict, k Known, e facts.ENI) Verdict {
 	}
 	v.Had = slices.Concat(k.Had, e.IPv4)
 	e.IPv4 = slices.DeleteFunc(slices.Clone(e.IPv4), func(a netip.Addr) bool { return m.movedFrom(e.MAC, a) })
+	e.Routed = m.HasTable(e)
 	v.Facts = e
 	v.Lease = m.leaseOf(k, v.Link, e)
-	if !v.Lease.IsValid() {
+	if !v.Lease.IsValid() && e.Routed {
 		v.Spare = SpareAll // any rule may be that of the leased address
 	}
 	return v
@@ -224,6 +228,55 @@ func (m *Machine) serveLease(v Verdict, k Known) Verdict {
 	}
 	v.Do, v.Spare, v.Facts = Serve, SpareAll, e
 	return v
+}
+
+// servePrimary serves the primary without facts, by the addresses on its interface:
+// nobody may ever ask IMDS for it, if no DHCP client with a hook configures it. Of those
+// only the addresses in the subnet of the first one can be the ENI's.
+func (m *Machine) servePrimary(v Verdict) Verdict {
+	addrs := filter(m.State.Addrs, func(a Addr) bool { return a.Link == v.Link.Index && a.Prefix.Addr().IsGlobalUnicast() })
+	if first, ok := find(addrs, func(a Addr) bool { return !a.Prefix.IsSingleIP() }); ok {
+		v.Subnet = first.Prefix.Masked()
+	}
+	for _, a := range addrs {
+		if v.Subnet.Contains(a.Prefix.Addr()) {
+			v.Unlisted = append(v.Unlisted, a.Prefix.Addr())
+		}
+	}
+	e := m.barePrimary(v.Link)
+	primary, _ := m.PrimaryLink() // not what is on top of it, and has its MAC
+	if len(v.Unlisted) == 0 || !m.HasTable(e) || v.Link.Index != primary.Index {
+		v.Do = Rest
+		return v
+	}
+	v.Do, v.Spare, v.Facts = Serve, SpareLive, e
+	return v
+}
+
+// barePrimary returns the primary without facts but its number.
+func (m *Machine) barePrimary(l Link) facts.ENI {
+	e, err := facts.Bare(l.Name, l.MAC, m.Numbers)
+	if err != nil { // its name has no number, so it has its place's: device 0 of card 0
+		e = facts.ENI{Name: l.Name, MAC: l.MAC, Number: m.Numbers.Base, MarkMask: m.Numbers.MarkMask}.Clone()
+	}
+	e.Primary, e.PrimaryMAC, e.Routed = true, l.MAC, m.Numbers.Primary
+	return e
+}
+
+// HasTable reports whether an ENI is to have a table and rules of its own. The primary has
+// them only while another ENI is up: alone it needs none, and its rules would come before
+// those of other programs.
+func (m *Machine) HasTable(e facts.ENI) bool { return e.Routed && (!e.Primary || m.othersUp(e.MAC)) }
+
+// othersUp reports whether an ENI other than the primary is up, or about to come up, so
+// that main may lead to its subnet through it.
+func (m *Machine) othersUp(primary facts.MAC) bool {
+	return m.leftUp() || slices.ContainsFunc(m.Known, func(k Known) bool {
+		l, here := m.State.LinkNamed(k.Name)
+		// Its link is down while ifup begins.
+		up := (k.Note.Of(l) || k.Stanza && k.Lease.Of(l)) && !k.Lease.EndedOf(l)
+		return here && l.MAC != primary && k.Left == "" && !k.Going && (k.Coming || up)
+	})
 }
 
 // bare returns an ENI without facts but its number: the one in its note, else the one
@@ -275,7 +328,7 @@ func (m *Machine) Marked() []facts.ENI {
 		noted := k.Note.Of(l)
 		switch {
 		case !there:
-		case known && e.Routed && (e.Primary || noted || (l.Up && m.hasRules(e.Number))):
+		case known && m.HasTable(e) && (e.Primary || noted || (l.Up && m.hasRules(e.Number))):
 			marked = append(marked, e)
 		case !known && noted && k.Note.Number != 0:
 			e, _ = m.bare(k, l)

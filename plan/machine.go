@@ -205,6 +205,12 @@ func (m *Machine) Primary() facts.MAC {
 	return best
 }
 
+// PrimaryLink returns the primary's interface, and reports whether it is here and known.
+func (m *Machine) PrimaryLink() (Link, bool) {
+	mac := m.Primary()
+	return find(m.ENILinks(), func(l Link) bool { return l.MAC == mac })
+}
+
 // MACs returns the MACs of the known ENIs that ec2net may touch, the primary first, and
 // of those that it leaves alone. An ENI without facts is known by its lease or note. If
 // an ENI is known under several names, its present name decides.

@@ -44,19 +44,19 @@ type Other struct {
 // ENIs leave room for its next one, which may have any metric.
 func (m *Machine) wantMain(targets []Target) Main {
 	mac := m.Primary()
-	primary, known := find(m.ENILinks(), func(l Link) bool { return l.MAC == mac })
+	primary, known := m.PrimaryLink()
 	if !known {
 		return Main{}
 	}
 	w := Main{Primary: primary, First: make(map[netip.Prefix]int), Others: m.others(mac)}
 	copied := m.leftUp() || slices.ContainsFunc(m.Members(), func(l Link) bool { return l.MAC != mac })
 	var originals, alone []Route
-	for _, r := range m.mainBy(primary) {
+	for _, r := range m.State.mainBy(primary) {
 		if r.isOriginal() && w.lowers(r) {
 			originals = append(originals, r)
 		}
 	}
-	for _, r := range m.mainBy(primary) {
+	for _, r := range m.State.mainBy(primary) {
 		if _, there := w.First[r.Dst]; r.isCopy() && !there {
 			alone = append(alone, r)
 		}
@@ -128,9 +128,13 @@ func (m *Machine) leftUp() bool {
 	})
 }
 
+func (s State) main() []Route {
+	return filter(s.Routes, func(r Route) bool { return r.Table == iprule.MainTable })
+}
+
 // mainBy returns main's routes through an interface.
-func (m *Machine) mainBy(l Link) []Route {
-	return filter(m.State.Routes, func(r Route) bool { return r.Table == iprule.MainTable && r.Link == l.Index })
+func (s State) mainBy(l Link) []Route {
+	return filter(s.Routes, func(r Route) bool { return r.Table == iprule.MainTable && r.Link == l.Index })
 }
 
 // isCopy reports whether a route of main through the primary is ec2net's: a copy, or a
@@ -144,9 +148,7 @@ func (r Route) isOriginal() bool { return r.always() && !r.isCopy() }
 func (m *Machine) addrsBy(targets []Target) []Addr {
 	s := m.State
 	for _, t := range targets {
-		for _, c := range diffAddrs(m.State, t) {
-			s.Apply(c)
-		}
+		s.Apply(diffAddrs(m.State, t)...)
 	}
 	return s.Addrs
 }
@@ -233,7 +235,7 @@ func (m *Machine) hasDefault(primary facts.MAC) bool {
 // diffMain keeps the primary's routes before those of the other ENIs. It adds copies
 // before it moves or deletes anything.
 func diffMain(s State, w Want) []Change {
-	main := filter(s.Routes, func(r Route) bool { return r.Table == iprule.MainTable })
+	main := s.main()
 	copies := filter(main, func(r Route) bool { return r.Link == w.Main.Primary.Index && r.isCopy() })
 	missing, extra := difference(copies, w.Main.Copies, itself)
 	var changes []Change
@@ -246,6 +248,12 @@ func diffMain(s State, w Want) []Change {
 		changes = append(changes, DelRoute{Link: w.Main.Primary, Route: r})
 	}
 	return changes
+}
+
+// moved returns a state in which main's routes have the metrics that they should have.
+func (w Want) moved(s State) State {
+	s.Apply(w.behind(s.main())...)
+	return s
 }
 
 // behind gives routes of the other ENIs a higher metric than the primary's routes to the

@@ -176,8 +176,12 @@ func (m *machine) answerTo(question []string) (string, error) {
 		return fmt.Sprintf("%s frees %v", words[0], m.Freed(words[0])), nil
 	case "foreign":
 		return "foreign:" + names(want.Foreign), nil
-	case "group-rule":
-		return fmt.Sprintf("group rule: %t", want.HasGroupRule(m.State)), nil
+	case "waiting":
+		text := "waiting:"
+		for _, r := range want.Waiting(m.State) {
+			text += "\n" + r.String()
+		}
+		return text, nil
 	case "can-be-eni":
 		return fmt.Sprintf("%s can be an ENI: %t", words[0], m.CanBeENI(about(words[0]))), nil
 	case "primary":

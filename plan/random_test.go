@@ -3,6 +3,7 @@ package plan_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -180,7 +181,7 @@ func (c chance) rule() string {
 	suffix := c.one("", "", "", "", "", "", " odd")
 	switch c(8) {
 	case 0:
-		return "pref 999 from all lookup main suppress_prefixlength " + c.one("0", "1") + " suppress_ifgroup " + c.one("1000", "7") + " protocol 236" + suffix
+		return "pref 999 from " + c.one("all", "10.0.1.0/24", "10.0.0.0/24", "10.0.1.20", "all fwmark 0x3e9/0x3fff") + " lookup main suppress_prefixlength " + c.one("0", "1") + " suppress_ifgroup " + c.one("1000", "7") + " protocol 236" + suffix
 	case 1:
 		return "pref " + c.number() + " from " + c.address(c(2)) + " lookup " + n + " protocol " + protocol
 	case 2:
@@ -190,6 +191,8 @@ func (c chance) rule() string {
 	}
 	return "pref " + n + " from " + c.address(c(2)) + " lookup " + n + " protocol " + protocol + suffix
 }
+
+var copyProtocol = regexp.MustCompile(`proto [a-z]+`)
 
 func (c chance) route(up []string) string {
 	text := c.one("default", "10.0.0.0/24", "10.0.1.0/24", "172.17.0.0/16", "10.50.0.0/16")
@@ -203,6 +206,9 @@ func (c chance) route(up []string) string {
 	text += c.one("", "", "", " extra mtu-1400")
 	if c.often(4) {
 		text += " table " + c.number()
+		if c.often(3) {
+			text = copyProtocol.ReplaceAllString(text, "proto 236")
+		}
 	}
 	return text
 }

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"net/netip"
 	"slices"
 
 	"ec2net/iproute"
@@ -80,16 +81,18 @@ func (m *Machine) reaches(r Route, v Verdict, before []Route) bool {
 }
 
 // diffTable adds the missing routes to an ENI's own table. It deletes only from a
-// mirror, and routes to docker's bridge: any other route is an administrator's. A route
-// is there if its place is taken, or if an administrator has a unicast route to the same
-// destination at a place of his own.
+// mirror, copies of main's routes, and routes to docker's bridge: any other route is an
+// administrator's. A route is there if its place is taken, or if an administrator has a
+// unicast route to the same destination at a place of his own.
 func diffTable(s State, t Target) []Change {
-	own := filter(s.Routes, func(r Route) bool { return r.Table == t.Number })
+	all := filter(s.Routes, func(r Route) bool { return r.Table == t.Number })
 	if t.Mirror {
-		return diffMirror(own, t)
+		return diffMirror(all, t)
 	}
-	own = filter(own, Route.always)
 	wanted := t.wanted()
+	copies := filter(all, func(r Route) bool { return t.isCopy(r, wanted) })
+	others := without(all, func(r Route) bool { return t.isCopy(r, wanted) })
+	own := filter(others, Route.always)
 	var changes []Change
 	for _, r := range wanted {
 		if l, ok := s.LinkAt(r.Link); (ok || r.Kind != iproute.Unicast) && !isThere(own, wanted, r) {
@@ -97,16 +100,26 @@ func diffTable(s State, t Target) []Change {
 		}
 	}
 	bridge, ok := s.LinkNamed(Bridge)
-	if !t.NoBridge || !ok {
-		return changes
-	}
 	for _, r := range own {
 		// A route with a gateway, a container's address, is an administrator's.
-		if r.Link == bridge.Index && !r.Gateway.IsValid() && !r.Default() {
+		if t.NoBridge && ok && r.Link == bridge.Index && !r.Gateway.IsValid() && !r.Default() {
 			changes = append(changes, DelRoute{t.Name, bridge, r})
 		}
 	}
-	return changes
+	if t.Copies == nil {
+		return changes
+	}
+	taken := make(map[netip.Prefix]bool)
+	for _, r := range slices.Concat(others, wanted) {
+		taken[r.Dst] = true
+	}
+	return append(changes, t.diffRoutes(copies, without(t.Copies, func(r Route) bool { return taken[r.Dst] }), itself)...)
+}
+
+// isCopy reports whether a route of the target's table is a copy of one of main's, and
+// not at the place of a wanted route, which it would do for.
+func (t Target) isCopy(r Route, wanted []Route) bool {
+	return r.isCopy() && r.Link == t.Link.Index && !slices.ContainsFunc(wanted, func(w Route) bool { return placeOf(w) == placeOf(r) })
 }
 
 // wanted returns the routes of the target's table, the first to each destination of

@@ -81,6 +81,7 @@ func read(shared, own string) (*machine, error) {
 	m := &machine{templates: map[string][]iprule.Rule{}, plain: map[string]bool{}}
 	m.Numbers = facts.DefaultNumbers
 	defer m.LeavePorts()
+	m.Numbers.Primary = false // a line says otherwise
 	slices.SortStableFunc(lines, func(a, b []string) int { return vocabulary[a[0]].when - vocabulary[b[0]].when })
 	for _, line := range lines {
 		if err := vocabulary[line[0]].read(m, line[1:]); err != nil {

@@ -14,9 +14,8 @@ type Want struct {
 	// in it.
 	Group   int
 	Members []Link
-	// Rule is the group rule. It needs every ENI in the group, and Complete says that
-	// they are. Foreign are the ENIs that somebody else keeps out.
-	Rule     iprule.Rule
+	// Complete says that every ENI is in the group, or is about to be: the group rules
+	// need that. Foreign are the ENIs that somebody else keeps out.
 	Complete bool
 	Foreign  []Link
 	// Targets are the interfaces that ec2net serves.
@@ -31,6 +30,8 @@ type Want struct {
 	Moved []MovedRule
 	// Main is what main should have.
 	Main Main
+	// Subnets are the subnets of the ENIs, by number.
+	Subnets map[int]netip.Prefix
 }
 
 // Claim is a number that an interface has or had.
@@ -68,6 +69,9 @@ type Target struct {
 	// same destination will do in the place of one.
 	Routes []Route
 	Mirror bool
+	// Copies are the copies of main's routes that its table should have besides, unless
+	// it has another route to the same destination; nil: leave them alone.
+	Copies []Route
 	// Bridge are the routes to docker's bridge that the table should have. NoBridge
 	// says that it should have none.
 	Bridge   []Route
@@ -82,16 +86,29 @@ type RulesOf func(name string) []iprule.Rule
 // Want returns what the machine should have by these verdicts, and by the rendered
 // rules of the ENIs that have a table.
 func (m *Machine) Want(verdicts []Verdict, rules RulesOf) Want {
-	w := Want{Group: m.Numbers.Base, Members: m.Members(), Rule: GroupRule(m.Numbers.Base)}
+	w := Want{Group: m.Numbers.Base, Members: m.Members(), Subnets: make(map[int]netip.Prefix)}
+	for _, k := range m.Known { // also of those that rest
+		w.Subnets[k.Facts.Number] = k.Facts.Subnet
+	}
 	for _, v := range verdicts {
 		switch {
 		case v.Do == Serve:
 			w.Targets = append(w.Targets, m.target(v, rules))
+			w.Subnets[v.Facts.Number] = v.Facts.Subnet
+			if v.Subnet.IsValid() {
+				w.Subnets[v.Facts.Number] = v.Subnet
+			}
 		case v.Do == Clear && v.Had != nil && !m.NoAddresses:
 			w.Released = append(w.Released, Target{Name: v.Name, Link: v.Link, Lease: v.Lease, Addrs: []netip.Addr{}, Had: v.Had})
 		}
 	}
 	w.Main = m.wantMain(w.Targets)
+	main := w.moved(m.State)
+	for i, t := range w.Targets {
+		if !t.Mirror && len(t.Rules) > 0 && t.Link.Up && w.Subnets[t.Number].IsValid() {
+			w.Targets[i].Copies = copies(mirrored(main, t.Link, t.Number))
+		}
+	}
 	w.Foreign = m.foreign()
 	w.Complete = len(w.Foreign) == 0 && w.Main.Primary.Index != 0
 	w.Clear = cleared(verdicts)
@@ -128,12 +145,18 @@ func (m *Machine) target(v Verdict, rules RulesOf) Target {
 			return !r.From.IsSingleIP() || !m.movedFrom(e.MAC, r.From.Addr())
 		})
 		t.Rules = withLease(current, e, v.Lease)
+		for _, a := range v.Unlisted {
+			t.Rules = withLease(t.Rules, e, a)
+		}
+		if len(v.Unlisted) > 0 {
+			t.Rules = append(t.Rules, ruleOf(e, iprule.Rule{Mark: e.Mark(), MarkMask: e.MarkMask}))
+		}
 	}
 	switch {
 	case e.Primary:
 		t.Mirror = true
 		if len(t.Rules) > 0 {
-			t.Routes = m.mirrored(v.Link, e.Number)
+			t.Routes = mirrored(m.State, v.Link, e.Number)
 		}
 	case len(t.Rules) > 0 && v.Link.Up:
 		k, _ := m.Of(v.Name)
@@ -149,8 +172,13 @@ func withLease(rules []iprule.Rule, e facts.ENI, lease netip.Addr) []iprule.Rule
 	if !lease.IsValid() || hasRuleFrom(rules, lease) {
 		return rules
 	}
-	return append(slices.Clip(rules), iprule.Rule{Priority: e.Number, From: netip.PrefixFrom(lease, lease.BitLen()), Table: e.Number,
-		Protocol: iprule.Protocol, SuppressPrefixLength: -1, SuppressGroup: -1})
+	return append(slices.Clip(rules), ruleOf(e, iprule.Rule{From: netip.PrefixFrom(lease, lease.BitLen())}))
+}
+
+// ruleOf returns the rule that sends what r matches to the table of an ENI.
+func ruleOf(e facts.ENI, r iprule.Rule) iprule.Rule {
+	r.Priority, r.Table, r.Protocol, r.SuppressPrefixLength, r.SuppressGroup = e.Number, e.Number, iprule.Protocol, -1, -1
+	return r
 }
 
 // hasRuleFrom reports whether one of the rules is for packets from this address.
@@ -158,12 +186,23 @@ func hasRuleFrom(rules []iprule.Rule, a netip.Addr) bool {
 	return slices.ContainsFunc(rules, func(r iprule.Rule) bool { return r.From.IsSingleIP() && r.From.Addr() == a })
 }
 
-// mirrored returns the routes of the primary's own table: all of main's through the
-// primary, an administrator's too. Of several with one place it takes the first, which
-// is the one that the kernel uses. It takes a copy only if its original is gone, and
-// never a decoy.
-func (m *Machine) mirrored(l Link, table int) []Route {
-	main := m.mainBy(l)
+// copies marks routes as ec2net's, so that an administrator's in the same table stay.
+func copies(routes []Route) []Route {
+	marked := make([]Route, len(routes))
+	for i, r := range routes {
+		marked[i] = r
+		marked[i].Protocol = iprule.Protocol
+	}
+	return marked
+}
+
+// mirrored returns what an ENI's own table has of main: all routes through the ENI, an
+// administrator's and those of DHCP's option 121 too. Of several with one place it takes
+// the first, which is the one that the kernel uses. It takes a copy in main only if its
+// original is gone, and never a decoy. Those without a gateway come first: the kernel adds
+// a route by a gateway only if it knows the way to that.
+func mirrored(s State, l Link, table int) []Route {
+	main := s.mainBy(l)
 	var routes []Route
 	seen := make(map[place]bool)
 	for _, r := range main {
@@ -177,6 +216,15 @@ func (m *Machine) mirrored(l Link, table int) []Route {
 			routes = append(routes, plain(r))
 		}
 	}
+	slices.SortStableFunc(routes, func(a, b Route) int {
+		switch {
+		case a.Gateway.IsValid() == b.Gateway.IsValid():
+			return 0
+		case b.Gateway.IsValid():
+			return -1
+		}
+		return 1
+	})
 	return routes
 }
 
@@ -252,20 +300,75 @@ func (m *Machine) takenFrom(mac facts.MAC, a netip.Addr) bool {
 	return m.movedFrom(mac, a) || slices.ContainsFunc(m.Known, func(k Known) bool { return k.Facts.MAC != mac && k.isNew(a) })
 }
 
-// GroupRule takes main's answer if that leads to anything but an ENI (docker0, a VPN),
-// and leaves the rest to the rules of the ENIs: it ignores a route to a member of the
-// group, and a default route, even one in two halves (0.0.0.0/1 and 128.0.0.0/1).
-func GroupRule(base int) iprule.Rule {
-	return iprule.Rule{Priority: base - 1, Table: iprule.MainTable, Protocol: iprule.Protocol,
-		SuppressPrefixLength: 1, SuppressGroup: base}
+// groupRule returns the group rule of a rule of an ENI: for the same packets it takes
+// main's answer if that leads to anything but an ENI (docker0, a VPN), and leaves the
+// rest to the ENI's rule. It ignores a route to a member of the group, and a default
+// route, even one in two halves (0.0.0.0/1 and 128.0.0.0/1). All addresses of a subnet
+// share one.
+func (w Want) groupRule(r iprule.Rule) iprule.Rule {
+	if within(w.Subnets[r.Table], r.From) {
+		r.From = w.Subnets[r.Table]
+	}
+	r.Priority, r.Table, r.Protocol = w.Group-1, iprule.MainTable, iprule.Protocol
+	r.SuppressPrefixLength, r.SuppressGroup = 1, w.Group
+	return r
 }
 
-// isGroupRule reports whether a rule is the group rule, in any shape.
+// within reports whether a block of addresses is valid and within another one.
+func within(block, p netip.Prefix) bool {
+	return p.IsValid() && block.Bits() <= p.Bits() && block.Contains(p.Addr())
+}
+
+// groupRules returns the group rules of rules. If the subnet of an ENI is unknown, a group
+// rule of a block with the address will do that is there, or is wanted anyway. Rules at
+// the number of no known ENI, which may be another program's, keep theirs, and get no new
+// ones.
+func (w Want) groupRules(have, rules []Rule) []Rule {
+	var group []Rule
+	add := func(g Rule) {
+		if !slices.Contains(group, g) {
+			group = append(group, g)
+		}
+	}
+	rules = filter(rules, func(r Rule) bool { return !r.Odd() && !r.Is6() })
+	for _, r := range rules {
+		if w.Subnets[r.Table].IsValid() {
+			add(Rule{Rule: w.groupRule(r.Rule)})
+		}
+	}
+	for _, r := range rules {
+		subnet, known := w.Subnets[r.Table]
+		if subnet.IsValid() {
+			continue
+		}
+		own := Rule{Rule: w.groupRule(r.Rule)}
+		there, ok := find(slices.Concat(group, have), func(o Rule) bool {
+			wide := own
+			wide.From = o.From
+			return o == wide && (o == own || within(o.From, own.From))
+		})
+		switch {
+		case ok:
+			add(there)
+		case known:
+			add(own)
+		}
+	}
+	return group
+}
+
+// isGroupRule reports whether a rule is a group rule, in any shape. Version 0.1 had one
+// for all packets.
 func isGroupRule(r Rule, base int) bool {
 	return r.Priority == base-1 && r.Table == iprule.MainTable && r.SuppressGroup == base
 }
 
-// HasGroupRule reports whether the kernel has the group rule, in any shape.
-func (w Want) HasGroupRule(s State) bool {
-	return slices.ContainsFunc(s.Rules, func(r Rule) bool { return isGroupRule(r, w.Group) })
+// Waiting returns the group rules that wait until every ENI is in the group.
+func (w Want) Waiting(s State) []Rule {
+	if w.Complete {
+		return nil
+	}
+	_, _, rules := w.ruleChanges(s)
+	missing, _ := difference(s.Rules, w.groupRules(s.Rules, rules), itself)
+	return missing
 }

@@ -70,10 +70,10 @@ EC2NET_BASE=4096 keep out of both.`,
 			s.numbers.MarkMask, err = facts.ParseMark(v)
 			return err
 		}},
-	{"EC2NET_PRIMARY_TABLE", "primary-table", "yes|no", []string{"yes", "no"}, "no",
-		"whether the primary ENI too has a table, rules and marks of its own",
-		`With yes eth0 itself answers a host in eth1's subnet that asks for eth0's address.
-ec2net-watch.service keeps the table current.`,
+	{"EC2NET_PRIMARY_TABLE", "primary-table", "yes|no", []string{"yes", "no"}, "yes",
+		"whether the primary ENI too has a table, rules and marks of its own, while another one is up",
+		`With them eth0 itself answers a host in eth1's subnet that asks for eth0's address, as
+it did before eth1 was attached. ec2net-watch.service keeps the table current.`,
 		func(s *settings, v string) (err error) {
 			s.numbers.Primary, err = yes(v)
 			return err

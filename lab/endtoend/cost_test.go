@@ -140,10 +140,11 @@ func TestCost(t *testing.T) {
 		// BOUND has one second for IMDS, REBIND five.
 		tr := traced(t, i, sourceHook("REBIND", "eth2", fifty[0]))
 		ec2netAlone(t, tr)
-		// 49 addresses; a rule for each of 50, that of the mark, that of the group; and
-		// the two rules of eth1, which were flushed with them.
-		if n := len(tr.changes()); n != 49+52+2 || len(tr.requests) > n+5 {
-			t.Errorf("%d netlink requests, %d of them changes, want %d and 5 more at most", len(tr.requests), n, 49+52+2)
+		// 49 addresses; a rule for each of 50, and that of the mark; two rules each of eth1
+		// and of the primary, which were flushed with them; and the group rules: of two
+		// subnets, since eth1 is in the primary's, and of three marks.
+		if n := len(tr.changes()); n != 49+51+4+5 || len(tr.requests) > n+5 {
+			t.Errorf("%d netlink requests, %d of them changes, want %d and 5 more at most", len(tr.requests), n, 49+51+4+5)
 		}
 	})
 

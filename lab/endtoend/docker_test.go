@@ -61,16 +61,13 @@ var networks = []struct {
 }{{"docker0", 80}, {"network made before", 81}, {"network made after", 82}}
 
 // stage makes a scene. With off, eth1 is configured by hand, without ec2net.
-func stage(t *testing.T, eth1 []string, backend string, on, primary bool) *scene {
+func stage(t *testing.T, eth1 []string, backend string, on bool) *scene {
 	t.Helper()
 	s := &scene{v: lab.NewVPC(t, lab.Plan{}), addrs: append([]string{eth0Addr}, eth1...)}
 	e := s.v.AddENI(t, eth1...)
 	prepare := "update-alternatives --set iptables /usr/sbin/iptables-" + backend + "\n"
 	if !on {
 		prepare += "rm /usr/lib/udev/rules.d/53-ec2-network-interfaces.rules; mv /usr/sbin/ec2net /usr/sbin/ec2net.off\n"
-	}
-	if primary {
-		prepare += "echo EC2NET_PRIMARY_TABLE=yes >>/etc/default/ec2net\n"
 	}
 	s.i = boot(t, s.v, lab.Setup{Docker: true, Prepare: prepare})
 	s.i.Sh(t, "sysctl -q net.ipv4.tcp_synack_retries=0")
@@ -95,9 +92,6 @@ func stage(t *testing.T, eth1 []string, backend string, on, primary bool) *scene
 	s.places = []*lab.Place{s.v.Client, s.v.Host(t, "10.0.0.99")}
 	if !strings.HasPrefix(eth1[0], "10.0.0.") {
 		s.places = append(s.places, s.v.Host(t, "10.0.1.99"))
-		if !primary {
-			s.places[2].Patience = lab.Silence // eth0 does not answer it
-		}
 	}
 	if !on {
 		for _, p := range s.places {
@@ -214,30 +208,24 @@ func TestDockerMatrix(t *testing.T) {
 	for name, test := range map[string]struct {
 		eth1    []string
 		backend string
-		primary bool // has a table of its own
 	}{
-		"one subnet":                   {[]string{"10.0.0.20", "10.0.0.21"}, "nft", false},
-		"two subnets":                  {[]string{"10.0.1.20", "10.0.1.21"}, "nft", true},
-		"two subnets, iptables-legacy": {[]string{"10.0.1.20", "10.0.1.21"}, "legacy", false},
+		"one subnet":                   {[]string{"10.0.0.20", "10.0.0.21"}, "nft"},
+		"two subnets":                  {[]string{"10.0.1.20", "10.0.1.21"}, "nft"},
+		"two subnets, iptables-legacy": {[]string{"10.0.1.20", "10.0.1.21"}, "legacy"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var off []line
 			if test.backend == "nft" {
-				off = stage(t, test.eth1, test.backend, false, false).table(t)
+				off = stage(t, test.eth1, test.backend, false).table(t)
 			}
-			s := stage(t, test.eth1, test.backend, true, test.primary)
+			s := stage(t, test.eth1, test.backend, true)
 			on := s.table(t)
 			t.Logf("eth1 is %s\n%s", strings.Join(test.eth1, " and "), sideBySide(s.addrs, off, on))
 			for _, l := range on {
 				want := slices.Repeat([]string{"yes"}, len(s.addrs))
-				switch {
-				case l.port == 0:
+				if l.port == 0 {
 					want = []string{eth0Addr}
-				case l.from.Name == "host 10.0.1.99" && !test.primary:
-					// Main alone sends eth0's answers to eth1's subnet out by
-					// eth1.
-					l.cells[0], want[0] = "", ""
 				}
 				if !slices.Equal(l.cells, want) {
 					t.Errorf("%s, from %s: %q, want %q", l.what, l.from.Name, l.cells, want)
