@@ -182,6 +182,39 @@ func TestWatchStanza(t *testing.T) {
 	})
 }
 
+// Whoever gives the primary's default route another metric, main goes on preferring it to
+// those of the other ENIs, within a second and without a lease.
+func TestWatchKeepsPrimaryFirst(t *testing.T) {
+	watched(t, 0, func(t *testing.T, w *watchedWorld) {
+		eth0, _, err := w.linkOf("eth0")
+		check(t, err)
+		const static, dhcp = 4, 16
+		was := plan.Route{Table: iprule.MainTable, Link: eth0.Index, Dst: netip.MustParsePrefix(everywhere), Gateway: netip.MustParseAddr("10.0.0.1")}
+		for _, metric := range []int{5000, 1001, 1002, 100, 1003, 0} {
+			for _, protocol := range []int{static, dhcp} {
+				for _, r := range w.state(t).Routes {
+					if r.Table == iprule.MainTable && r.Link == eth0.Index && r.Default() && r.Protocol != iprule.Protocol {
+						check(t, w.kernel.Apply(plan.DelRoute{Link: eth0, Route: r}))
+					}
+				}
+				r := was
+				r.Metric, r.Protocol = metric, protocol
+				check(t, w.kernel.Apply(plan.AddRoute{Link: eth0, Route: r, Append: true}))
+				w.after(time.Second)
+				defaults := slices.DeleteFunc(slices.Clone(w.state(t).Routes), func(r plan.Route) bool {
+					return r.Table != iprule.MainTable || !r.Default() || r.TOS != 0
+				})
+				if len(defaults) < 3 || defaults[0].Link != eth0.Index {
+					t.Errorf("metric %d, protocol %d: main has %+v", metric, protocol, defaults)
+				}
+				if table := w.table(t, 1000); !slices.ContainsFunc(table, func(r string) bool { return strings.HasPrefix(r, "default via 10.0.0.1 dev eth0") }) {
+					t.Errorf("metric %d, protocol %d: the primary's table is %q", metric, protocol, table)
+				}
+			}
+		}
+	})
+}
+
 // Against a program that puts its own state back each time Watch gives up after a
 // bounded number of rounds, says so once, and tries again later; what else is missing
 // it mends.
@@ -376,7 +409,7 @@ func TestWatchFindsUnknown(t *testing.T) {
 // The watch of the primary's table leaves the rule of the leased address alone.
 func TestWatchKeepsLease(t *testing.T) {
 	onMachine(t, func(m *machine) {
-		m.Numbers.Primary = true
+		m.withPrimaryTable(t)
 		m.lease(t, "eth0", "BOUND", "10.0.0.10")
 		m.vpc.err = errors.New("gone")
 		m.address(t, "eth0", "10.0.0.50/24")
