@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -102,13 +103,61 @@ func hitsExtra(named, has []byte) bool {
 
 // delRoute deletes this route and no other, or refuses: RTM_DELROUTE deletes the first
 // route to a destination that has every attribute in the request, and a request cannot
-// ask for a metric of 0, or for no gateway, preferred source or MTU.
+// ask for a metric of 0, or for no gateway, preferred source or MTU. Of a table of an ENI,
+// which may have thousands of routes, it does not list them all again for each, if the
+// last look shows that the request hits no other route.
 func (k *Kernel) delRoute(c plan.DelRoute) error {
+	if k.unmistakableRoute(c.Route) {
+		err := k.change(c, routeRequest(unix.RTM_DELROUTE, 0, c.Route))
+		if errors.Is(err, unix.ESRCH) {
+			return nil // somebody else was quicker
+		}
+		return err
+	}
 	there, err := k.canName(c.Route)
 	if err != nil || !there {
 		return err
 	}
 	return k.change(c, routeRequest(unix.RTM_DELROUTE, 0, c.Route))
+}
+
+// seenRoutes are the routes of the last look outside of main, without those deleted since.
+type seenRoutes struct {
+	all []plan.Route // until there is the index
+	by  map[routeKey][]plan.Route
+}
+
+// routeKey is what a request to delete a route always names.
+type routeKey struct {
+	table, link, tos int
+	dst              netip.Prefix
+}
+
+func keyOf(r plan.Route) routeKey { return routeKey{r.Table, r.Link, r.TOS, r.Dst} }
+
+// unmistakableRoute is unmistakable for a route outside of main.
+func (k *Kernel) unmistakableRoute(r plan.Route) bool {
+	if r.Table == unix.RT_TABLE_MAIN {
+		return false
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.seen.by == nil {
+		k.seen.by = make(map[routeKey][]plan.Route)
+		for _, o := range k.seen.all {
+			if o.Table != unix.RT_TABLE_MAIN {
+				k.seen.by[keyOf(o)] = append(k.seen.by[keyOf(o)], o)
+			}
+		}
+		k.seen.all = nil
+	}
+	alike := k.seen.by[keyOf(r)]
+	at := slices.Index(alike, r)
+	if at < 0 || slices.ContainsFunc(alike, func(o plan.Route) bool { return o != r && hitsRoute(r, o) }) {
+		return false
+	}
+	k.seen.by[keyOf(r)] = slices.Delete(alike, at, at+1)
+	return true
 }
 
 // moveRoute gives a route another metric. If another interface has a route to the same

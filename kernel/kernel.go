@@ -33,6 +33,7 @@ type Kernel struct {
 
 	mu     sync.Mutex
 	looked []plan.Rule // the rules of the last look, without those deleted since
+	seen   seenRoutes
 }
 
 // Open opens the socket for requests, in the network namespace of the calling thread.
@@ -80,6 +81,9 @@ func (k *Kernel) Look(scope func([]plan.Link) plan.Scope) (plan.State, error) {
 	if s.Routes, err = k.routes(family, wanted); err != nil {
 		return plan.State{}, err
 	}
+	k.mu.Lock()
+	k.seen = seenRoutes{all: s.Routes}
+	k.mu.Unlock()
 	return s, nil
 }
 
