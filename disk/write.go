@@ -2,6 +2,7 @@ package disk
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -230,7 +231,12 @@ const (
 )
 
 // below makes an absolute path one that os.Root takes.
-func below(file string) string { return path.Join(".", path.Clean("/" + file)[1:]) }
+func below(file string) string {
+	if !path.IsAbs(file) {
+		file = "/" + file
+	}
+	return cmp.Or(path.Clean(file)[1:], ".")
+}
 
 // List names the files of a folder by its absolute path, sorted; none if there
 // is no such folder.

@@ -29,6 +29,9 @@ func contestOf(c plan.Change) string { return c.Of() + " " + c.String() }
 
 // without drops the changes that are left to the other program for now.
 func (all contests) without(changes []plan.Change) []plan.Change {
+	if len(all) == 0 {
+		return changes
+	}
 	return slices.DeleteFunc(changes, func(c plan.Change) bool {
 		one := all[contestOf(c)]
 		return one != nil && !one.left.due()

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -106,10 +107,10 @@ func parseStanza(cfg []byte, iface string) stanza {
 	return s
 }
 
-func factsPath(name string) string { return path.Join(stateDir, name+".json") }
-func notePath(name string) string  { return path.Join(runDir, name+".up") }
-func leasePath(name string) string { return path.Join(runDir, name+".lease") }
-func downPath(name string) string  { return path.Join(runDir, name+".down") }
+func factsPath(name string) string { return stateDir + "/" + name + ".json" }
+func notePath(name string) string  { return runDir + "/" + name + ".up" }
+func leasePath(name string) string { return runDir + "/" + name + ".lease" }
+func downPath(name string) string  { return runDir + "/" + name + ".down" }
 
 var (
 	movedPath = path.Join(stateDir, "moved")
@@ -288,22 +289,35 @@ func (s memory) script(name string) ([]byte, error) {
 	return s.tree.Read(file)
 }
 
+// device reads "MAC INDEX WORD", what the files of a device say.
+func device(text []byte) (mac facts.MAC, index int, word string, err error) {
+	words := strings.Fields(string(text))
+	if len(words) < 3 {
+		return mac, 0, "", errors.New("not three words")
+	}
+	if mac, err = facts.ParseMAC(words[0]); err != nil {
+		return mac, 0, "", err
+	}
+	index, err = strconv.Atoi(words[1])
+	return mac, index, words[2], err
+}
+
 // note reads a file such as /run/ec2net/eth1.up: "MAC INDEX NUMBER". Any other text
 // counts as no note.
 func (s memory) note(file string) (plan.Note, error) {
-	var n plan.Note
-	var mac string
 	data, err := s.tree.Read(file)
 	if err != nil {
 		return plan.Note{}, err
 	}
-	if _, err := fmt.Sscan(string(data), &mac, &n.Index, &n.Number); err != nil {
+	mac, index, word, err := device(data)
+	if err != nil {
 		return plan.Note{}, nil
 	}
-	if n.MAC, err = facts.ParseMAC(mac); err != nil {
+	number, err := strconv.Atoi(word)
+	if err != nil {
 		return plan.Note{}, nil
 	}
-	return n, nil
+	return plan.Note{MAC: mac, Index: index, Number: number}, nil
 }
 
 func (s memory) setNote(l plan.Link, number int) error {
@@ -331,18 +345,15 @@ const (
 // lease reads /run/ec2net/eth1.lease: "MAC INDEX ADDRESS". Any other text counts as no
 // lease.
 func (s memory) lease(name string) (plan.Lease, error) {
-	var l plan.Lease
-	var mac, addr string
 	data, err := s.tree.Read(leasePath(name))
 	if err != nil {
 		return plan.Lease{}, err
 	}
-	if _, err := fmt.Sscan(string(data), &mac, &l.Index, &addr); err != nil {
+	mac, index, addr, err := device(data)
+	if err != nil {
 		return plan.Lease{}, nil
 	}
-	if l.MAC, err = facts.ParseMAC(mac); err != nil {
-		return plan.Lease{}, nil
-	}
+	l := plan.Lease{MAC: mac, Index: index}
 	switch addr {
 	case ended:
 		l.Ended = true

@@ -84,11 +84,9 @@ func (s *sequence) free(a netip.Addr) bool {
 
 // onDisk returns the facts of ENIs that ec2net has on disk.
 func (s *sequence) onDisk() (all []facts.ENI) {
-	kept, err := s.memory().recall("")
-	check(s.t, err)
-	for _, k := range kept.Known {
-		if k.Facts.Name != "" {
-			all = append(all, k.Facts)
+	for _, name := range append(names, "eth0") {
+		if k, err := s.memory().facts(name); err == nil && k.Name != "" {
+			all = append(all, k.ENI)
 		}
 	}
 	return all

@@ -408,13 +408,21 @@ func (w *world) kernelRules(t *testing.T) []string { return rulesOf(w.state(t)) 
 func rulesOf(s plan.State) []string {
 	var texts []string
 	for _, k := range s.Rules {
-		if k.Priority != 0 && k.Priority < 32766 {
-			texts = append(texts, k.String())
+		if k.Priority == 0 || k.Priority >= 32766 {
+			continue
 		}
+		text, ok := textsOfRules.Load(k)
+		if !ok {
+			text, _ = textsOfRules.LoadOrStore(k, k.String())
+		}
+		texts = append(texts, text.(string))
 	}
 	slices.Sort(texts)
 	return texts
 }
+
+// textsOfRules has each rule's text: the sequences read the same few some million times.
+var textsOfRules sync.Map // of plan.Rule to string
 
 // always checks what holds after every step, even one in which ec2net was struck.
 func (w *world) always(t *testing.T) (wrong []string) {

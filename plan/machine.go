@@ -316,10 +316,14 @@ const Bridge = "docker0"
 
 func filter[T any](all []T, keep func(T) bool) []T {
 	var kept []T
-	for _, one := range all {
-		if keep(one) {
-			kept = append(kept, one)
+	for i, one := range all {
+		if !keep(one) {
+			continue
 		}
+		if kept == nil {
+			kept = make([]T, 0, len(all)-i)
+		}
+		kept = append(kept, one)
 	}
 	return kept
 }

@@ -28,9 +28,9 @@ type Line struct {
 	Text   string
 }
 
-// words splits a line as ifupdown does.
+// words splits a line at blanks, as ifupdown does.
 func (l Line) words() []string {
-	return strings.FieldsFunc(l.Text, func(r rune) bool { return strings.ContainsRune(blanks, r) })
+	return strings.FieldsFunc(l.Text, func(r rune) bool { return r == ' ' || '\t' <= r && r <= '\r' })
 }
 
 // Lines yields the lines, without empty ones and comments. A line that ends in a
