@@ -40,7 +40,8 @@ var leaseEvents = map[string]leaseEvent{
 }
 
 // OnLease makes the rules and the secondary addresses of an ENI current, or removes the
-// rules. It makes all changes by netlink: no program runs.
+// rules. It makes these changes by netlink: no program runs, unless a renewal finds that
+// the marks of an ENI were never made.
 func (h *Host) OnLease(ctx context.Context, lease Lease) error {
 	event := leaseEvents[lease.Reason]
 	if event == leaseNothing || facts.CheckName(lease.Interface) != nil {
@@ -65,6 +66,9 @@ func (h *Host) OnLease(ctx context.Context, lease Lease) error {
 	if errors.Is(err, errReplaced) || errors.Is(err, errTakenDown) {
 		h.Log.Info(n.name, "%v: nothing done (%s)", err, n.why)
 		err = nil
+	}
+	if event == leaseRenewed {
+		err = errors.Join(err, h.finishMarks(ctx, l))
 	}
 	if e, known := k.FactsOf(l.link); event == leaseBegins && (e.Primary || !known) {
 		err = errors.Join(err, h.scanAfterPrimary(ctx, n.name))

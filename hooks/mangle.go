@@ -137,6 +137,9 @@ func parseLastMarks(text []byte) *lastMarks {
 	return r
 }
 
+// has reports whether a chain was made.
+func (r *lastMarks) has(c chain) bool { return r != nil && r.chains[c.name] != "" }
+
 // differs reports whether a chain is not as it was made, or was not made.
 func (r *lastMarks) differs(c chain, now saved) bool {
 	state := now.state(c)

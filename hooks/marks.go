@@ -1,6 +1,7 @@
 package hooks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -78,12 +79,33 @@ func (h *Host) marksAgain(ctx context.Context, n marking) error {
 	return err
 }
 
+// finishMarks makes the marks of an ENI that were never made, since ec2net or ifup was
+// killed before. To know that, it starts no process.
+func (h *Host) finishMarks(ctx context.Context, l *look) error {
+	n := marking{wanted: h.wantsMarks(), looks: true}
+	if !n.wanted {
+		return nil
+	}
+	text, err := h.Tree.Read(marksPath)
+	if err != nil {
+		return err
+	}
+	last := parseLastMarks(text)
+	want, _ := h.chains(ctx, l, n) // keepMarks has the error
+	if !slices.ContainsFunc(want, func(c chain) bool { return !last.has(c) }) {
+		return nil
+	}
+	return h.marksAgain(ctx, marking{})
+}
+
 // marking is what an event knows about marks.
 type marking struct {
 	soon  *facts.ENI // an ENI that is about to come up
 	going string     // one that is being taken down
 	// wanted says that packets are to get marks.
 	wanted bool
+	// looks says that nothing is to be written.
+	looks bool
 }
 
 func (n marking) name() string {
@@ -109,39 +131,54 @@ func (h *Host) keepMarks(ctx context.Context, n marking) (missed bool, err error
 		return false, err
 	}
 	defer unlock()
-	text, err := h.Tree.Read(marksPath)
-	if err != nil {
-		return false, err
+	n.wanted = h.wantsMarks()
+	k, broken := h.lookAtMarks(ctx, n, inMangle...)
+	if k == nil || k.last.agrees(k.now, k.want, k.stale) {
+		return false, broken
 	}
-	if n.wanted = h.wantsMarks(); !n.wanted && text == nil {
-		return false, nil
+	m := mangle{Host: h, program: iptables}
+	missed, err = m.mend(ctx, k.want, k.stale, k.last, k.now)
+	return missed, errors.Join(broken, err)
+}
+
+// marksLook is what the marks are and should be, at one moment.
+type marksLook struct {
+	want  []chain
+	stale func(name string) bool
+	now   saved
+	last  *lastMarks
+}
+
+// lookAtMarks looks at the marks, with more arguments of iptables-save. It returns nil if
+// there are none and should be none, or if it could not tell. An error may come with a
+// look: a template is broken.
+func (h *Host) lookAtMarks(ctx context.Context, n marking, args ...string) (*marksLook, error) {
+	text, err := h.Tree.Read(marksPath)
+	if err != nil || !n.wanted && text == nil {
+		return nil, err
 	}
 	l, err := h.look(news{})
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	last := parseLastMarks(text)
-	want, err := h.chains(ctx, l, n)
-	if len(want) == 0 && (err != nil || last == nil) {
-		return false, err
+	k := &marksLook{last: parseLastMarks(text)}
+	var broken error
+	k.want, broken = h.chains(ctx, l, n)
+	if len(k.want) == 0 && (broken != nil || k.last == nil) {
+		return nil, broken
 	}
-	m := mangle{Host: h, program: iptables}
-	now, failed := m.saved(ctx, inMangle...)
-	if failed != nil {
-		return false, errors.Join(err, failed)
+	if k.last == nil {
+		k.last = &lastMarks{backEnd: unknown}
 	}
-	stale := func(name string) bool {
-		i := slices.IndexFunc(want, has(name))
-		return i < 0 && h.isStale(l, n, name) || i >= 0 && !want[i].declares()
+	k.stale = func(name string) bool {
+		i := slices.IndexFunc(k.want, has(name))
+		return i < 0 && h.isStale(l, n, name) || i >= 0 && !k.want[i].declares()
 	}
-	if last != nil && last.agrees(now, want, stale) {
-		return false, err
+	k.now, err = mangle{Host: h, program: iptables}.saved(ctx, args...)
+	if err != nil {
+		return nil, errors.Join(broken, err)
 	}
-	if last == nil {
-		last = &lastMarks{backEnd: unknown}
-	}
-	missed, failed = m.mend(ctx, want, stale, last, now)
-	return missed, errors.Join(err, failed)
+	return k, broken
 }
 
 // isStale reports whether a chain that is not wanted has to go. That of an interface which
@@ -185,10 +222,10 @@ func (h *Host) chains(ctx context.Context, l *look, n marking) ([]chain, error) 
 		return nil, nil
 	}
 	slices.SortFunc(enis, func(a, b facts.ENI) int { return a.Number - b.Number })
-	broken := h.renderAnswers(ctx, enis)
-	answers, err := h.chain(render.DockerChain, "", answersPath)
-	if err != nil || answers.text == "" {
-		return nil, errors.Join(broken, err)
+	files, broken := h.renderAnswers(ctx, enis)
+	answers, err := h.chain(n, render.DockerChain, "", answersPath, files)
+	if broken = errors.Join(broken, err); answers.text == "" {
+		return nil, broken
 	}
 	all := []chain{answers}
 	for _, e := range enis {
@@ -203,15 +240,15 @@ func (h *Host) chains(ctx context.Context, l *look, n marking) ([]chain, error) 
 
 var answersPath = path.Join(stateDir, "docker.iptables")
 
-// renderAnswers writes the fragment that marks answers.
-func (h *Host) renderAnswers(ctx context.Context, enis []facts.ENI) error {
+// renderAnswers renders the fragment that marks answers.
+func (h *Host) renderAnswers(ctx context.Context, enis []facts.ENI) ([]render.File, error) {
 	ctx, cancel := context.WithTimeout(ctx, renderLimit)
 	defer cancel()
 	f, err := h.Templates.Docker(ctx, enis, h.Numbers.Base)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return h.write("marks", []render.File{f})
+	return []render.File{f}, nil
 }
 
 // ownChain returns the chain of an ENI, without a text if it should have none.
@@ -226,12 +263,13 @@ func (h *Host) ownChain(ctx context.Context, l *look, n marking, e facts.ENI) (c
 	if err != nil {
 		return chain{}, err
 	}
-	if e.Primary {
-		err = h.writePrimary(ctx, e)
+	var files []render.File
+	if e.Primary { // nothing else writes its files
+		files, err = h.render(ctx, e)
 	} else if cfg, unread := h.memory().cfg(e.Name); unread != nil || cfg != nil && !marksInStanza(string(cfg), fragment) {
 		return chain{}, unread
 	}
-	own, unread := h.chain(render.View{ENI: e}.Chain(), e.Name, fragment)
+	own, unread := h.chain(n, render.View{ENI: e}.Chain(), e.Name, fragment, files)
 	return own, errors.Join(err, unread)
 }
 
@@ -247,20 +285,23 @@ func marksInStanza(cfg, fragment string) bool {
 	return false
 }
 
-// writePrimary writes the files of the primary, which nothing else writes.
-func (h *Host) writePrimary(ctx context.Context, e facts.ENI) error {
-	files, err := h.render(ctx, e)
-	if err != nil {
-		return err
+// chain returns a chain with its fragment. files are what was rendered anew for it, if
+// anything was: chain writes them, unless n only looks.
+func (h *Host) chain(n marking, name, iface, path string, files []render.File) (chain, error) {
+	c := chain{name: name, iface: iface, path: path}
+	i := slices.IndexFunc(files, func(f render.File) bool { return f.Path == path })
+	if n.looks && i >= 0 {
+		c.text = string(files[i].Content)
+		return c, nil
 	}
-	return h.write(e.Name, files)
+	unwritten := h.write(c.of(), files)
+	text, unread := h.Tree.Read(path)
+	c.text = string(text)
+	return c, errors.Join(unwritten, unread)
 }
 
-// chain reads the fragment of a chain.
-func (h *Host) chain(name, iface, path string) (chain, error) {
-	text, err := h.Tree.Read(path)
-	return chain{name: name, iface: iface, path: path, text: string(text)}, err
-}
+// of names what the chain is about in the log.
+func (c chain) of() string { return cmp.Or(c.iface, "marks") }
 
 // jump is the rule that jumps into the chain, as iptables-save(8) prints it.
 func (c chain) jump() string {
@@ -290,17 +331,13 @@ func (c chain) declared() (names []string) {
 
 // log says that the marks are there, or are there again.
 func (c chain) log(log Log, again bool) {
-	name := c.iface
-	if name == "" {
-		name = "marks"
-	}
 	switch {
 	case again:
-		log.Info(name, "marks were missing: restored them")
+		log.Info(c.of(), "marks were missing: restored them")
 	case c.iface == "":
-		log.Info(name, "answers get the mark of their connection (chain %s)", c.name)
+		log.Info(c.of(), "answers get the mark of their connection (chain %s)", c.name)
 	default:
-		log.Info(name, "what comes in for this machine gets a mark (chain %s)", c.name)
+		log.Info(c.of(), "what comes in for this machine gets a mark (chain %s)", c.name)
 	}
 }
 

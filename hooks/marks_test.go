@@ -195,6 +195,110 @@ func TestMarksRenewal(t *testing.T) {
 	})
 }
 
+// A renewal makes marks that were never made: ec2net was killed before. Then it starts no
+// process again.
+func TestMarksRenewalOfHalfUp(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		m.forward(t, true)
+		ready(t, m)
+		whole := m.firewall.text(backEndNFT)
+		m.firewall.flush()
+		check(t, m.Tree.Remove(marksPath))
+		m.lease(t, "eth1", "RENEW", "10.0.1.20")
+		same(t, "marks", m.firewall.text(backEndNFT), whole)
+		looks := m.firewall.looks
+		m.lease(t, "eth1", "RENEW", "10.0.1.20")
+		if m.firewall.looks != looks {
+			t.Error("another renewal looks at the marks")
+		}
+	})
+}
+
+// Whatever is wrong with the marks, the status names it and changes nothing; its
+// command, typed, mends it.
+func TestStatusOfMarks(t *testing.T) {
+	type table = map[string][]string
+	for what, c := range map[string]struct {
+		disturb func(m *machine, now table)
+		want    []string
+	}{
+		"nothing": {func(*machine, table) {}, nil},
+		"a chain flushed": {func(_ *machine, now table) { now["ec2net-eth1"] = []string{} },
+			[]string{"eth1 ec2net marks # the chain ec2net-eth1 is not as it was made"}},
+		"half of a chain": {func(_ *machine, now table) { now["ec2net-eth1"] = now["ec2net-eth1"][:1] },
+			[]string{"eth1 ec2net marks # the chain ec2net-eth1 is not as it was made"}},
+		"a jump gone": {func(_ *machine, now table) { now["PREROUTING"] = now["PREROUTING"][:1] },
+			[]string{"eth1 ec2net marks # no rule of PREROUTING jumps into the chain ec2net-eth1"}},
+		"a jump doubled": {func(_ *machine, now table) { now["PREROUTING"] = append(now["PREROUTING"], now["PREROUTING"]...) },
+			[]string{" ec2net marks # the chain ec2net-docker is not as it was made", "eth1 ec2net marks # the chain ec2net-eth1 is not as it was made"}},
+		"a chain of an ENI that is gone": {func(_ *machine, now table) { now["ec2net-eth9"] = []string{} },
+			[]string{" ec2net marks # the chain ec2net-eth9 should not be there"}},
+		"all flushed": {func(m *machine, _ table) { m.firewall.flush() },
+			[]string{" ec2net marks # the chain ec2net-docker is missing", "eth1 ec2net marks # the chain ec2net-eth1 is missing"}},
+		"never made": {func(m *machine, _ table) {
+			m.firewall.flush()
+			check(t, m.Tree.Remove(marksPath))
+			check(t, m.Tree.Remove(answersPath))
+		}, []string{" ec2net marks # the chain ec2net-docker is missing", "eth1 ec2net marks # the chain ec2net-eth1 is missing"}},
+		"another back end": {func(m *machine, _ table) { m.firewall.use(backEndLegacy) },
+			[]string{" ec2net marks # the chain ec2net-docker is missing", "eth1 ec2net marks # the chain ec2net-eth1 is missing"}},
+		"killed while the back end changed": {func(m *machine, _ table) {
+			_, err := m.Tree.Write(marksPath, []byte(unknown+"\n"))
+			check(t, err)
+		}, []string{" ec2net marks # the chain ec2net-docker is not as it was made", "eth1 ec2net marks # the chain ec2net-eth1 is not as it was made"}},
+		"no longer wanted": {func(m *machine, _ table) { m.forward(t, false) },
+			[]string{" ec2net marks # the chain ec2net-docker should not be there", "eth1 ec2net marks # the chain ec2net-eth1 should not be there"}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			withENIs(t, func(m *machine) {
+				m.forward(t, true)
+				check(t, m.KeepMarks(t.Context(), ""))
+				whole := m.firewall.text(backEndNFT)
+				c.disturb(m, m.firewall.tables[backEndNFT])
+				before, ran, logged := m.firewall.text(backEndNFT), len(m.ran), len(m.log)
+				s := m.statusNow(t, "")
+				var got []string
+				for _, line := range s.Commands {
+					of := ""
+					for _, e := range s.ENIs {
+						if slices.Contains(e.Commands, line) {
+							of = e.Name
+						}
+					}
+					got = append(got, of+" "+line)
+				}
+				same(t, "commands", got, c.want)
+				same(t, "after the look", m.firewall.text(backEndNFT), before)
+				if len(m.ran) != ran || len(m.log) != logged {
+					t.Errorf("a look ran %v and logged %q", m.ran[ran:], m.log[logged:])
+				}
+				if s.Differs != (c.want != nil) {
+					t.Errorf("differs: %v", s.Differs)
+				}
+				check(t, m.KeepMarks(t.Context(), ""))
+				if what != "another back end" && what != "no longer wanted" {
+					same(t, "mended", m.firewall.text(backEndNFT), whole)
+				}
+				if s := m.statusNow(t, ""); s.Differs {
+					t.Errorf("mended: %q", s.Commands)
+				}
+			})
+		})
+	}
+}
+
+// If iptables fails, the status is an error, with what it knows of the rest.
+func TestStatusOfMarksUnread(t *testing.T) {
+	withENIs(t, func(m *machine) {
+		m.forward(t, true)
+		m.Output = func(context.Context, string, ...string) ([]byte, error) { return nil, exited(4) }
+		s, err := m.Status(t.Context(), "")
+		if err == nil || s == nil || !strings.HasPrefix(s.states(), twoOK) {
+			t.Errorf("%v, %+v", err, s)
+		}
+	})
+}
+
 // An ENI goes down and comes up, by ifdown and ifup alone: so do its marks.
 func TestMarksByHand(t *testing.T) {
 	onMachine(t, func(m *machine) {

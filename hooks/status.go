@@ -22,8 +22,10 @@ type Status struct {
 	Differs bool        `json:"differs"`
 	ENIs    []ENIStatus `json:"enis"`
 	// Commands mend what differs, if root types them in this order.
-	Commands []string    `json:"commands"`
-	Watch    WatchStatus `json:"watch"`
+	Commands []string `json:"commands"`
+	// MarksUnseen says that only root may see whether the marks differ.
+	MarksUnseen bool        `json:"marks_unseen,omitempty"`
+	Watch       WatchStatus `json:"watch"`
 }
 
 // ENIStatus is the status of one ENI.
@@ -66,20 +68,21 @@ const lookLimit = 2 * time.Second
 // and only the commands about it or about the whole machine. If something could not be
 // read, Status returns the rest too, with an error.
 func (h *Host) Status(ctx context.Context, name string) (*Status, error) {
-	unlock := h.lockToLook(ctx)
+	marks, unseen, badMarks := h.marksDiffer(ctx)
+	unlock := h.lockToLook(ctx, "kernel")
 	defer unlock()
 	l, err := h.look(news{})
 	if err != nil {
 		return nil, err
 	}
 	changes, _, _ := h.changes(ctx, l)
-	s := &Status{ENIs: []ENIStatus{}, Commands: []string{}}
-	commands := l.commandsFor(changes)
+	s := &Status{ENIs: []ENIStatus{}, Commands: []string{}, MarksUnseen: unseen}
+	commands := append(l.commandsFor(changes), marks...)
 	of := make(map[string][]string)
 	for _, c := range commands {
 		of[c.eni] = append(of[c.eni], c.line)
 	}
-	var failed error
+	failed := badMarks
 	links := l.eniLinks()
 	for _, eni := range l.namesOf(links) {
 		if name == "" && !hasLink(links, eni) && of[eni] == nil || name != "" && name != eni {
@@ -102,16 +105,15 @@ func (h *Host) Status(ctx context.Context, name string) (*Status, error) {
 	return s, errors.Join(failed, err)
 }
 
-// lockToLook takes the lock of the kernel, so that half a change is no difference. It
-// returns without it if that takes too long, if only root may, or if nobody has ever
+// lockToLook takes a lock, so that half a change is no difference. It returns without it if that takes too long, if only root may, or if nobody has ever
 // taken it.
-func (h *Host) lockToLook(ctx context.Context) (unlock func()) {
-	if there, err := h.lockThere("kernel"); err != nil || !there {
+func (h *Host) lockToLook(ctx context.Context, name string) (unlock func()) {
+	if there, err := h.lockThere(name); err != nil || !there {
 		return func() {}
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookLimit)
 	defer cancel()
-	unlock, err := h.lock(ctx, "kernel")
+	unlock, err := h.lock(ctx, name)
 	if err != nil {
 		return func() {}
 	}

@@ -38,7 +38,7 @@ last lines that watch has logged since boot; "journalctl -t ec2net" has all. The
 status is 1 if something differs.
 
 With a name it prints that ENI alone, with the commands about it and about the whole
-machine. Root is not needed, except to see whether watch runs.`,
+machine. Root is not needed, except to see the marks, and whether watch runs.`,
 	words: []item{
 		{"ok", "The ENI is what it should be."},
 		{"differs", "The commands mend it, as the next event would."},
@@ -48,7 +48,7 @@ machine. Root is not needed, except to see whether watch runs.`,
 	},
 	examples: "ec2net status\nec2net status eth1\nec2net status --json",
 	looks:    true,
-	settings: []string{"base", "mark-mask", "primary-table", "addresses", "unmanaged", "templates"},
+	settings: []string{"base", "mark-mask", "primary-table", "addresses", "marks", "unmanaged", "templates"},
 	prepare: func(flags *pflag.FlagSet) action {
 		asJSON := flags.Bool("json", false, `print one object in JSON; "ec2net help status-format" describes it`)
 		return func(inv *invocation) error { return inv.status(*asJSON) }
@@ -164,6 +164,9 @@ func printStatus(w io.Writer, s *hooks.Status, now time.Time) {
 	for _, c := range s.Commands {
 		fmt.Fprintf(w, "  %s\n", journal.OneLine(c))
 	}
+	if s.MarksUnseen {
+		fmt.Fprintln(w, "\nMarks: only root sees whether they differ.")
+	}
 	fmt.Fprintf(w, "\n%s\n", watchLine(s.Watch))
 	for _, l := range s.Watch.Lines {
 		fmt.Fprintf(w, "  %s  %s\n", l.Time.Local().Format(time.DateTime), journal.OneLine(l.Text))
@@ -200,6 +203,8 @@ enis        list     the attached ENIs, the primary first; then those that are g
                      have left something behind
 commands    list     the commands that mend what differs, in their order; a line that
                      begins with # is what no command mends
+marks_unseen
+            boolean  true if only root may see whether the marks differ
 watch       object   runs (boolean; left out if only root may know), and lines, a list of
                      the last lines that watch has logged since boot, the oldest first:
                      time (RFC 3339) and text

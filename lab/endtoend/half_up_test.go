@@ -27,6 +27,7 @@ const made = `
 made() {
 	ip rule; ip route show table 1001 | sort; ip -o -4 addr show dev eth1 | awk '{ print $4 }' | sort
 	cat /proc/sys/net/ipv4/conf/eth1/rp_filter; ip -o link show eth1 | grep -o 'group [^ ]*'
+	iptables -t mangle -S | sort
 }
 `
 
@@ -36,12 +37,12 @@ func TestHalfUp(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVPC(t, lab.Plan{})
 	eth1 := v.AddENI(t, "10.0.1.20", "10.0.1.21")
-	i := boot(t, v, lab.Setup{Prepare: ownRoute + stopsHalfWay})
+	i := boot(t, v, lab.Setup{Prepare: ownRoute + stopsHalfWay + "echo EC2NET_MARKS=yes >>/etc/default/ec2net"})
 	i.Sh(t, "touch /run/go; sysctl -qw net.ipv4.conf.default.rp_filter=1")
 	eth1.Attach(t, "eth1")
 	waitUp(t, i, "eth1")
 	want := i.Sh(t, made+"made")
-	for _, line := range []string{"unreachable default metric 65535", "192.168.0.0/16 via 10.0.1.7", "from 10.0.1.21", "\n2\n", "group 1000"} {
+	for _, line := range []string{"unreachable default metric 65535", "192.168.0.0/16 via 10.0.1.7", "from 10.0.1.21", "\n2\n", "group 1000", "-i eth1 -j ec2net-eth1", "-A ec2net-docker "} {
 		if !strings.Contains(want, line) {
 			t.Errorf("no %q in\n%s", line, want)
 		}
