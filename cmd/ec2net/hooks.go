@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -100,9 +101,14 @@ nothing.`,
 		if err != nil {
 			return usage(err)
 		}
-		return inv.onHost(leaseLimit, job{l.Interface, func(ctx context.Context, h *hooks.Host) error {
+		err = inv.onHost(leaseLimit, job{l.Interface, func(ctx context.Context, h *hooks.Host) error {
 			return h.OnLease(ctx, l)
 		}})
+		var elsewhere *hooks.ElsewhereError
+		if errors.As(err, &elsewhere) {
+			return nil // it is in the log; a container's lease is no failure
+		}
+		return err
 	}),
 }
 
@@ -236,7 +242,8 @@ func (j job) within(ctx context.Context, limit time.Duration, h *hooks.Host) err
 
 // host opens the machine, with the settings in force.
 func (inv *invocation) host(log hooks.Log) (*hooks.Host, func(), error) {
-	tree, err := disk.OpenMachine(hooks.OwnFolders...)
+	first, _ := os.Readlink("/proc/1/ns/net") // not even root may know in a sandbox
+	tree, err := openMachine(first)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -253,6 +260,21 @@ func (inv *invocation) host(log hooks.Log) (*hooks.Host, func(), error) {
 		tree.Close()
 	}
 	return h, done, err
+}
+
+// openMachine opens the machine's files, unless this process is in another network
+// namespace than these are about; first is that of process 1.
+func openMachine(first string) (*disk.Tree, error) {
+	tree, err := disk.OpenMachine(hooks.OwnFolders...)
+	if err != nil {
+		return nil, system(err)
+	}
+	own, _ := os.Readlink("/proc/self/ns/net")
+	if err := hooks.Elsewhere(tree, own, first); err != nil {
+		tree.Close()
+		return nil, err
+	}
+	return tree, nil
 }
 
 // warn logs what a person has to mend.

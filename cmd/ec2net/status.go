@@ -14,7 +14,6 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"ec2net/disk"
 	"ec2net/facts"
 	"ec2net/fault"
 	"ec2net/hooks"
@@ -92,9 +91,9 @@ func (inv *invocation) status(asJSON bool) error {
 
 // look gets the status of this machine.
 func (inv *invocation) look(name string) (*hooks.Status, error) {
-	tree, err := disk.OpenMachine(hooks.OwnFolders...)
+	tree, err := openMachine("") // it writes nothing
 	if err != nil {
-		return nil, system(err)
+		return nil, err
 	}
 	s, warnings, err := inv.settingsOnHost(tree)
 	if err != nil {
