@@ -338,7 +338,16 @@ func TestMachine(t *testing.T) {
 	check(t, os.MkdirAll(dir+"/elsewhere/own", 0o755))
 	check(t, os.Symlink(dir+"/elsewhere", dir+"/away"))
 	check(t, os.Symlink("elsewhere/own", dir+"/own"))
-	for _, file := range []string{"/away/f", "/away/new/f", "/own/f", "/own/new/f", "/away/../away/f"} {
+	// ".." is the folder above the link itself, or above what the link before it leads to.
+	check(t, os.MkdirAll(dir+"/deep/down", 0o755))
+	check(t, os.Symlink(".././/../elsewhere/", dir+"/deep/down/up"))
+	check(t, os.Symlink("deep/down/up/../away", dir+"/twice"))
+	check(t, tree.MakeDir(dir+"/deep/down/up/made"))
+	if _, err := os.Stat(dir + "/elsewhere/made"); err != nil {
+		t.Error(err)
+	}
+	check(t, os.Remove(dir+"/elsewhere/made"))
+	for _, file := range []string{"/away/f", "/deep/down/up/g", "/twice/h", "/away/new/f", "/own/f", "/own/new/f", "/away/../away/f"} {
 		wrote, err := tree.Write(dir+file, []byte(file))
 		if err != nil || !wrote {
 			t.Errorf("%s: %v, %v", file, wrote, err)

@@ -36,6 +36,14 @@ func (t *Tree) locate(name string) (string, error) {
 	own := t.isOwn(name)
 	at, rest := ".", strings.Split(name, "/")
 	for links := 0; len(rest) > 0; {
+		switch rest[0] { // of a link's target
+		case "..": // no part of at is a link
+			at, rest = path.Dir(at), rest[1:]
+			continue
+		case "", ".":
+			rest = rest[1:]
+			continue
+		}
 		next := path.Join(at, rest[0])
 		info, err := t.root.Lstat(next)
 		if os.IsNotExist(err) {
@@ -63,7 +71,7 @@ func (t *Tree) locate(name string) (string, error) {
 		if path.IsAbs(target) {
 			at = "."
 		}
-		rest = append(strings.Split(below(target), "/"), rest...)
+		rest = append(strings.Split(target, "/"), rest...)
 	}
 	return at, nil
 }
