@@ -8,14 +8,14 @@ import (
 	"ec2net/facts"
 )
 
-// ifupLimit bounds ifup: dhclient gives up after a minute by itself.
-const ifupLimit = 100 * time.Second
+// undoLimit bounds what takes down what ifup has begun: no DHCP client waits there.
+const undoLimit = 100 * time.Second
 
 // ifup brings an ENI up, or leaves nothing behind. An ifup(8) that failed may have
 // started a DHCP client, and keeps no state: only ifdown --force ends the client. An ENI
 // that was up stays up.
 func (h *Host) ifup(ctx context.Context, l *look, e facts.ENI) error {
-	ctx, cancel := context.WithTimeout(ctx, ifupLimit)
+	ctx, cancel := context.WithTimeout(ctx, h.stack().Limit())
 	defer cancel()
 	if l.isUp() {
 		return h.stack().Up(ctx, e.Name)
@@ -52,7 +52,7 @@ func (h *Host) ifup(ctx context.Context, l *look, e facts.ENI) error {
 
 // undo takes down what ifup has begun, even if ctx has ended.
 func (h *Host) undo(ctx context.Context, name string) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ifupLimit)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
 	defer cancel()
 	l, err := h.look(news{name: name})
 	if err != nil {

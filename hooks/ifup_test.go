@@ -3,6 +3,7 @@ package hooks
 import (
 	"context"
 	"testing"
+	"time"
 
 	"ec2net/facts"
 )
@@ -33,6 +34,22 @@ func TestCountedAsUp(t *testing.T) {
 		m.ran = nil
 		check(t, m.Add(t.Context(), "eth1"))
 		same(t, "programs", m.ran, []string{"ifdown --force -i /run/ec2net/eth1.cfg eth1", "ifup eth1"})
+	})
+}
+
+// Ubuntu's dhclient waits five minutes for a lease: ifup may take longer.
+func TestIfupOnUbuntu(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		m.put(t, "/etc/dhcp/dhclient.conf", "timeout 300;\n")
+		run := m.Run
+		m.Run = func(ctx context.Context, program string, args ...string) error {
+			if deadline, ok := ctx.Deadline(); program == "ifup" && ok && time.Until(deadline) < 5*time.Minute {
+				t.Errorf("ifup has %v", time.Until(deadline))
+			}
+			return run(ctx, program, args...)
+		}
+		check(t, m.Add(t.Context(), "eth1"))
+		same(t, "programs", m.ran, []string{"ifup eth1"})
 	})
 }
 

@@ -25,7 +25,7 @@ import (
 // The time limits of a whole command.
 const (
 	noLimit      = 0               // until somebody ends it
-	hotplugLimit = 3 * time.Minute // facts, and ifup with a DHCP server that does not answer
+	hotplugLimit = 8 * time.Minute // facts, and ifup with a DHCP server that does not answer
 	leaseLimit   = 15 * time.Second
 )
 

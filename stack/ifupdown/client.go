@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -31,6 +32,36 @@ func clients(name string) []client {
 		{program: "dhcpcd", pidFile: "/run/dhcpcd/pid", every: true},
 		{program: "dhcpcd", pidFile: "/run/dhcpcd.pid", every: true},
 	}
+}
+
+// Limit bounds ifup. It waits for a lease as long as dhclient does: a minute, or what
+// dhclient.conf(5) says, in Ubuntu five. The rest of ifup takes seconds.
+func (s *Stack) Limit() time.Duration {
+	text, _ := s.Tree.Read("/etc/dhcp/dhclient.conf") // without it the default holds
+	return leaseWait(string(text)) + rest
+}
+
+const (
+	usualWait   = time.Minute
+	longestWait = 5 * time.Minute
+	rest        = 40 * time.Second
+	// LongestLimit is the longest of Limit.
+	LongestLimit = longestWait + rest
+)
+
+// leaseWait returns how long dhclient waits for a lease, by its configuration.
+func leaseWait(conf string) time.Duration {
+	wait := usualWait
+	for line := range strings.Lines(conf) {
+		line, _, _ = strings.Cut(line, "#")
+		for statement := range strings.SplitSeq(line, ";") {
+			if f := strings.Fields(statement); len(f) == 2 && f[0] == "timeout" {
+				n, _ := strconv.ParseUint(f[1], 10, 16)
+				wait = max(wait, min(time.Duration(n)*time.Second, longestWait))
+			}
+		}
+	}
+	return wait
 }
 
 // ClientAlive reports whether the DHCP client runs that the interface was brought up

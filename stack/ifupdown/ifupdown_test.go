@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 const (
@@ -276,5 +277,28 @@ func TestClientAlive(t *testing.T) {
 		if alive, err := m.ClientAlive("eth1"); err == nil {
 			t.Errorf("%s cannot be read: %t", file, alive)
 		}
+	}
+}
+
+// ifup has as long as dhclient waits for a lease, and then some.
+func TestLimit(t *testing.T) {
+	for conf, want := range map[string]time.Duration{
+		"":                          100 * time.Second,
+		"#timeout 60;\nretry 60;\n": 100 * time.Second,
+		"request subnet-mask;\ntimeout 300; # Ubuntu\n": 340 * time.Second,
+		"retry 60; timeout 120; select-timeout 5;":      160 * time.Second,
+		"timeout 10;":                      100 * time.Second,
+		"timeout 86400;":                   340 * time.Second,
+		"timeout 99999999999999999999999;": 340 * time.Second,
+		"timeout soon;":                    100 * time.Second,
+	} {
+		m := newMachine(t)
+		m.put(t, "/etc/dhcp/dhclient.conf", conf)
+		if got := m.Limit(); got != want {
+			t.Errorf("%q: %v, want %v", conf, got, want)
+		}
+	}
+	if got := newMachine(t).Limit(); got != 100*time.Second {
+		t.Errorf("without a file: %v", got)
 	}
 }
