@@ -54,8 +54,8 @@ type ENI struct {
 	// VPCCIDRs are the IPv4 blocks of the whole VPC.
 	VPCCIDRs []netip.Prefix `json:"vpc_cidrs"`
 
-	// Number is BASE + Index: the ENI's route table, metric, rule priority and
-	// fwmark. It is unique on the machine. See [Numbers].
+	// Number is BASE + Index: the ENI's route table, metric, fwmark and, but for the
+	// primary, rule priority. It is unique on the machine. See [Numbers].
 	Number int `json:"-"`
 	// MarkMask has the bits of a mark that ec2net uses.
 	MarkMask Mark `json:"-"`
@@ -71,7 +71,12 @@ func (e ENI) Table() int { return e.Number }
 func (e ENI) Metric() int { return e.Number }
 
 // Priority is the priority of every ip rule of the ENI.
-func (e ENI) Priority() int { return e.Number }
+func (e ENI) Priority() int {
+	if e.Primary {
+		return PrimaryPriority
+	}
+	return e.Number
+}
 
 // Mark is the fwmark of packets that come in by the ENI.
 func (e ENI) Mark() Mark { return Mark(e.Number) }

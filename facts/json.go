@@ -130,7 +130,7 @@ func decodeFields(dec *json.Decoder, given *document, more map[string]json.RawMe
 
 // checkGiven checks the given fields that follow from others. Table, metric, priority and
 // mark also follow from the settings. Facts may have been printed under another BASE, so
-// those four only have to agree with each other.
+// those four only have to agree with each other; the primary has a priority of its own.
 func checkGiven(given document, whole ENI, seen []string) error {
 	if slices.Contains(seen, "index") && given.Index != whole.Index {
 		return fieldErrorf("index", "%d, but %s has %d", given.Index, whole.Name, whole.Index)
@@ -147,7 +147,7 @@ func checkGiven(given document, whole ENI, seen []string) error {
 		value int
 	}{{"table", given.Table}, {"metric", given.Metric}, {"priority", given.Priority}, {"mark", int(given.Mark)}} {
 		switch {
-		case !slices.Contains(seen, f.name):
+		case !slices.Contains(seen, f.name), f.name == "priority" && f.value == PrimaryPriority && whole.Primary:
 		case first == "":
 			first, number = f.name, f.value
 		case f.value != number:

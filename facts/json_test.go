@@ -2,6 +2,7 @@ package facts
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -180,4 +181,16 @@ func FuzzDecode(f *testing.F) {
 			mustBeSafe(t, e)
 		}
 	})
+}
+
+// The primary's rules have a priority of their own. What version 0.1 printed, with its
+// number, is read too.
+func TestPrimaryPriority(t *testing.T) {
+	for priority, right := range map[int]bool{PrimaryPriority: true, 1000: true, 5: false} {
+		text := edited(t, `"device_number": 1`, fmt.Sprintf(`"device_number": 0, "primary": true, "table": 1000, "priority": %d`, priority))
+		enis, err := Decode(strings.NewReader(strings.Replace(text, `"eth1"`, `"eth0"`, 1)), DefaultNumbers)
+		if (err == nil) != right || right && enis[0].Priority() != PrimaryPriority {
+			t.Errorf("priority %d: %+v, %v", priority, enis, err)
+		}
+	}
 }

@@ -25,7 +25,9 @@ func (m *machine) leads(t *testing.T, to string, how netlink.RouteGetOptions) st
 
 // A VPN has a rule behind ec2net's, for a network to which main leads by another tunnel.
 // With ENIs attached the VPN's rule decides as before about packets without an address of
-// an ENI. The answers of an ENI to a bridge leave by that.
+// another ENI, also about what the primary answers a host of the VPN's (Tailscale's rule
+// 5270, wg-quick's 32765), and a default route in two halves (OpenVPN's) as before about
+// the rest. The answers of an ENI to a bridge leave by that.
 func TestGroupRulesAreNarrow(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		m.Numbers.Primary = true
@@ -42,15 +44,30 @@ func TestGroupRulesAreNarrow(t *testing.T) {
 		m.foreign(t, iprule.Rule{Priority: 20000, Table: 77, SuppressPrefixLength: -1, SuppressGroup: -1})
 		asBefore := func(when string) {
 			t.Helper()
-			for _, from := range []net.IP{nil, {192, 168, 1, 1}, {192, 168, 2, 1}, {172, 30, 0, 1}} {
+			for _, from := range []net.IP{nil, {192, 168, 1, 1}, {192, 168, 2, 1}, {172, 30, 0, 1}, {10, 0, 0, 10}} {
 				if by := m.leads(t, "10.99.0.9", netlink.RouteGetOptions{SrcAddr: from}); by != "vpn" {
 					t.Errorf("%s: packets from %v to %v leave by %s", when, from, network, by)
 				}
 			}
 		}
 		asBefore("without eth1")
+		m.addRoute(t, "old", "128.0.0.0/1", "", 0, unix.RTPROT_STATIC)
 		ready(t, m)
 		asBefore("with eth1")
+		for _, how := range []netlink.RouteGetOptions{{}, {SrcAddr: net.IP{10, 0, 0, 10}}, {Mark: 1000}} {
+			if by := m.leads(t, "198.51.100.7", how); by != "old" {
+				t.Errorf("packets to 198.51.100.7, %+v, leave by %s", how, by)
+			}
+		}
+		// The primary's answer to a host in eth1's subnet, and in a network behind eth1.
+		m.addRoute(t, "eth0", everywhere, "10.0.0.1", 100, unix.RTPROT_DHCP)
+		m.addRoute(t, "eth1", "10.40.0.0/16", "10.0.1.7", 0, unix.RTPROT_STATIC)
+		m.lease(t, "eth1", "RENEW", "10.0.1.20")
+		for _, to := range []string{"10.0.1.99", "10.40.0.9"} {
+			if by := m.leads(t, to, netlink.RouteGetOptions{SrcAddr: net.IP{10, 0, 0, 10}}); by != "eth0" {
+				t.Errorf("the primary's answer to %s leaves by %s", to, by)
+			}
+		}
 		for _, how := range []netlink.RouteGetOptions{{SrcAddr: net.IP{10, 0, 1, 20}}, {SrcAddr: net.IP{10, 0, 0, 10}}, {Mark: 1001}, {Mark: 1000}} {
 			if by := m.leads(t, "172.30.0.9", how); by != "bridge" {
 				t.Errorf("packets to the bridge, %+v, leave by %s", how, by)

@@ -272,7 +272,9 @@ const (
 )
 
 // isGroupRule reports whether the text of a rule is that of a group rule.
-func isGroupRule(rule string) bool { return strings.HasPrefix(rule, "pref 999 ") }
+func isGroupRule(rule string) bool {
+	return strings.HasPrefix(rule, "pref 999 ") || strings.HasPrefix(rule, "pref 32764 ")
+}
 
 func from1001(addr string) string {
 	return fmt.Sprintf("pref 1001 from %s lookup 1001 protocol 236", addr)

@@ -54,10 +54,10 @@ func primaryTable(t *testing.T, m *machine) {
 // asked for eth1 alone: the primary's rules and table come with eth1, by the addresses on
 // its interface, and go with it.
 func TestPrimaryWithoutFacts(t *testing.T) {
-	rules := []string{"pref 1000 from 10.0.0.10 lookup 1000 protocol 236", "pref 1000 from all fwmark 0x3e8/0x3fff lookup 1000 protocol 236"}
+	rules := []string{"pref 32765 from 10.0.0.10 lookup 1000 protocol 236", "pref 32765 from all fwmark 0x3e8/0x3fff lookup 1000 protocol 236"}
 	primarys := func(m *machine) (found []string) {
 		for _, r := range m.rulesNow(t) {
-			if strings.HasPrefix(r, "pref 1000 ") {
+			if strings.HasPrefix(r, "pref 32765 ") {
 				found = append(found, r)
 			}
 		}

@@ -139,8 +139,8 @@ func parseRule(words []string, e facts.ENI) (Rule, error) {
 	switch {
 	case !slices.Contains(given, "pref"):
 		return r, errors.New("no pref: the kernel would choose the priority")
-	case r.Priority != e.Number:
-		return r, fmt.Errorf("pref %d, but the priority of %s is %d", r.Priority, e.Name, e.Number)
+	case r.Priority != e.Priority():
+		return r, fmt.Errorf("pref %d, but the priority of %s is %d", r.Priority, e.Name, e.Priority())
 	case r.Table != e.Number:
 		return r, fmt.Errorf("lookup %d, but the table of %s is %d", r.Table, e.Name, e.Number)
 	}

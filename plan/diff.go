@@ -160,7 +160,7 @@ func diffRules(s State, w Want) []Change {
 // also for ENIs that rest.
 func (w Want) ruleChanges(s State) (add, del []Change, rules []Rule) {
 	for _, t := range w.Targets {
-		own := filter(s.Rules, func(r Rule) bool { return r.Priority == t.Number && r.Table == t.Number })
+		own := filter(s.Rules, func(r Rule) bool { return r.Table == t.Number && (r.Priority == t.Number || r.Priority == t.Priority) })
 		wanted := kernelRules(t.Rules)
 		missing, extra := difference(own, wanted, itself)
 		rules = append(rules, wanted...)
@@ -176,7 +176,7 @@ func (w Want) ruleChanges(s State) (add, del []Change, rules []Rule) {
 		}
 	}
 	for _, r := range s.Rules {
-		if r.Priority != r.Table || w.serves(r.Table) {
+		if !atENI(r) || w.serves(r.Table) {
 			continue
 		}
 		if name, goes := w.unserved(r); goes {

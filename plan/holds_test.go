@@ -158,14 +158,14 @@ func (m *machine) leases(verdicts []plan.Verdict) []plan.Rule {
 	for _, v := range verdicts {
 		templated := slices.ContainsFunc(m.templates[v.Name], func(r iprule.Rule) bool { return r.From.Addr() == v.Lease })
 		if v.Do == plan.Serve && v.Lease.IsValid() && v.Facts.Routed && !templated {
-			rules = append(rules, ruleFrom(v.Lease, v.Facts.Number))
+			rules = append(rules, ruleFrom(v.Lease, v.Facts))
 		}
 	}
 	return rules
 }
 
-func ruleFrom(a netip.Addr, number int) plan.Rule {
-	return plan.Rule{Rule: iprule.Rule{Priority: number, From: netip.PrefixFrom(a, a.BitLen()), Table: number,
+func ruleFrom(a netip.Addr, e facts.ENI) plan.Rule {
+	return plan.Rule{Rule: iprule.Rule{Priority: e.Priority(), From: netip.PrefixFrom(a, a.BitLen()), Table: e.Number,
 		Protocol: iprule.Protocol, SuppressPrefixLength: -1, SuppressGroup: -1}}
 }
 
@@ -183,7 +183,7 @@ func (m *machine) live() []plan.Rule {
 		moved := slices.ContainsFunc(m.Moved, func(v plan.Moved) bool { return v.Addr == addr })
 		answered := slices.ContainsFunc(m.Known, func(k plan.Known) bool { return k.Fresh && slices.Contains(k.Facts.IPv4, addr) })
 		shared := slices.ContainsFunc(m.Known, func(o plan.Known) bool { return o.Name != k.Name && slices.Contains(o.Numbers(m.Numbers), e.Number) })
-		r := ruleFrom(addr, e.Number)
+		r := ruleFrom(addr, e)
 		if known && e.Routed && (!e.Primary || m.othersUp()) && !k.Fresh && !k.Going && (k.Left == "" || m.handsOff(k)) && !ended && !moved && !answered && !shared && has(m.State, r) && !m.plain[k.Name] {
 			rules = append(rules, r)
 		}
@@ -203,9 +203,9 @@ func (m *machine) checkGroupRules(t *testing.T, want plan.Want, now plan.State) 
 	var group, ofENIs []plan.Rule
 	for _, r := range now.Rules {
 		switch {
-		case r.Priority == m.Numbers.Base-1 && r.Table == iprule.MainTable && r.SuppressGroup == m.Numbers.Base:
+		case m.isGroup(r):
 			group = append(group, r)
-		case r.Priority == r.Table:
+		case isOfENI(r):
 			ofENIs = append(ofENIs, r)
 		}
 	}
@@ -225,6 +225,17 @@ func (m *machine) checkGroupRules(t *testing.T, want plan.Want, now plan.State) 
 			t.Errorf("%s: is for no packets of an ENI", g)
 		}
 	}
+}
+
+// isGroup reports whether a rule is a group rule.
+func (m *machine) isGroup(r plan.Rule) bool {
+	before := r.Priority == m.Numbers.Base-1 || r.Priority == facts.PrimaryPriority-1
+	return before && r.Table == iprule.MainTable && r.SuppressGroup == m.Numbers.Base
+}
+
+// isOfENI reports whether a rule has the priority and table of some ENI.
+func isOfENI(r plan.Rule) bool {
+	return r.Priority == r.Table || r.Priority == facts.PrimaryPriority
 }
 
 // othersUp reports whether an ENI other than the primary is surely up.
@@ -333,8 +344,7 @@ func del[T comparable](all *[]T, one T) error {
 // and one in main through another ENI that has another metric now.
 func (m *machine) lost(now plan.State) (lost []string) {
 	for _, r := range m.State.Rules {
-		group := r.Priority == m.Numbers.Base-1 && r.Table == iprule.MainTable && r.SuppressGroup == m.Numbers.Base
-		if !group && !(r.Priority == r.Table && m.isNumber(r.Table)) && !has(now, r) {
+		if !m.isGroup(r) && !(isOfENI(r) && m.isNumber(r.Table)) && !has(now, r) {
 			lost = append(lost, "rule "+r.String())
 		}
 	}

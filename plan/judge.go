@@ -200,7 +200,13 @@ func (m *Machine) live(k Known, l Link) bool {
 }
 
 // ofENI reports whether a rule is ec2net's for some ENI.
-func ofENI(r Rule) bool { return r.Priority == r.Table && r.Protocol == iprule.Protocol }
+func ofENI(r Rule) bool { return atENI(r) && r.Protocol == iprule.Protocol }
+
+// atENI reports whether a rule has the priority and table of some ENI. Others than ec2net
+// may have a rule at the primary's priority.
+func atENI(r Rule) bool {
+	return r.Priority == r.Table || r.Priority == facts.PrimaryPriority && r.Protocol == iprule.Protocol
+}
 
 func (m *Machine) serve(v Verdict, k Known, e facts.ENI) Verdict {
 	v.Do, v.Spare = Serve, SpareLive
@@ -340,5 +346,5 @@ func (m *Machine) Marked() []facts.ENI {
 
 // hasRules reports whether ec2net's rules exist at a number.
 func (m *Machine) hasRules(number int) bool {
-	return slices.ContainsFunc(m.State.Rules, func(r Rule) bool { return r.Priority == number && ofENI(r) })
+	return slices.ContainsFunc(m.State.Rules, func(r Rule) bool { return r.Table == number && ofENI(r) })
 }

@@ -564,7 +564,7 @@ func rendered(e facts.ENI) []iprule.Rule {
 	if !e.Routed || !e.HasIPv4() {
 		return nil
 	}
-	plain := iprule.Rule{Priority: e.Number, Table: e.Number, Protocol: iprule.Protocol, SuppressPrefixLength: -1, SuppressGroup: -1}
+	plain := iprule.Rule{Priority: e.Priority(), Table: e.Number, Protocol: iprule.Protocol, SuppressPrefixLength: -1, SuppressGroup: -1}
 	var rules []iprule.Rule
 	from := func(p netip.Prefix) {
 		r := plain

@@ -52,10 +52,11 @@ type MovedRule struct {
 
 // Target is what one interface should have.
 type Target struct {
-	Name    string
-	Link    Link
-	Number  int
-	Primary bool
+	Name     string
+	Link     Link
+	Number   int
+	Priority int // of its rules
+	Primary  bool
 	// Rules are the rules that the ENI should have. Spare says which others stay.
 	Rules []iprule.Rule
 	Spare Spare
@@ -135,7 +136,7 @@ func (m *Machine) foreign() []Link {
 
 func (m *Machine) target(v Verdict, rules RulesOf) Target {
 	e := v.Facts
-	t := Target{Name: v.Name, Link: v.Link, Number: e.Number, Primary: e.Primary, Spare: v.Spare, Lease: v.Lease, Had: v.Had}
+	t := Target{Name: v.Name, Link: v.Link, Number: e.Number, Priority: e.Priority(), Primary: e.Primary, Spare: v.Spare, Lease: v.Lease, Had: v.Had}
 	if e.HasIPv4() && !m.NoAddresses {
 		t.Addrs = e.IPv4
 	}
@@ -177,7 +178,7 @@ func withLease(rules []iprule.Rule, e facts.ENI, lease netip.Addr) []iprule.Rule
 
 // ruleOf returns the rule that sends what r matches to the table of an ENI.
 func ruleOf(e facts.ENI, r iprule.Rule) iprule.Rule {
-	r.Priority, r.Table, r.Protocol, r.SuppressPrefixLength, r.SuppressGroup = e.Number, e.Number, iprule.Protocol, -1, -1
+	r.Priority, r.Table, r.Protocol, r.SuppressPrefixLength, r.SuppressGroup = e.Priority(), e.Number, iprule.Protocol, -1, -1
 	return r
 }
 
@@ -303,14 +304,18 @@ func (m *Machine) takenFrom(mac facts.MAC, a netip.Addr) bool {
 // groupRule returns the group rule of a rule of an ENI: for the same packets it takes
 // main's answer if that leads to anything but an ENI (docker0, a VPN), and leaves the
 // rest to the ENI's rule. It ignores a route to a member of the group, and a default
-// route, even one in two halves (0.0.0.0/1 and 128.0.0.0/1). All addresses of a subnet
-// share one.
+// route, even one in two halves (0.0.0.0/1 and 128.0.0.0/1), but not for the primary,
+// whose packets a VPN gets as before. All addresses of a subnet share one.
 func (w Want) groupRule(r iprule.Rule) iprule.Rule {
 	if within(w.Subnets[r.Table], r.From) {
 		r.From = w.Subnets[r.Table]
 	}
-	r.Priority, r.Table, r.Protocol = w.Group-1, iprule.MainTable, iprule.Protocol
-	r.SuppressPrefixLength, r.SuppressGroup = 1, w.Group
+	before, halves := w.Group, 1
+	if r.Priority == facts.PrimaryPriority && r.Table != r.Priority {
+		before, halves = facts.PrimaryPriority, 0
+	}
+	r.Priority, r.Table, r.Protocol = before-1, iprule.MainTable, iprule.Protocol
+	r.SuppressPrefixLength, r.SuppressGroup = halves, w.Group
 	return r
 }
 
@@ -360,7 +365,7 @@ func (w Want) groupRules(have, rules []Rule) []Rule {
 // isGroupRule reports whether a rule is a group rule, in any shape. Version 0.1 had one
 // for all packets.
 func isGroupRule(r Rule, base int) bool {
-	return r.Priority == base-1 && r.Table == iprule.MainTable && r.SuppressGroup == base
+	return (r.Priority == base-1 || r.Priority == facts.PrimaryPriority-1) && r.Table == iprule.MainTable && r.SuppressGroup == base
 }
 
 // Waiting returns the group rules that wait until every ENI is in the group.

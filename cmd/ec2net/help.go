@@ -214,7 +214,7 @@ index            number   the N of ethN; else device_number + 100 * network_card
 gateway          string   the subnet's network + 1
 table            number   the route table: base + index
 metric           number   of the default route in main: base + index
-priority         number   of the ip rules: base + index
+priority         number   of the ip rules: base + index; 32765 for the primary
 mark             string   the fwmark, in hex: base + index
 mark_mask        string   the bits that marks may use, in hex
 `

@@ -50,7 +50,7 @@ func TestPrimaryTable(t *testing.T) {
 	// Switched off, they go too.
 	eth1.Attach(t, "eth1")
 	waitUp(t, i, "eth1")
-	i.WaitSh(t, "ip rule | grep -q 1000:")
+	i.WaitSh(t, "ip rule | grep -q 'lookup 1000'")
 	i.Sh(t, `
 echo EC2NET_PRIMARY_TABLE=no >>/etc/default/ec2net
 systemctl stop ec2net-watch
