@@ -57,6 +57,10 @@ var packages = map[string][]string{
 	"trixie":   userland,
 	// Without what docker.io recommends: git, AppArmor, certificates.
 	"bookworm-docker": slices.Concat(userland, []string{"busybox-static", "docker.io"}),
+	// What changes the network of an instance beside ec2net, and what debootstrap finds
+	// only by name: a package for what another's Depends field has as virtual.
+	"bookworm-firewalls": slices.Concat(userland, []string{"busybox-static", "docker.io",
+		"firewalld", "libpam-systemd", "netavark", "podman", "ufw"}),
 	// What administrators read and type in, without what they configure.
 	"bookworm-shells": {"fish", "man-db", "mandoc", "zsh"},
 	// For tests of the package, not for an instance. debootstrap does not find a

@@ -38,6 +38,16 @@ chroot /tmp/image /bin/busybox --install -s /bin
 tar -C /tmp/image -cf /var/lib/lab/image.tar .
 `
 
+// podmanFiles are as dockerFiles: podman's default is an overlay.
+var podmanFiles = map[string]string{"/etc/containers/storage.conf": `[storage]
+driver = "vfs"
+runroot = "/run/containers/storage"
+graphroot = "/var/lib/containers/storage"
+`}
+
+// firewallsPrepare disables what Debian's packages start at boot.
+const firewallsPrepare = "systemctl --quiet disable firewalld ufw podman.service podman.socket podman-restart podman-auto-update.service podman-auto-update.timer\n"
+
 // Image is the image that [Instance.StartDocker] makes: busybox and nothing
 // else.
 const Image = "busybox"
@@ -82,30 +92,50 @@ func (i *Instance) RestartDocker(tb TB) {
 // Docker runs a docker command that has to succeed and returns what it prints.
 func (i *Instance) Docker(tb TB, args ...string) string {
 	tb.Helper()
-	r := i.Run(tb, Cmd{Args: append([]string{"docker"}, args...)})
+	return i.engine(tb, append([]string{"docker"}, args...)...)
+}
+
+// engine runs docker or podman.
+func (i *Instance) engine(tb TB, args ...string) string {
+	tb.Helper()
+	r := i.Run(tb, Cmd{Args: args})
 	if r.Status != 0 {
-		tb.Fatalf("docker %s: status %d\n%s%s\n%s", strings.Join(args, " "), r.Status, r.Stdout, r.Stderr, i.Trouble())
+		tb.Fatalf("%s: status %d\n%s%s\n%s", strings.Join(args, " "), r.Status, r.Stdout, r.Stderr, i.Trouble())
 	}
 	return strings.TrimSpace(r.Stdout)
 }
 
-// A Container is a docker container that runs only sleep(1). Servers in it,
+// A Container is a container of docker or podman that runs only sleep(1). Servers in it,
 // [Place.Echo], and clients, [Place.TCP], are sockets of this process in the
 // container's network: to docker and the kernel it is the same, and the image needs no
 // program that reports the address it saw.
 type Container struct {
 	Place
 	instance *Instance
+	program  string // docker or podman
 }
 
 // Container runs a container, in the background, with options of "docker run":
 // "-p", "80:7", "--network=net1".
 func (i *Instance) Container(tb TB, name string, options ...string) *Container {
 	tb.Helper()
+	return i.container(tb, "docker", name, options...)
+}
+
+// Podman is Container with podman. Of a control group podman's runtime wants what a
+// namespace does not have (controllers, and more locked memory for its BPF program).
+func (i *Instance) Podman(tb TB, name string, options ...string) *Container {
+	tb.Helper()
+	i.Sh(tb, "podman image exists "+Image+" || podman import --quiet /var/lib/lab/image.tar "+Image)
+	return i.container(tb, "podman", name, append([]string{"--cgroups=disabled"}, options...)...)
+}
+
+func (i *Instance) container(tb TB, program, name string, options ...string) *Container {
+	tb.Helper()
 	// Process 1 would ignore any other signal, for ten seconds.
-	args := append([]string{"run", "--detach", "--name=" + name, "--stop-signal=KILL"}, options...)
-	i.Docker(tb, append(args, Image, "sleep", "1000000")...)
-	c := &Container{Place: Place{Name: "container " + name}, instance: i}
+	args := append([]string{program, "run", "--detach", "--name=" + name, "--stop-signal=KILL"}, options...)
+	i.engine(tb, append(args, Image, "sleep", "1000000")...)
+	c := &Container{Place: Place{Name: "container " + name}, instance: i, program: program}
 	c.Enter(tb)
 	tb.Cleanup(c.close)
 	return c
@@ -116,7 +146,7 @@ func (i *Instance) Container(tb TB, name string, options ...string) *Container {
 func (c *Container) Enter(tb TB) {
 	tb.Helper()
 	name := strings.TrimPrefix(c.Name, "container ")
-	pid := c.instance.Docker(tb, "inspect", "--format={{.State.Pid}}", name)
+	pid := c.instance.engine(tb, c.program, "inspect", "--format={{.State.Pid}}", name)
 	var n *netns
 	err := c.instance.running(tb).inside(func() error {
 		file, err := os.Open("/proc/" + pid + "/ns/net")

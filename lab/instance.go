@@ -16,6 +16,9 @@ type Setup struct {
 	Systemd bool   // systemd is process 1
 	Dhcpcd  bool   // dhcpcd is installed and not dhclient, else the other way round
 	Docker  bool   // so is docker, in Debian 12; see [Instance.StartDocker]
+	// Firewalls says that podman, ufw and firewalld are installed too, in Debian 12, and
+	// that nothing starts them, or nftables. It goes with Docker.
+	Firewalls bool
 
 	// Before the first boot, as when an image is made: the tree at Install, such as
 	// "make install DESTDIR=" makes, is copied over the root; Files are written; sh
@@ -54,7 +57,10 @@ func (v *VPC) Boot(tb TB, s Setup) *Instance {
 	if s.Release == "" {
 		s.Release = "bookworm"
 	}
-	if s.Docker {
+	switch {
+	case s.Firewalls:
+		s.Release += "-firewalls"
+	case s.Docker:
 		s.Release += "-docker"
 	}
 	tree := Debian(tb, s.Release)
@@ -96,6 +102,10 @@ func (i *Instance) create(tree *Tree) (err error) {
 	if i.setup.Docker {
 		maps.Copy(files, dockerFiles)
 		prepare = dockerPrepare + prepare
+	}
+	if i.setup.Firewalls {
+		maps.Copy(files, podmanFiles)
+		prepare = firewallsPrepare + prepare
 	}
 	maps.Copy(files, i.setup.Files)
 	m := &machine{disk: i.disk, hostname: "image", script: idle}

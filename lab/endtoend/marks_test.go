@@ -81,22 +81,9 @@ func TestMarksBridge(t *testing.T) {
 			v := lab.NewVPC(t, lab.Plan{})
 			eth1 := v.AddENI(t, "10.0.1.20", "10.0.1.21")
 			i := boot(t, v, lab.Setup{Prepare: "update-alternatives --set iptables /usr/sbin/iptables-" + backend})
-			guest := i.Beyond(t, "guest0", "192.0.2.1/30", "192.0.2.2/30")
-			guest.Echo(t, 7)
 			v.Client.Echo(t, 7)
-			const publish = `
-nft -f - <<'END'
-table ip guests {
-	chain in { type nat hook prerouting priority dstnat; fib daddr type local meta l4proto { tcp, udp } th dport 81 dnat to 192.0.2.2:7; }
-	chain out { type nat hook postrouting priority srcnat; ip saddr 192.0.2.0/30 oifname "eth*" masquerade; }
-}
-END`
-			i.Sh(t, `sysctl -q net.ipv4.ip_forward=1
-ip addr flush dev guest0
-ip link add br9 type bridge
-ip link set guest0 master br9
-ip addr add 192.0.2.1/30 dev br9
-ip link set br9 up`+publish)
+			guest := guestOnBridge(t, i)
+			i.Sh(t, publish)
 			eth1.Attach(t, "eth1")
 			waitUp(t, i, "eth1")
 			check := func(when string) {
@@ -138,6 +125,29 @@ ip link set br9 up`+publish)
 		})
 	}
 }
+
+// guestOnBridge makes a guest on a bridge that is not docker's.
+func guestOnBridge(t *testing.T, i *lab.Instance) *lab.Place {
+	t.Helper()
+	guest := i.Beyond(t, "guest0", "192.0.2.1/30", "192.0.2.2/30")
+	guest.Echo(t, 7)
+	i.Sh(t, `sysctl -q net.ipv4.ip_forward=1
+ip addr flush dev guest0
+ip link add br9 type bridge
+ip link set guest0 master br9
+ip addr add 192.0.2.1/30 dev br9
+ip link set br9 up`)
+	return guest
+}
+
+// publish publishes the guest's port as 81, by rules that are not docker's.
+const publish = "\nnft -f - <<'END'\n" + portRules + "END"
+
+const portRules = `table ip guests {
+	chain in { type nat hook prerouting priority dstnat; fib daddr type local meta l4proto { tcp, udp } th dport 81 dnat to 192.0.2.2:7; }
+	chain out { type nat hook postrouting priority srcnat; ip saddr 192.0.2.0/30 oifname "eth*" masquerade; }
+}
+`
 
 // ifup and ifdown by hand make and remove the marks.
 func TestMarksIfup(t *testing.T) {

@@ -1,0 +1,358 @@
+package endtoend
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"ec2net/lab"
+	"ec2net/lab/report"
+)
+
+// A disturbance is what another program does to the network of an instance with eth1.
+type disturbance struct {
+	name, script string
+	// harmless says that it takes nothing away from ec2net.
+	harmless bool
+}
+
+// A disturbed is an instance, and what disturbs it.
+type disturbed struct {
+	name  string
+	setup lab.Setup
+	// before is a script that runs once, after the boot, and before eth1 is attached.
+	before string
+	// publish makes something answer at port 81 of every address, and returns what has to
+	// be done for that again after a disturbance.
+	publish      func(t *testing.T, i *lab.Instance) (again func(t *testing.T))
+	disturbances []disturbance
+	// refresh is EC2NET_REFRESH where netlink does not tell of the disturbances; elsewhere
+	// it is 0.
+	refresh string
+}
+
+// publishGuest publishes the port of a guest on a bridge.
+func publishGuest(t *testing.T, i *lab.Instance) func(t *testing.T) {
+	guestOnBridge(t, i)
+	i.Sh(t, publish)
+	return func(*testing.T) {}
+}
+
+const conf = "/etc/nftables.conf"
+
+var disturbedInstances = []disturbed{
+	{name: "ifupdown and dhclient", publish: publishGuest,
+		setup: lab.Setup{Prepare: "printf 'flush ruleset\n%s' '" + portRules + "' >" + conf},
+		disturbances: []disturbance{
+			{name: "a rule deleted", script: "ip rule del from 10.0.1.21"},
+			{name: "all rules of ec2net deleted", script: "ip rule flush protocol 236"},
+			{name: "all rules deleted, and the kernel's own made again", script: "ip rule flush; ip rule add pref 32766 lookup main; ip rule add pref 32767 lookup default"},
+			{name: "the routes of table 1001 deleted", script: "for to in 10.0.1.0/24 default; do ip route del $to dev eth1 table 1001; done"},
+			{name: "table 1001 flushed, with a route of a template in it", script: "ip route flush table 1001"},
+			{name: "the primary's table flushed", script: "ip route flush table 1000"},
+			{name: "eth1 set down and up", script: "ip link set eth1 down; ip link set eth1 up"},
+			{name: "an address removed", script: "ip addr del 10.0.1.21/32 dev eth1"},
+			{name: "an address of the primary removed", script: "ip addr del 10.0.0.11/32 dev eth0"},
+			{name: "the group set back", script: "ip link set eth1 group 0"},
+			{name: "rp_filter of eth1 set back to strict", script: "sysctl -qw net.ipv4.conf.eth1.rp_filter=1"},
+			{name: "forwarding switched off, and on again later", script: "sysctl -qw net.ipv4.ip_forward=0; ec2net refresh; sysctl -qw net.ipv4.ip_forward=1"},
+			{name: "the chain of eth1 flushed", script: "iptables -t mangle -F ec2net-eth1"},
+			{name: "the jump into it deleted", script: "iptables -t mangle -D PREROUTING -i eth1 -j ec2net-eth1"},
+			{name: "the mangle table flushed", script: "iptables -t mangle -F; iptables -t mangle -X"},
+			{name: "`nft flush ruleset`, and the rules of the published port made again", script: "nft flush ruleset" + publish},
+			{name: "Debian's nftables reloaded", script: "systemctl start nftables; systemctl reload nftables"},
+			{name: "Debian's nftables restarted", script: "systemctl restart nftables"},
+		}},
+	{name: "iptables-legacy", publish: publishGuest, refresh: "10s",
+		setup: lab.Setup{Prepare: "update-alternatives --set iptables /usr/sbin/iptables-legacy"},
+		disturbances: []disturbance{
+			{name: "the chain of eth1 flushed, with iptables-legacy", script: "iptables -t mangle -F ec2net-eth1"},
+			{name: "the mangle table flushed, with iptables-legacy", script: "iptables -t mangle -F; iptables -t mangle -X"},
+		}},
+	{name: "networkd", publish: publishGuest,
+		setup: lab.Setup{Docker: true, Firewalls: true, Prepare: networkd},
+		disturbances: []disturbance{
+			{name: "systemd-networkd restarted, which configures the primary", script: "systemctl restart systemd-networkd" + configured},
+			{name: "`networkctl reconfigure eth0`", script: "networkctl reconfigure eth0" + configured},
+			{name: "`networkctl reload`, and eth0's file has changed", script: "echo '# changed' >>/etc/systemd/network/10-eth0.network; networkctl reload" + configured},
+		}},
+	{name: "ufw", publish: publishGuest,
+		setup:  lab.Setup{Docker: true, Firewalls: true},
+		before: "ufw allow 7; ufw default allow routed; ufw --force enable",
+		disturbances: []disturbance{
+			{name: "ufw reloaded", script: "ufw reload", harmless: true},
+			{name: "ufw disabled and enabled", script: "ufw disable; ufw --force enable", harmless: true},
+		}},
+	{name: "firewalld", publish: publishGuest,
+		setup:  lab.Setup{Docker: true, Firewalls: true},
+		before: "systemctl start firewalld" + firewalled + "firewall-cmd --set-default-zone=trusted",
+		disturbances: []disturbance{
+			{name: "firewalld reloaded", script: "firewall-cmd --reload"},
+			{name: "firewalld reloaded completely", script: "firewall-cmd --complete-reload"},
+			{name: "firewalld restarted", script: "systemctl restart firewalld" + firewalled},
+		}},
+	{name: "docker", publish: publishDocker,
+		setup: lab.Setup{Docker: true, Firewalls: true},
+		disturbances: []disturbance{
+			{name: "dockerd restarted", script: restartDocker, harmless: true},
+			{name: "`nft flush ruleset`, and dockerd restarted", script: "nft flush ruleset; " + restartDocker},
+		}},
+	{name: "podman", publish: publishPodman,
+		setup: lab.Setup{Docker: true, Firewalls: true},
+		disturbances: []disturbance{
+			{name: "podman's containers restarted", script: "systemctl restart podman-restart.service", harmless: true},
+			{name: "`nft flush ruleset`, and `podman network reload --all`", script: "nft flush ruleset; podman network reload --all"},
+		}},
+}
+
+// publishDocker and publishPodman publish the port of a container.
+func publishDocker(t *testing.T, i *lab.Instance) func(t *testing.T) {
+	i.StartDocker(t)
+	return publishContainer(t, i, "docker", i.Container)
+}
+
+func publishPodman(t *testing.T, i *lab.Instance) func(t *testing.T) {
+	again := publishContainer(t, i, "podman", i.Podman)
+	i.Sh(t, "systemctl start podman-restart.service")
+	return again
+}
+
+func publishContainer(t *testing.T, i *lab.Instance, program string, begin func(lab.TB, string, ...string) *lab.Container) func(t *testing.T) {
+	c := begin(t, "c81", published(81, "--restart=always")...)
+	c.Echo(t, 7)
+	return func(t *testing.T) {
+		t.Helper()
+		i.WaitSh(t, "test true = $("+program+" inspect --format='{{.State.Running}}' c81)")
+		c.Enter(t)
+		if c.TCP("127.0.0.1:7") != nil { // it was started again, in another network
+			c.Echo(t, 7)
+		}
+	}
+}
+
+// networkd gives the primary to systemd-networkd, as on Debian's EC2 images.
+const networkd = `
+sed -i /eth0/d /etc/network/interfaces
+printf '[Match]\nName=eth0\n[Network]\nDHCP=ipv4\n' >/etc/systemd/network/10-eth0.network
+systemctl -q enable systemd-networkd.service
+systemctl -q mask systemd-networkd-wait-online.service
+`
+
+// restartDocker restarts dockerd more often than its unit allows.
+const restartDocker = "systemctl reset-failed docker.service; systemctl restart docker.service"
+
+// firewalled waits until firewalld is up.
+const firewalled = `
+until firewall-cmd --quiet --state; do sleep 0.05; done
+`
+
+// configured waits until networkd is done with eth0.
+const configured = `
+until networkctl list --no-legend eth0 | grep -q ' configured'; do sleep 0.05; done
+`
+
+// snapshot is a shell function that prints what the disturbances change, without what
+// comes back with another order or lifetime, and without eth1's default route in main: that
+// is dhclient's, and comes back with its next lease.
+const snapshot = `
+snapshot() {
+	ip rule | sort; ip -o link | sed -n 's/.*: \(eth[0-9]*\)[:@].*\(group [^ ]*\).*/\1 \2/p'
+	ip -o -4 addr | awk '{ print $2, $4 }' | sort
+	ip -4 route show table all | sed 's/ proto [a-z0-9]*//' | grep -v '^default via 10.0.1.1 dev eth1 metric 1001 *$' | sort
+	cat /proc/sys/net/ipv4/conf/eth1/rp_filter
+	iptables-save -t mangle | grep '^-A.*ec2net-' | sort
+}
+`
+
+// What other programs take away is there again by itself, with watch. Without it
+// "ec2net status" names it, and its commands, typed, mend it; so does the next lease, or,
+// for marks, the next refresh.
+func TestDisturbances(t *testing.T) {
+	t.Parallel()
+	rows := make([]string, len(disturbedInstances))
+	t.Run("on", func(t *testing.T) {
+		for n, d := range disturbedInstances {
+			t.Run(d.name, func(t *testing.T) {
+				t.Parallel()
+				rows[n] = d.run(t)
+			})
+		}
+	})
+	if t.Failed() {
+		return
+	}
+	report.Update(t, "../../docs/reliability.md", "watch", "| what another program does | with watch, all answers again after | without watch |\n| --- | --- | --- |\n"+strings.Join(rows, ""))
+}
+
+// A host is an instance that is disturbed, while the test runs.
+type host struct {
+	*lab.Instance
+	v      *lab.VPC
+	places []*lab.Place
+	again  func(t *testing.T)
+}
+
+var everyAddress = []string{"10.0.0.10", "10.0.0.11", "10.0.1.20", "10.0.1.21"}
+
+// run disturbs an instance with watch and without it, and returns the rows of the table.
+func (d disturbed) run(t *testing.T) string {
+	v := lab.NewVPC(t, lab.Plan{Primary: []string{"10.0.0.10", "10.0.0.11"}})
+	eth1 := v.AddENI(t, "10.0.1.20", "10.0.1.21")
+	d.setup.Systemd = true
+	d.setup.Prepare = ownRoute + "systemctl -q enable ec2net-scan.service ec2net-watch.service\n" + d.setup.Prepare
+	d.setup.Prepare += "\necho EC2NET_REFRESH=" + cmp.Or(d.refresh, "0") + " >>/etc/default/ec2net"
+	i := boot(t, v, d.setup)
+	i.WaitRunning(t)
+	if d.before != "" {
+		i.Sh(t, d.before)
+	}
+	h := &host{Instance: i, v: v, again: d.publish(t, i), places: []*lab.Place{v.Client, v.Host(t, "10.0.0.99"), v.Host(t, "10.0.1.99")}}
+	eth1.Attach(t, "eth1")
+	waitUp(t, i, "eth1")
+	i.WaitSh(t, "systemctl is-active -q ec2net-watch && test inactive = $(systemctl is-active ec2net-hotplug@eth1.service)")
+	i.Sh(t, "ec2net refresh") // no client of networkd's tells ec2net of the primary
+	i.WaitSh(t, "ec2net status >/dev/null && iptables-save -t mangle | grep -q -e '-i eth1 -j ec2net-eth1'")
+	h.whole(t, "at first")
+
+	took := make([]time.Duration, len(d.disturbances))
+	for n, one := range d.disturbances {
+		took[n] = h.mendedByWatch(t, one)
+	}
+	h.whole(t, "with watch")
+	i.Sh(t, "systemctl stop ec2net-watch")
+	table := ""
+	for n, one := range d.disturbances {
+		by := h.mendedWithout(t, one)
+		after := fmt.Sprintf("%.1f s", took[n].Seconds())
+		if d.refresh != "" {
+			after += ", with `EC2NET_REFRESH=" + d.refresh + "`"
+		}
+		if one.harmless {
+			after, by = "takes nothing of ec2net's away", "the same"
+		}
+		table += fmt.Sprintf("| %s | %s | %s |\n", one.name, after, by)
+	}
+	h.whole(t, "without watch")
+	t.Log("\n" + table)
+	i.Sh(t, "ip rule del from 10.0.1.21; systemctl start ec2net-watch")
+	i.WaitSh(t, "ip rule | grep -q 'from 10.0.1.21 lookup 1001'")
+	noneFailed(t, i)
+	return table
+}
+
+func (h *host) state(t *testing.T) string { return h.Sh(t, snapshot+"snapshot") }
+
+// whole fails unless every address answers every place, the published port too, and
+// nothing is dropped.
+func (h *host) whole(t *testing.T, when string) {
+	t.Helper()
+	t.Log(when)
+	h.v.ResetCounters(t)
+	answers(t, h.v, h.places, everyAddress...)
+	answersAt(t, h.v, "81", everyAddress...)
+	if t.Failed() {
+		t.Fatal(h.Trouble())
+	}
+}
+
+// answersNow reports whether every address answers the client by now, and the published
+// port.
+func (h *host) answersNow(t *testing.T) bool {
+	t.Helper()
+	h.v.Client.Patience = 500 * time.Millisecond
+	defer func() { h.v.Client.Patience = 0 }()
+	var all sync.WaitGroup
+	bad := make(chan error, 4*len(everyAddress))
+	for _, a := range everyAddress {
+		for _, port := range []string{":7", ":81"} {
+			all.Go(func() { bad <- h.v.Client.TCP(a + port) })
+			all.Go(func() { bad <- h.v.Client.UDP(a + port) })
+		}
+	}
+	all.Wait()
+	close(bad)
+	ok := true
+	for err := range bad {
+		ok = ok && err == nil
+	}
+	return ok
+}
+
+// mendedByWatch disturbs, and returns how long it takes until everything is as before, and
+// answers.
+func (h *host) mendedByWatch(t *testing.T, d disturbance) time.Duration {
+	t.Helper()
+	before := h.state(t)
+	h.Sh(t, d.script)
+	began := time.Now()
+	h.again(t)
+	for {
+		now := h.state(t)
+		took := time.Since(began)
+		if now == before && h.answersNow(t) {
+			return took
+		}
+		if took > time.Minute {
+			sameState(t, d.name, before, now)
+			t.Fatalf("%s: does not come back\n%s", d.name, h.Trouble())
+		}
+	}
+}
+
+// mendedWithout disturbs, and mends that by what "ec2net status" prints; then disturbs
+// again, and returns what mends it.
+func (h *host) mendedWithout(t *testing.T, d disturbance) (by string) {
+	t.Helper()
+	before := h.state(t)
+	h.Sh(t, d.script)
+	h.again(t)
+	if d.harmless {
+		h.WaitFor(t, "the state before", func() bool { return h.state(t) == before }) // the program itself may take a while
+		return ""
+	}
+	if h.state(t) == before {
+		t.Errorf("%s: disturbs nothing", d.name)
+	}
+	h.mendedByStatus(t, d)
+	sameState(t, d.name+", and the commands of status", before, h.state(t))
+
+	h.Sh(t, d.script)
+	h.again(t)
+	h.Sh(t, "env reason=RENEW interface=eth1 new_ip_address=10.0.1.20 dash -c '. /etc/dhcp/dhclient-exit-hooks.d/ec2net'")
+	if h.state(t) == before {
+		return "with the next lease"
+	}
+	h.Sh(t, "ec2net refresh")
+	sameState(t, d.name+", and a refresh", before, h.state(t))
+	return "with the next `ec2net refresh`"
+}
+
+// mendedByStatus types the commands of "ec2net status".
+func (h *host) mendedByStatus(t *testing.T, d disturbance) {
+	t.Helper()
+	status := func(status int, args ...string) string {
+		t.Helper()
+		r := h.Run(t, lab.Cmd{Args: append([]string{"ec2net", "status"}, args...)})
+		if r.Status != status || r.Stderr != "" {
+			t.Errorf("%s: status %d\n%s%s", d.name, r.Status, r.Stdout, r.Stderr)
+		}
+		return r.Stdout
+	}
+	printed := status(1)
+	t.Logf("%s\n%s", d.name, printed)
+	var got struct{ Commands []string }
+	if err := json.Unmarshal([]byte(status(1, "--json")), &got); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range got.Commands {
+		if !strings.Contains(printed, "\n  "+line+"\n") {
+			t.Errorf("%s: the text has no line %q", d.name, line)
+		}
+		h.Sh(t, line)
+	}
+	status(0)
+}
