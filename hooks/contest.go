@@ -9,8 +9,11 @@ import (
 	"ec2net/plan"
 )
 
-// contests are the changes that another program undoes, by their text.
-type contests map[string]*contest
+// contests are the changes that another program undoes.
+type contests struct {
+	by     map[string]*contest // by the text of the change
+	warned time.Time           // until then no other warning is needed
+}
 
 type contest struct {
 	count int
@@ -28,29 +31,29 @@ const (
 func contestOf(c plan.Change) string { return c.Of() + " " + c.String() }
 
 // without drops the changes that are left to the other program for now.
-func (all contests) without(changes []plan.Change) []plan.Change {
-	if len(all) == 0 {
+func (all *contests) without(changes []plan.Change) []plan.Change {
+	if all == nil || len(all.by) == 0 {
 		return changes
 	}
 	return slices.DeleteFunc(changes, func(c plan.Change) bool {
-		one := all[contestOf(c)]
+		one := all.by[contestOf(c)]
 		return one != nil && !one.left.due()
 	})
 }
 
 // made notes a change that was made. It returns for how long it is left alone now.
-func (all contests) made(c plan.Change) time.Duration {
+func (all *contests) made(c plan.Change) time.Duration {
 	if all == nil {
 		return 0
 	}
 	now := time.Now()
-	one := all[contestOf(c)]
+	one := all.by[contestOf(c)]
 	if one == nil {
-		if n := len(all); n&(n-1) == 0 { // now and then: a round may make thousands
+		if n := len(all.by); n&(n-1) == 0 { // now and then: a round may make thousands
 			all.forget(now)
 		}
 		one = newContest()
-		all[contestOf(c)] = one
+		all.by[contestOf(c)] = one
 	}
 	return one.made(now)
 }
@@ -73,9 +76,46 @@ func (one *contest) made(now time.Time) time.Duration {
 	return one.left.wait
 }
 
+// undone are the changes of a round that are left to another program from now on.
+type undone struct {
+	iface string
+	first plan.Change
+	more  int
+	wait  time.Duration
+}
+
+// add notes for how long a change is left; 0 if it is not.
+func (u *undone) add(iface string, c plan.Change, wait time.Duration) {
+	switch {
+	case wait == 0:
+		return
+	case u.first == nil:
+		u.iface, u.first = iface, c
+	default:
+		u.more++
+	}
+	u.wait = max(u.wait, wait)
+}
+
+// warn logs what is left. One warning is enough until it is tried again: a program that
+// flushes the rules undoes many changes, some of them a moment later.
+func (all *contests) warn(log Log, u undone) {
+	if u.first == nil {
+		return
+	}
+	say, what, it := log.Info, "this", "it"
+	if now := time.Now(); !now.Before(all.warned) {
+		say, all.warned = log.Warn, now.Add(u.wait)
+	}
+	if u.more > 0 {
+		what, it = fmt.Sprintf("this and %d more changes", u.more), "them"
+	}
+	say(u.iface, "another program undoes %s again and again: leaving %s to that for %v: %s", what, it, u.wait, u.first)
+}
+
 // next is when the first change is tried again that was left; the zero time if none was.
-func (all contests) next() (first time.Time) {
-	for _, one := range all {
+func (all *contests) next() (first time.Time) {
+	for _, one := range all.by {
 		if !one.left.due() && (first.IsZero() || one.left.until.Before(first)) {
 			first = one.left.until
 		}
@@ -84,10 +124,10 @@ func (all contests) next() (first time.Time) {
 }
 
 // forget drops what was long ago.
-func (all contests) forget(now time.Time) {
-	for text, one := range all {
+func (all *contests) forget(now time.Time) {
+	for text, one := range all.by {
 		if now.Sub(one.last) > 2*max(one.left.wait, time.Minute) {
-			delete(all, text)
+			delete(all.by, text)
 		}
 	}
 }

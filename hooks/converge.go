@@ -45,7 +45,7 @@ type news struct {
 	// notice is a line for the log, before the first change of the interface.
 	notice string
 	// contests are the changes that another program undoes, if they are counted.
-	contests contests
+	contests *contests
 	// rendered has the ip rules that the event has rendered, by interface.
 	rendered map[string]*ruleScript
 }
@@ -391,6 +391,7 @@ func (h *Host) apply(l *look, changes []plan.Change, n news) (again bool, failed
 	var done []plan.Change
 	var errs someErrors
 	log := routeLog{Log: h.Log}
+	var left undone
 	for _, c := range changes {
 		if _, rule := c.(plan.AddRule); rule && c.Of() == "" && ungrouped {
 			continue
@@ -417,10 +418,9 @@ func (h *Host) apply(l *look, changes []plan.Change, n news) (again bool, failed
 		done = append(done, c)
 		again = again || c.Removes()
 		log.about(c).Info(iface, "%s (%s)", c, n.reason(c))
-		if left := n.contests.made(c); left > 0 {
-			log.about(c).Warn(iface, "another program undoes this again and again: leaving it to that for %v: %s", left, c)
-		}
+		left.add(iface, c, n.contests.made(c))
 	}
+	n.contests.warn(h.Log, left)
 	if log.more > 0 {
 		h.Log.Info(n.name, "%d more lines about routes (%s)", log.more, n.why)
 	}

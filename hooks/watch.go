@@ -26,7 +26,7 @@ const (
 // lead to the end. Every h.Every it asks IMDS for each ENI that is up; with 0 it never
 // does. current returns the machine with the settings and templates of now.
 func Watch(ctx context.Context, current func() *Host) error {
-	w := &watcher{current: current, contests: make(contests), said: &said{at: make(map[string]time.Time)},
+	w := &watcher{current: current, contests: &contests{by: make(map[string]*contest)}, said: &said{at: make(map[string]time.Time)},
 		failure: backoff{first: time.Second, last: time.Minute}, seeks: make(map[string]*backoff), lately: current().lately(), marks: newMarker(),
 		refreshed: make(chan []facts.MAC, 1)}
 	w.renew()
@@ -122,7 +122,7 @@ func (l *look) hasUnknown() bool {
 type watcher struct {
 	*Host
 	current  func() *Host
-	contests contests
+	contests *contests
 	said     *said
 	failure  backoff
 	// seeks are the interfaces that are unfinished, by name.

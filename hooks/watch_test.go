@@ -268,6 +268,36 @@ func TestWatchContest(t *testing.T) {
 	})
 }
 
+// A program that flushes all rules whenever they come gets one warning, not one a rule.
+func TestWatchContestOfAll(t *testing.T) {
+	watched(t, 0, func(t *testing.T, w *watchedWorld) {
+		flush := func() (n int) {
+			for _, r := range w.state(t).Rules {
+				if r.Protocol == iprule.Protocol {
+					check(t, w.kernel.Apply(plan.DelRule{Rule: r}))
+					n++
+				}
+			}
+			return n
+		}
+		all := flush()
+		for range 30 {
+			w.after(300 * time.Millisecond)
+			flush()
+		}
+		if want := fmt.Sprintf("undoes this and %d more changes again and again: leaving them to that for 1m0s: ip rule add", all-1); len(w.warned) != 1 || !strings.Contains(w.warned[0], want) {
+			t.Errorf("warnings %q\nwant %q", w.warned, want)
+		}
+		for range 600 {
+			w.after(6 * time.Second)
+			flush()
+		}
+		if n := len(w.warned); n > 10 {
+			t.Errorf("%d warnings in an hour:\n%s", n, strings.Join(w.warned, "\n"))
+		}
+	})
+}
+
 // What EC2 assigns and takes away follows within one refresh, on the primary too. A
 // refresh with nothing to do changes nothing, and writes nothing.
 func TestWatchRefreshes(t *testing.T) {
