@@ -55,11 +55,10 @@ var userland = []string{
 var packages = map[string][]string{
 	"bookworm": slices.Concat(userland, []string{"dnsmasq-base", "shellcheck"}),
 	"trixie":   userland,
-	// Without what docker.io recommends: git, AppArmor, certificates.
-	"bookworm-docker": slices.Concat(userland, []string{"busybox-static", "docker.io"}),
-	// What changes the network of an instance beside ec2net, and what debootstrap finds
-	// only by name: a package for what another's Depends field has as virtual.
-	"bookworm-firewalls": slices.Concat(userland, []string{"busybox-static", "docker.io",
+	// What changes the network of an instance beside ec2net, without what docker.io
+	// recommends: git, AppArmor, certificates. debootstrap does not find a package by
+	// another one's Provides field: libpam-systemd, netavark.
+	"bookworm-docker": slices.Concat(userland, []string{"busybox-static", "docker.io",
 		"firewalld", "libpam-systemd", "netavark", "podman", "ufw"}),
 	// What administrators read and type in, without what they configure.
 	"bookworm-shells": {"fish", "man-db", "mandoc", "zsh"},

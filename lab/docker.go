@@ -26,27 +26,23 @@ while :; do sleep 1000000; done'`
 
 var dockerFiles = map[string]string{
 	"/etc/docker/daemon.json": `{"storage-driver": "vfs", "log-level": "warn"}` + "\n",
+	"/etc/containers/storage.conf": `[storage]
+driver = "vfs"
+runroot = "/run/containers/storage"
+graphroot = "/var/lib/containers/storage"
+`,
 }
 
-// dockerPrepare disables docker: "systemctl enable docker.service" in a Setup's
-// Prepare starts it at boot, as Debian's package would. The image is for "docker
+// dockerPrepare disables docker and the others: "systemctl enable docker.service" in a
+// Setup's Prepare starts it at boot, as Debian's package would. The image is for "docker
 // import".
-const dockerPrepare = `systemctl --quiet disable docker.service docker.socket containerd.service
+const dockerPrepare = `systemctl --quiet disable docker.service docker.socket containerd.service firewalld ufw \
+	podman.service podman.socket podman-restart podman-auto-update.service podman-auto-update.timer
 mkdir -p /tmp/image/bin /tmp/image/etc /var/lib/lab
 cp /bin/busybox /tmp/image/bin
 chroot /tmp/image /bin/busybox --install -s /bin
 tar -C /tmp/image -cf /var/lib/lab/image.tar .
 `
-
-// podmanFiles are as dockerFiles: podman's default is an overlay.
-var podmanFiles = map[string]string{"/etc/containers/storage.conf": `[storage]
-driver = "vfs"
-runroot = "/run/containers/storage"
-graphroot = "/var/lib/containers/storage"
-`}
-
-// firewallsPrepare disables what Debian's packages start at boot.
-const firewallsPrepare = "systemctl --quiet disable firewalld ufw podman.service podman.socket podman-restart podman-auto-update.service podman-auto-update.timer\n"
 
 // Image is the image that [Instance.StartDocker] makes: busybox and nothing
 // else.

@@ -15,10 +15,9 @@ type Setup struct {
 	Release string // "bookworm" if empty
 	Systemd bool   // systemd is process 1
 	Dhcpcd  bool   // dhcpcd is installed and not dhclient, else the other way round
-	Docker  bool   // so is docker, in Debian 12; see [Instance.StartDocker]
-	// Firewalls says that podman, ufw and firewalld are installed too, in Debian 12, and
-	// that nothing starts them, or nftables. It goes with Docker.
-	Firewalls bool
+	// Docker says that docker, podman, ufw and firewalld are installed, in Debian 12.
+	// Nothing starts them; see [Instance.StartDocker].
+	Docker bool
 
 	// Before the first boot, as when an image is made: the tree at Install, such as
 	// "make install DESTDIR=" makes, is copied over the root; Files are written; sh
@@ -57,10 +56,7 @@ func (v *VPC) Boot(tb TB, s Setup) *Instance {
 	if s.Release == "" {
 		s.Release = "bookworm"
 	}
-	switch {
-	case s.Firewalls:
-		s.Release += "-firewalls"
-	case s.Docker:
+	if s.Docker {
 		s.Release += "-docker"
 	}
 	tree := Debian(tb, s.Release)
@@ -102,10 +98,6 @@ func (i *Instance) create(tree *Tree) (err error) {
 	if i.setup.Docker {
 		maps.Copy(files, dockerFiles)
 		prepare = dockerPrepare + prepare
-	}
-	if i.setup.Firewalls {
-		maps.Copy(files, podmanFiles)
-		prepare = firewallsPrepare + prepare
 	}
 	maps.Copy(files, i.setup.Files)
 	m := &machine{disk: i.disk, hostname: "image", script: idle}

@@ -74,21 +74,21 @@ var disturbedInstances = []disturbed{
 			{name: "the mangle table flushed, with iptables-legacy", script: "iptables -t mangle -F; iptables -t mangle -X"},
 		}},
 	{name: "networkd", publish: publishGuest,
-		setup: lab.Setup{Docker: true, Firewalls: true, Prepare: networkd},
+		setup: lab.Setup{Docker: true, Prepare: networkd},
 		disturbances: []disturbance{
 			{name: "systemd-networkd restarted, which configures the primary", script: "systemctl restart systemd-networkd" + configured},
 			{name: "`networkctl reconfigure eth0`", script: "networkctl reconfigure eth0" + configured},
 			{name: "`networkctl reload`, and eth0's file has changed", script: "echo '# changed' >>/etc/systemd/network/10-eth0.network; networkctl reload" + configured},
 		}},
 	{name: "ufw", publish: publishGuest,
-		setup:  lab.Setup{Docker: true, Firewalls: true},
+		setup:  lab.Setup{Docker: true},
 		before: "ufw allow 7; ufw default allow routed; ufw --force enable",
 		disturbances: []disturbance{
 			{name: "ufw reloaded", script: "ufw reload", harmless: true},
 			{name: "ufw disabled and enabled", script: "ufw disable; ufw --force enable", harmless: true},
 		}},
 	{name: "firewalld", publish: publishGuest,
-		setup:  lab.Setup{Docker: true, Firewalls: true},
+		setup:  lab.Setup{Docker: true},
 		before: "systemctl start firewalld" + firewalled + "firewall-cmd --set-default-zone=trusted",
 		disturbances: []disturbance{
 			{name: "firewalld reloaded", script: "firewall-cmd --reload"},
@@ -96,13 +96,13 @@ var disturbedInstances = []disturbed{
 			{name: "firewalld restarted", script: "systemctl restart firewalld" + firewalled},
 		}},
 	{name: "docker", publish: publishDocker,
-		setup: lab.Setup{Docker: true, Firewalls: true},
+		setup: lab.Setup{Docker: true},
 		disturbances: []disturbance{
 			{name: "dockerd restarted", script: restartDocker, harmless: true},
 			{name: "`nft flush ruleset`, and dockerd restarted", script: "nft flush ruleset; " + restartDocker},
 		}},
 	{name: "podman", publish: publishPodman,
-		setup: lab.Setup{Docker: true, Firewalls: true},
+		setup: lab.Setup{Docker: true},
 		disturbances: []disturbance{
 			{name: "podman's containers restarted", script: "systemctl restart podman-restart.service", harmless: true},
 			{name: "`nft flush ruleset`, and `podman network reload --all`", script: "nft flush ruleset; podman network reload --all"},
@@ -162,7 +162,7 @@ const snapshot = `
 snapshot() {
 	ip rule | sort; ip -o link | sed -n 's/.*: \(eth[0-9]*\)[:@].*\(group [^ ]*\).*/\1 \2/p'
 	ip -o -4 addr | awk '{ print $2, $4 }' | sort
-	ip -4 route show table all | sed 's/ proto [a-z0-9]*//' | grep -v '^default via 10.0.1.1 dev eth1 metric 1001 *$' | sort
+	ip -4 route show table all | sed 's/ proto [a-z0-9]*//' | grep -v '^default via 10.0.1.1 dev eth1 metric [0-9]* *$' | sort
 	cat /proc/sys/net/ipv4/conf/eth1/rp_filter
 	iptables-save -t mangle | grep '^-A.*ec2net-' | sort
 }
