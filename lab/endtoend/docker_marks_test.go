@@ -59,7 +59,7 @@ func TestDockerVPN(t *testing.T) {
 }
 
 // Marks of others stay: those in bits outside ec2net's mask, and those in its bits on
-// packets that belong to no ENI but the primary.
+// packets that belong to no connection of an ENI.
 func TestDockerMarks(t *testing.T) {
 	t.Parallel()
 	for _, backend := range []string{"nft", "legacy"} {
@@ -76,8 +76,10 @@ iptables -t mangle -A PREROUTING -i docker0 -j MARK --set-xmark 0x10001/0x10001
 iptables -t mangle -A PREROUTING -i eth1 -j MARK --set-xmark 0x20000/0x20000
 iptables -t mangle -A PREROUTING -i eth1 -j CONNMARK --set-xmark 0x40000/0x40000
 count() { iptables -t mangle -A "$@"; }
-count POSTROUTING -s 172.17.0.0/16 -o eth0 -m comment --comment out
-count POSTROUTING -s 172.17.0.0/16 -o eth0 -m mark --mark 0x10001 -m comment --comment out-kept
+count POSTROUTING -s 172.17.0.0/16 -o eth0 -m conntrack --ctdir ORIGINAL -m comment --comment out
+count POSTROUTING -s 172.17.0.0/16 -o eth0 -m conntrack --ctdir ORIGINAL -m mark --mark 0x10001 -m comment --comment out-kept
+count POSTROUTING -s 172.17.0.0/16 -o eth0 -m conntrack --ctdir REPLY -m comment --comment answers0
+count POSTROUTING -s 172.17.0.0/16 -o eth0 -m conntrack --ctdir REPLY -m mark --mark 0x103e8 -m comment --comment answers0-kept
 count POSTROUTING -s 172.17.0.0/16 -o eth1 -m comment --comment answers
 count POSTROUTING -s 172.17.0.0/16 -o eth1 -m mark --mark 0x103e9 -m comment --comment answers-kept
 count FORWARD -i eth1 -o docker0 -m comment --comment in
@@ -95,7 +97,7 @@ count FORWARD -i eth1 -o docker0 -m mark --mark 0x203e9 -m comment --comment in-
 			}
 			answersAt(t, v, "80", "10.0.0.10", "10.0.0.20", "10.0.0.21")
 			counted := i.Sh(t, "iptables -t mangle -xvnL")
-			for _, what := range []string{"out", "answers", "in"} {
+			for _, what := range []string{"out", "answers0", "answers", "in"} {
 				all, kept := packets(counted, what), packets(counted, what+"-kept")
 				if t.Logf("%s: %d of %d", what, kept, all); all == 0 || kept != all {
 					t.Errorf("%s: %d of %d packets have kept their mark\n%s", what, kept, all, counted)

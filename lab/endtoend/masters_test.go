@@ -64,7 +64,7 @@ done`)
 		t.Error("nothing is left to the others")
 	}
 	i.WaitSh(t, settle) // a minute later
-	v.ResetCounters(t) // the DHCP server's offers are for no address of the machine yet
+	v.ResetCounters(t)  // the DHCP server's offers are for no address of the machine yet
 	answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.1.20", "10.0.1.21")
 	noneFailed(t, i)
 }
