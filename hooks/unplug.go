@@ -96,9 +96,10 @@ func (h *Host) takeDown(ctx context.Context, l *look) error {
 		h.Log.Info(l.name, "ifdown done")
 	}
 	gone := news{name: l.name, why: "removed", going: true}
-	_, failed := h.converge(ctx, gone)
-	// After ifdown: until then packets that come in get the mark.
+	// After ifdown: until then packets that come in get the mark. Before the rules go:
+	// without them what a container still sends would leave by another ENI.
 	h.dropFlows(l.with(gone))
+	_, failed := h.converge(ctx, gone)
 	if err = errors.Join(err, failed); err == nil {
 		// Last: a retry needs the note to find the rules' number, and to know that ifupdown
 		// still counts the interface as up.

@@ -19,7 +19,7 @@ func TestStatus(t *testing.T) {
 	v := lab.NewVPC(t, lab.Plan{Primary: []string{"10.0.0.10", "10.0.0.11"}})
 	eth1 := v.AddENI(t, "10.0.1.20", "10.0.1.21")
 	eth2 := v.AddENI(t, "10.0.1.30")
-	i := boot(t, v, lab.Setup{Prepare: "echo EC2NET_PRIMARY_TABLE=yes >>/etc/default/ec2net"})
+	i := boot(t, v, lab.Setup{Prepare: "echo EC2NET_MARKS=yes >>/etc/default/ec2net"})
 	eth1.Attach(t, "eth1")
 	waitUp(t, i, "eth1")
 	eth2.Attach(t, "eth2")
@@ -91,7 +91,8 @@ func TestStatus(t *testing.T) {
 		t.Errorf("eth2: status %d\n%s", r.Status, r.Stdout)
 	}
 	r := i.Run(t, lab.Cmd{Args: []string{"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "ec2net", "status"}})
-	if r.Status != 1 || r.Stderr != "" || !strings.Contains(r.Stdout, "  ip rule add pref 1001 from 10.0.1.21 lookup 1001 protocol 236\n") {
+	if r.Status != 1 || r.Stderr != "" || !strings.Contains(r.Stdout, "  ip rule add pref 1001 from 10.0.1.21 lookup 1001 protocol 236\n") ||
+		!strings.Contains(r.Stdout, "\nMarks: only root sees whether they differ.\n") {
 		t.Errorf("not root: status %d\n%s%s", r.Status, r.Stdout, r.Stderr)
 	}
 	if r := status("eth9"); r.Status != 6 || r.Stdout != "" || !strings.Contains(r.Stderr, "there is no interface eth9 here") {
