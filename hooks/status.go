@@ -105,8 +105,8 @@ func (h *Host) Status(ctx context.Context, name string) (*Status, error) {
 	return s, errors.Join(failed, err)
 }
 
-// lockToLook takes a lock, so that half a change is no difference. It returns without it if that takes too long, if only root may, or if nobody has ever
-// taken it.
+// lockToLook takes a lock, so that half a change is no difference. It returns without it
+// if that takes too long, if only root may, or if nobody has ever taken it.
 func (h *Host) lockToLook(ctx context.Context, name string) (unlock func()) {
 	if there, err := h.lockThere(name); err != nil || !there {
 		return func() {}
