@@ -431,3 +431,25 @@ func TestSweep(t *testing.T) {
 		}
 	}
 }
+
+// Overwrite makes no file, and leaves nothing of the old text.
+func TestOverwrite(t *testing.T) {
+	dir := t.TempDir()
+	tree, err := OpenTree(dir, false)
+	check(t, err)
+	t.Cleanup(func() { tree.Close() })
+	if err := tree.Overwrite("/a/f", []byte("x")); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+	write(t, dir+"/a/f", "a text")
+	check(t, os.Symlink("f", dir+"/a/link"))
+	for _, text := range []string{"a longer text", "text"} {
+		check(t, tree.Overwrite("/a/f", []byte(text)))
+		if got, err := tree.Read("/a/f"); string(got) != text || err != nil {
+			t.Errorf("%q, %v", got, err)
+		}
+	}
+	if err := tree.Overwrite("/a/link", []byte("x")); err == nil {
+		t.Error("follows a link")
+	}
+}

@@ -78,6 +78,20 @@ func (d folder) create(name string, text []byte) error {
 	return errors.Join(err, f.Chmod(fileMode), f.Sync(), f.Close())
 }
 
+// overwrite writes a file that exists, in its place.
+func (d folder) overwrite(name string, text []byte) error {
+	fd, err := unix.Openat(int(d), name, unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), name)
+	_, err = f.WriteAt(text, 0)
+	if err == nil {
+		err = f.Truncate(int64(len(text)))
+	}
+	return errors.Join(err, f.Close())
+}
+
 // names lists the files in the folder, unsorted. Call it once.
 func (d folder) names() ([]string, error) {
 	var names []string

@@ -261,6 +261,26 @@ func (t *Tree) list(name string) ([]string, error) {
 	return names, err
 }
 
+// Overwrite gives a short file that exists another text in its place, for which a full disk
+// has room. If it is ended meanwhile, the file has the new text and then the rest of the old
+// one.
+func (t *Tree) Overwrite(file string, text []byte) error {
+	name, err := t.folderOf(below(file))
+	if err != nil {
+		return err
+	}
+	defer t.sole.changed(name)
+	dir, err := t.openFolder(path.Dir(name))
+	if err == nil {
+		err = dir.overwrite(path.Base(name), text)
+		dir.close()
+	}
+	if err != nil {
+		return failed("write", file, err)
+	}
+	return nil
+}
+
 // Remove removes a file by its absolute path, if it is there.
 func (t *Tree) Remove(file string) error {
 	name, err := t.folderOf(below(file))

@@ -374,7 +374,15 @@ func (s memory) setLease(name string, l plan.Lease) error {
 	case !l.Addr.IsValid():
 		addr = noAddress
 	}
-	_, err := s.tree.Write(leasePath(name), fmt.Appendf(nil, "%s %d %s\n", l.MAC, l.Index, addr))
+	text := fmt.Appendf(nil, "%s %d %s\n", l.MAC, l.Index, addr)
+	_, err := s.tree.Write(leasePath(name), text)
+	if err == nil || s.tree.Overwrite(leasePath(name), text) == nil { // the disk may be full
+		return nil
+	}
+	if !l.Ended {
+		// Better none than the one before, which may have ended.
+		err = errors.Join(err, s.tree.Remove(leasePath(name)))
+	}
 	return err
 }
 

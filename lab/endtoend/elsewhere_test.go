@@ -1,10 +1,44 @@
 package endtoend
 
 import (
+	"strings"
 	"testing"
 
 	"ec2net/lab"
 )
+
+// /run is full: what the DHCP client says is noted all the same, so that the next event
+// neither gives an ended lease its rules back nor takes those of a new one away.
+func TestRunFull(t *testing.T) {
+	t.Parallel()
+	v := lab.NewVPC(t, lab.Plan{})
+	eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
+	i := boot(t, v, lab.Setup{})
+	eth1.Attach(t, "eth1")
+	waitUp(t, i, "eth1")
+	i.Sh(t, aside(runFolder, "size=32k")+"cat /dev/zero >"+runFolder+"/full 2>/dev/null || :")
+	before := sorted(i.State(t))
+	for range 2 {
+		for _, reason := range []string{"RELEASE", "BOUND"} {
+			i.Sh(t, hook+"hook "+reason)
+			for _, event := range []string{"", "ec2net refresh", "ec2net refresh eth1"} {
+				i.Sh(t, event)
+				state := i.State(t)
+				if reason == "BOUND" && sorted(state) != before {
+					sameState(t, reason+", "+event, before, sorted(state))
+				} else if reason == "RELEASE" {
+					lacks(t, state, "lookup 1001")
+				}
+			}
+		}
+	}
+	// Without a note of the lease the ENI keeps its rules.
+	i.Sh(t, "rm "+runFolder+"/eth1.lease; cat /dev/zero >"+runFolder+"/full 2>/dev/null || :; "+hook+"hook RENEW; ec2net refresh")
+	sameState(t, "no note", before, sorted(i.State(t)))
+	if log := i.Log(t); !strings.Contains(log, "eth1: write /run/ec2net/eth1.lease: no space left on device") {
+		t.Errorf("the log does not say so:\n%s", log)
+	}
+}
 
 // /var/lib/ec2net is a link to another disk: everything works as without, in the confined
 // units too. If the disk is missing, watch says so, and serves once it is there.
