@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strings"
 
 	"ec2net/disk"
 	"ec2net/iprule"
@@ -49,7 +50,7 @@ func forPods(who, by string) Owner {
 }
 
 // PodsByConfig looks for a Kubernetes node whose ENIs are for pods, in the configuration
-// of CNI plugins on disk, which is there before their agents run.
+// of CNI plugins and of Cilium on disk, which is there before their agents run.
 func PodsByConfig(tree *disk.Tree) (Owner, error) {
 	files, err := tree.List(cniFolder)
 	if err != nil {
@@ -71,6 +72,35 @@ func PodsByConfig(tree *disk.Tree) (Owner, error) {
 		for _, p := range append(n.Plugins, n.plugin) {
 			if who := p.user(); who != "" {
 				return forPods(who, file), nil
+			}
+		}
+	}
+	return ciliumPods(tree)
+}
+
+// ciliumPods finds out by the settings of Cilium's agent whether its pods have addresses of
+// ENIs: the configuration of its plugin does not say. The kubelet has the settings on disk,
+// in the volumes of the agent's pod, from before the agent starts until the pod is deleted.
+// Cilium 1.13 and later copy them into another volume first. The folders of the pods' logs
+// tell which pod is the agent's.
+func ciliumPods(tree *disk.Tree) (Owner, error) {
+	pods, err := tree.List("/var/log/pods") // NAMESPACE_NAME_UID
+	if err != nil {
+		return Owner{}, err
+	}
+	for _, pod := range pods {
+		id := strings.Split(pod, "_")
+		if len(id) != 3 || !strings.HasPrefix(id[1], "cilium") {
+			continue
+		}
+		for _, volume := range []string{"kubernetes.io~empty-dir/tmp/cilium/config-map", "kubernetes.io~configmap/cilium-config-path"} {
+			file := path.Join("/var/lib/kubelet/pods", id[2], "volumes", volume, "ipam")
+			mode, err := tree.Read(file)
+			if err != nil {
+				return Owner{}, err
+			}
+			if strings.TrimSpace(string(mode)) == "eni" {
+				return forPods(cilium, file), nil
 			}
 		}
 	}

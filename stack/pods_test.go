@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"errors"
 	"testing"
 
 	"ec2net/iprule"
@@ -38,6 +39,48 @@ func TestPodsByConfig(t *testing.T) {
 	}
 	tree := openTree(t)
 	if err := tree.MakeDir(cniFolder + "/10-aws.conflist"); err != nil {
+		t.Fatal(err)
+	}
+	if o, err := PodsByConfig(tree); err == nil {
+		t.Errorf("cannot be read: %+v", o)
+	}
+}
+
+// Cilium's own configuration says nothing of ENIs unless an administrator has written it:
+// only what the kubelet has put into the agent's pod does, before it runs and after a reboot.
+func TestCiliumPods(t *testing.T) {
+	const (
+		uid     = "0a1b2c3d-0000-4000-8000-000000000001"
+		logs    = "/var/log/pods/kube-system_cilium-x7k2p_" + uid
+		volumes = "/var/lib/kubelet/pods/" + uid + "/volumes"
+		mounted = volumes + "/kubernetes.io~configmap/cilium-config-path/ipam" // until Cilium 1.12
+		copied  = volumes + "/kubernetes.io~empty-dir/tmp/cilium/config-map/ipam"
+	)
+	for _, c := range []struct{ name, logs, file, ipam, who string }{
+		{"no agent yet", logs, "", "", ""},
+		{"on ENIs", logs, copied, "eni", "Cilium of this Kubernetes node gives ENIs to pods, by " + copied},
+		{"on ENIs, an older one", logs, mounted, "eni\n", "by " + mounted},
+		{"elsewhere in the cluster", "/var/log/pods/cilium_cilium-agent-1_" + uid, copied, "eni", "Cilium"},
+		{"on a network of its own", logs, copied, "cluster-pool", ""},
+		{"another pod", "/var/log/pods/default_web-1_" + uid, copied, "eni", ""},
+		{"not a pod's logs", "/var/log/pods/cilium", copied, "eni", ""},
+	} {
+		tree := openTree(t)
+		if err := tree.MakeDir(c.logs + "/cilium-agent"); err != nil {
+			t.Fatal(err)
+		}
+		put(t, tree, cniFolder+"/05-cilium.conflist", `{"plugins": [{"type": "cilium-cni", "log-file": "/var/run/cilium/cilium-cni.log"}]}`)
+		if c.file != "" {
+			put(t, tree, c.file, c.ipam)
+		}
+		o, err := PodsByConfig(tree)
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		is(t, c.name, o, c.who)
+	}
+	tree := openTree(t)
+	if err := errors.Join(tree.MakeDir(logs), tree.MakeDir(copied)); err != nil {
 		t.Fatal(err)
 	}
 	if o, err := PodsByConfig(tree); err == nil {

@@ -2,7 +2,9 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -41,6 +43,37 @@ func TestExamples(t *testing.T) {
 	}
 	if tried == 0 {
 		t.Error("there is no example")
+	}
+}
+
+// The line for cron(8) asks IMDS each minute, prints nothing that cron would mail, and is
+// silent once ec2net is removed.
+func TestCronExample(t *testing.T) {
+	text, err := os.ReadFile("../../examples/ec2net.cron")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`(?m)^\* \* \* \* \* root (.*)$`).FindAllStringSubmatch(string(text), -1)
+	if len(found) != 1 {
+		t.Fatalf("%d lines for cron:\n%s", len(found), text)
+	}
+	command, bin := found[0][1], t.TempDir()
+	for _, script := range []string{"", "#!/bin/sh\necho \"$@\" >" + bin + "/ran\necho out\necho err >&2\nexit 3\n"} {
+		if script != "" {
+			if err := os.WriteFile(bin+"/ec2net", []byte(script), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		out, _ := exec.Command("/bin/sh", "-c", strings.ReplaceAll(command, "/usr/sbin", bin)).CombinedOutput()
+		ran, _ := os.ReadFile(bin + "/ran")
+		if len(out) > 0 || strings.TrimSpace(string(ran)) != map[bool]string{true: "refresh"}[script != ""] {
+			t.Errorf("%s: prints %q, runs %q", command, out, ran)
+		}
+	}
+	for _, readme := range []string{"../../README.md", "../../examples/README.md"} {
+		if text, err := os.ReadFile(readme); err != nil || !strings.Contains(string(text), "ec2net.cron") {
+			t.Errorf("%s does not name it: %v", readme, err)
+		}
 	}
 }
 
