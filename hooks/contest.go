@@ -23,7 +23,11 @@ type contest struct {
 
 const (
 	// maxContest is how many times a change is made before it is left to the other
-	// program; one of them is forgotten every contestDrip.
+	// program; one of them is forgotten every contestDrip. Once takes watch 3 ms of CPU
+	// (measured), so a program that undoes it every five seconds costs less than a
+	// thousandth of a CPU, and may go on; one that undoes it at once is left alone after
+	// two seconds. What only passes must not reach it: "netplan apply" takes the rules away
+	// once for each link, cloud-init's hotplug applies seven times, five seconds apart.
 	maxContest  = 12
 	contestDrip = 5 * time.Second
 )

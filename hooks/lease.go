@@ -87,19 +87,24 @@ func (h *Host) askForLease(ctx context.Context, l *look, n news, event leaseEven
 	if known && event == leaseBegins {
 		patience = bootIMDS
 	}
-	e, failure := h.ask(ctx, l, patience)
-	if failure == nil {
+	for tries := 1; ; tries++ {
+		e, failure := h.ask(ctx, l, patience)
+		if failure != nil {
+			return h.withoutAnswer(l, n, event, failure)
+		}
 		err := h.take(ctx, l, n, e)
-		if !errors.Is(err, errOvertaken) {
+		switch {
+		case !errors.Is(err, errOvertaken):
 			return err
+		case tries == maxTries:
+			h.Log.Info(n.name, "%v again and again: leaving it to that (%s)", err, n.why)
+			return nil
 		}
 		h.Log.Info(n.name, "%v: asking again (%s)", err, n.why)
 		if l, err = h.look(news{name: n.name}); err != nil {
 			return err
 		}
-		return h.askForLease(ctx, l, n, event)
 	}
-	return h.withoutAnswer(l, n, event, failure)
 }
 
 // withoutAnswer goes on without an answer of IMDS about the ENI of a lease.

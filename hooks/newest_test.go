@@ -63,6 +63,40 @@ func TestSlowAnswer(t *testing.T) {
 	}
 }
 
+// Every answer is overtaken: an event asks a few times, and then leaves it to the newer
+// answers and the next event.
+func TestOvertakenAgainAndAgain(t *testing.T) {
+	for what, event := range map[string]func(*testing.T, *machine) error{
+		"lease":   func(t *testing.T, m *machine) error { m.lease(t, "eth1", "RENEW", "10.0.1.20"); return nil },
+		"refresh": func(t *testing.T, m *machine) error { return m.Refresh(t.Context(), "eth1") },
+		"all":     func(t *testing.T, m *machine) error { return m.RefreshAll(t.Context()) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			onMachine(t, func(m *machine) {
+				ready(t, m)
+				m.says(macs["eth1"], func(e *facts.ENI) { e.IPv4 = addrs("10.0.1.20", "10.0.1.22") })
+				asked := 0
+				m.vpc.asked = func() {
+					if asked++; asked > 50 {
+						return
+					}
+					newer, err := facts.Renamed(m.vpc.enis[macs["eth1"]].Clone(), "eth1", m.Numbers)
+					check(t, err)
+					newer.IPv4 = append(newer.IPv4, netip.AddrFrom4([4]byte{10, 0, 1, byte(100 + asked)}))
+					_, err = m.memory().keep(newer)
+					check(t, err)
+				}
+				if err := event(t, m); err != nil {
+					t.Error(err)
+				}
+				if asked > 10 {
+					t.Errorf("asked IMDS %d times", asked)
+				}
+			})
+		})
+	}
+}
+
 // IMDS is slow to answer about an ENI that is attached, and one of its addresses moves to
 // another ENI.
 func TestSlowAnswerAtAttach(t *testing.T) {

@@ -81,18 +81,25 @@ func devices(s plan.State) []facts.MAC {
 // question asks IMDS for the device of a look.
 type question func(context.Context, *look) (answer, error)
 
+// maxTries bounds how often an event asks IMDS again because a newer answer was faster, or
+// another device has got the name. Once is usual, twice takes three events at a time.
+const maxTries = 5
+
 func (h *Host) refresh(ctx context.Context, name string, ask question) error {
 	unlock, held, err := h.tryLock(name + ".refresh")
 	if err != nil || held {
 		return err
 	}
 	defer unlock()
-	for {
+	for tries := 1; ; tries++ {
 		err := h.refreshOnce(ctx, name, ask)
 		switch {
-		case errors.Is(err, errReplaced), errors.Is(err, errOvertaken):
+		case (errors.Is(err, errReplaced) || errors.Is(err, errOvertaken)) && tries < maxTries:
 			// The Refresh of the new device may have found the lock held.
 			h.Log.Info(name, "%v: beginning again (refresh)", err)
+		case errors.Is(err, errOvertaken):
+			h.Log.Info(name, "%v again and again: leaving it to that (refresh)", err)
+			return nil
 		case errors.Is(err, errTakenDown):
 			h.Log.Info(name, "%v: nothing done (refresh)", err)
 			return nil
