@@ -45,10 +45,14 @@ func (all *contests) without(changes []plan.Change) []plan.Change {
 	})
 }
 
-// made notes a change that was made. It returns for how long it is left alone now.
+// made notes a change that was made. It returns for how long it is left alone now. What it
+// adds may go again: another route, of which it is a copy, may flap.
 func (all *contests) made(c plan.Change) time.Duration {
 	if all == nil {
 		return 0
+	}
+	if undo := undoing(c); undo != nil {
+		delete(all.by, contestOf(undo))
 	}
 	now := time.Now()
 	one := all.by[contestOf(c)]
@@ -60,6 +64,19 @@ func (all *contests) made(c plan.Change) time.Duration {
 		all.by[contestOf(c)] = one
 	}
 	return one.made(now)
+}
+
+// undoing returns the change that removes what a change adds; nil for other changes.
+func undoing(c plan.Change) plan.Change {
+	switch c := c.(type) {
+	case plan.AddRoute:
+		return plan.DelRoute{ENI: c.ENI, Link: c.Link, Route: c.Route}
+	case plan.AddRule:
+		return plan.DelRule{ENI: c.ENI, Rule: plan.Rule{Rule: c.Rule}}
+	case plan.AddAddr:
+		return plan.DelAddr(c)
+	}
+	return nil
 }
 
 func newContest() *contest {

@@ -64,6 +64,7 @@ func TestStatusMends(t *testing.T) {
 		"a rule that says less":        {"ip rule add pref 1001 lookup 1001", "eth0 ok\neth1 differs", 7},
 		"a rule before its own":        {"ip rule del pref 1001 from 10.0.1.20; ip rule add pref 1001 from 10.0.1.9 lookup 1001 protocol 236; ip rule add pref 1001 lookup 1001; ip rule add pref 1001 from 10.0.1.20 lookup 1001 protocol 236", "eth0 ok\neth1 differs", 0},
 		"a route before the primary's": {"ip route del 10.0.0.0/24 dev eth0; ip route add 10.0.0.0/24 dev eth1 proto kernel; ip route append 10.0.0.0/24 dev eth0 proto kernel src 10.0.0.10", "eth0 ok\neth1 differs", 2},
+		"routes with a scope and a locked MTU": {"ip route add 10.50.0.0/16 dev eth1 scope global; ip route add 10.51.0.0/16 via 10.0.1.7 dev eth1 mtu lock 1400", "eth0 ok\neth1 differs", 2},
 		"all at once": {"ip rule flush protocol 236; ip route flush table 1001; ip addr del 10.0.1.21/32 dev eth1; ip link set eth1 group 0; ip link set eth0 group 0",
 			"eth0 differs\neth1 differs", 0},
 	} {

@@ -1,8 +1,10 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"ec2net/facts"
@@ -235,11 +237,24 @@ func routeWords(l Link, r Route) string {
 	} else if r.Protocol != 0 && r.Protocol != protocolBoot {
 		word("proto %d", r.Protocol)
 	}
+	if usual := usualScope(r, more); r.Scope != usual {
+		word("scope %s", cmp.Or(scopeNames[r.Scope], strconv.Itoa(r.Scope)))
+	}
 	if r.OnLink {
 		word("onlink")
 	}
 	return b.String() + more
 }
+
+// usualScope is the scope that ip(8) gives a route. more are the words of its Extra.
+func usualScope(r Route, more string) int {
+	if r.Kind == iproute.Unicast && r.Dst.Addr().Is4() && !r.Gateway.IsValid() && !strings.HasPrefix(more, " nhid ") {
+		return scopeLink
+	}
+	return scopeUniverse
+}
+
+var scopeNames = map[int]string{scopeUniverse: "global", 200: "site", scopeLink: "link", 254: "host"}
 
 // protocolNames are the names that ip(8) has for protocols. Boot is the one that it gives
 // a route.

@@ -110,23 +110,45 @@ func extraText(extra string) (text string, ok bool) {
 			fmt.Fprintf(&b, " nhid %d", number(value))
 			return true
 		case attr == attrMetrics:
-			return eachAttribute(value, func(metric int, value string) bool {
-				word, known := metricWords[metric]
-				if known && len(value) == 4 {
-					fmt.Fprintf(&b, " %s %d", word, number(value))
-				}
-				return known && len(value) == 4
-			})
+			text, ok := metricsText(value)
+			b.WriteString(text)
+			return ok
 		}
 		return false
 	})
 	return b.String(), ok
 }
 
-// RTA_METRICS and RTA_NH_ID of linux/rtnetlink.h.
+// metricsText spells the metrics of a route, such as its MTU.
+func metricsText(metrics string) (text string, ok bool) {
+	var locked uint32
+	eachAttribute(metrics, func(metric int, value string) bool {
+		if metric == metricLock && len(value) == 4 {
+			locked = number(value)
+		}
+		return true
+	})
+	ok = eachAttribute(metrics, func(metric int, value string) bool {
+		word, known := metricWords[metric]
+		switch {
+		case len(value) != 4 || !known && metric != metricLock:
+			return false
+		case known && locked&(1<<metric) != 0:
+			text += fmt.Sprintf(" %s lock %d", word, number(value))
+			locked &^= 1 << metric
+		case known:
+			text += fmt.Sprintf(" %s %d", word, number(value))
+		}
+		return true
+	})
+	return text, ok && locked == 0
+}
+
+// RTA_METRICS, RTA_NH_ID and RTAX_LOCK of linux/rtnetlink.h.
 const (
 	attrMetrics = 8
 	attrNexthop = 30
+	metricLock  = 1 // a bit for each metric that path MTU discovery and TCP leave alone
 )
 
 // metricWords are the words of ip-route(8) for the RTAX_ of linux/rtnetlink.h that are

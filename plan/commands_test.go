@@ -38,6 +38,11 @@ func TestCommands(t *testing.T) {
 		}
 		return r
 	}
+	scoped := func(gateway string, scope int) plan.Route {
+		r := route(gateway, 1001, "")
+		r.Scope = scope
+		return r
+	}
 	odd := rule("10.0.1.20/32", 236)
 	odd.Extra = "port"
 	own, less := rule("10.0.1.20/32", 236), rule("", 0)
@@ -59,6 +64,13 @@ func TestCommands(t *testing.T) {
 		"a rule that is not there":            {change: plan.DelRule{ENI: "eth1", Rule: own}},
 		"a route with an MTU": {change: plan.AddRoute{Link: eth1, Route: route("10.0.1.1", 1001, mtu)},
 			want: []string{"ip route add default via 10.0.1.1 dev eth1 metric 1001 proto dhcp mtu 1400"}},
+		"a route with a locked MTU": {change: plan.AddRoute{Link: eth1, Route: route("10.0.1.1", 1001, attribute(8, attribute(1, u32(1<<2))+attribute(2, u32(1400))+attribute(8, u32(1360))))},
+			want: []string{"ip route add default via 10.0.1.1 dev eth1 metric 1001 proto dhcp mtu lock 1400 advmss 1360"}},
+		"a route with a lock of nothing": {change: plan.AddRoute{Link: eth1, Route: route("10.0.1.1", 1001, attribute(8, attribute(1, u32(1<<2))))}},
+		"a route with another scope than ip gives it": {change: plan.AddRoute{Link: eth1, Route: scoped("", 0)},
+			want: []string{"ip route add default dev eth1 metric 1001 proto dhcp scope global"}},
+		"a route with a number for a scope": {change: plan.AddRoute{Link: eth1, Route: scoped("10.0.1.1", 77)},
+			want: []string{"ip route add default via 10.0.1.1 dev eth1 metric 1001 proto dhcp scope 77"}},
 		"a route by a nexthop object": {change: plan.AddRoute{Link: eth1, Route: route("", 1001, attribute(30, u32(7)))},
 			want: []string{"ip route add default metric 1001 proto dhcp nhid 7"}},
 		"a route with an attribute without a word": {change: plan.AddRoute{Link: eth1, Route: route("", 1001, attribute(99, u32(7)))}},

@@ -266,7 +266,7 @@ func TestRulesAsRendered(t *testing.T) {
 func TestChanges(t *testing.T) {
 	eth1 := plan.Link{Name: "eth1"}
 	six := plan.Route{Table: 1001, Dst: netip.MustParsePrefix("::/0"), Gateway: netip.MustParseAddr("fe80::1"), Protocol: iprule.Protocol}
-	subnet := plan.Route{Table: iprule.MainTable, Dst: netip.MustParsePrefix("10.0.0.0/24")}
+	subnet := plan.Route{Table: iprule.MainTable, Dst: netip.MustParsePrefix("10.0.0.0/24"), Scope: 253}
 	rule := iprule.Rule{Priority: 1001, From: netip.MustParsePrefix("2001:db8::1/128"), Table: 1001, SuppressPrefixLength: -1, SuppressGroup: -1}
 	for _, c := range []struct {
 		change  plan.Change
