@@ -140,10 +140,14 @@ type watcher struct {
 	marks  *marker
 }
 
-// renew takes the settings and templates of now.
+// renew takes the settings and templates of now. If EC2NET_REFRESH is shorter now, the next
+// refresh comes sooner.
 func (w *watcher) renew() {
 	h := *w.current()
 	h.Log = sparing{keeping{h.Log, w.lately}, w.said}
+	if w.Host != nil && h.Every < w.Every {
+		w.due = time.Now().Add(jittered(h.Every))
+	}
 	w.Host = &h
 }
 

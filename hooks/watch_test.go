@@ -453,3 +453,20 @@ func TestWatchKeepsLease(t *testing.T) {
 		same(t, "rules", m.rulesNow(t), before)
 	})
 }
+
+// EC2NET_REFRESH is shortened while watch runs: it does not wait for the end of the old
+// period.
+func TestWatchTakesAShorterRefresh(t *testing.T) {
+	watched(t, 24*time.Hour, func(t *testing.T, w *watchedWorld) {
+		w.after(25 * time.Hour) // the first refresh comes at a random time
+		asked := w.vpc.asks
+		h := *w.Host
+		h.Every = time.Minute
+		w.Host = &h
+		check(t, w.kernel.Apply(plan.DelRule{Rule: w.rules(t)[0]})) // an event
+		w.after(2 * time.Minute)
+		if w.vpc.asks == asked {
+			t.Error("IMDS was not asked")
+		}
+	})
+}

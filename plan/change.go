@@ -57,7 +57,9 @@ type AddAddr struct {
 	Addr netip.Prefix
 }
 
-func (c AddAddr) String() string { return fmt.Sprintf("ip addr add %s dev %s", c.Addr, c.Link.Name) }
+func (c AddAddr) String() string {
+	return fmt.Sprintf("ip addr add %s dev %s", c.Addr, nameWord(c.Link.Name))
+}
 
 // Removes is false.
 func (AddAddr) Removes() bool { return false }
@@ -71,7 +73,9 @@ type DelAddr struct {
 	Addr netip.Prefix
 }
 
-func (c DelAddr) String() string { return fmt.Sprintf("ip addr del %s dev %s", c.Addr, c.Link.Name) }
+func (c DelAddr) String() string {
+	return fmt.Sprintf("ip addr del %s dev %s", c.Addr, nameWord(c.Link.Name))
+}
 
 // Removes is true.
 func (DelAddr) Removes() bool { return true }
@@ -86,7 +90,7 @@ type SetGroup struct {
 }
 
 func (c SetGroup) String() string {
-	return fmt.Sprintf("ip link set dev %s group %d", c.Link.Name, c.Group)
+	return fmt.Sprintf("ip link set dev %s group %d", nameWord(c.Link.Name), c.Group)
 }
 
 // Removes is false.
@@ -100,7 +104,7 @@ func (c SetGroup) Of() string { return c.Link.Name }
 type SetLoose struct{ Link Link }
 
 func (c SetLoose) String() string {
-	return fmt.Sprintf("sysctl -w net.ipv4.conf.%s.rp_filter=2", c.Link.Name)
+	return fmt.Sprintf("sysctl -w net.ipv4.conf.%s.rp_filter=2", nameWord(c.Link.Name))
 }
 
 // Removes is false.
@@ -220,7 +224,7 @@ func routeWords(l Link, r Route) string {
 			word("via %s", r.Gateway)
 		}
 		if r.Kind == iproute.Unicast {
-			word("dev %s", l.Name)
+			word("dev %s", nameWord(l.Name))
 		}
 	}
 	if r.Source.IsValid() {

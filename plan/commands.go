@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // Commands returns the lines that make each change if root types them into a shell, in
@@ -142,6 +143,18 @@ func metricsText(metrics string) (text string, ok bool) {
 		return true
 	})
 	return text, ok && locked == 0
+}
+
+// nameWord is the name of an interface as a word for a shell: Linux allows nearly all
+// characters in it.
+func nameWord(name string) string {
+	plain := func(r rune) bool {
+		return r < 0x80 && (unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("-_.@+,%=", r))
+	}
+	if strings.TrimLeftFunc(name, plain) == "" {
+		return name
+	}
+	return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
 }
 
 // RTA_METRICS, RTA_NH_ID and RTAX_LOCK of linux/rtnetlink.h.

@@ -278,6 +278,7 @@ func TestChanges(t *testing.T) {
 			"eth1: ip route append 10.0.0.0/24 dev eth1 metric 1001 && ip route del 10.0.0.0/24 dev eth1", false},
 		{plan.AddRoute{ENI: "eth1", Link: eth1, Route: six}, "eth1: ip -6 route add default via fe80::1 dev eth1 table 1001 proto 236", false},
 		{plan.AddRule{ENI: "eth1", Rule: rule}, "eth1: ip -6 rule add pref 1001 from 2001:db8::1 lookup 1001 protocol 0", false},
+		{plan.SetGroup{Link: plan.Link{Name: "br-$(id)'s"}, Group: 1000}, `br-$(id)'s: ip link set dev 'br-$(id)'\''s' group 1000`, false},
 		{plan.SetGroup{Link: eth1, Group: 1000}, "eth1: ip link set dev eth1 group 1000", false},
 	} {
 		if got := text(c.change); got != c.text || c.change.Removes() != c.removes {
