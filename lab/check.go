@@ -17,6 +17,7 @@ const checks = `
 table bridge vpc {
 	map ports { type ifname : verdict; }
 	set addrs { type ifname . ipv4_addr; }
+	set addrs6 { type ifname . ipv6_addr; }
 	set dropped { typeof iifname . ip saddr . ip daddr . ip protocol; flags dynamic; size 1024; counter; }
 	chain prerouting {
 		type filter hook prerouting priority filter
@@ -55,9 +56,13 @@ func (v *VPC) addChecks(e *ENI) error {
 	for _, addr := range e.addrs {
 		addrs = append(addrs, e.element(addr))
 	}
+	six := ""
+	if e.IPv6.IsValid() {
+		six = "add element bridge vpc addrs6 { " + e.element(e.IPv6.String()) + " }"
+	}
 	return v.nft(strings.NewReplacer(
 		"ENI", e.port, "MAC", e.MAC, "CHADDR", "0x"+strings.ReplaceAll(e.MAC, ":", ""),
-		"ADDRS", strings.Join(addrs, ", "),
+		"ADDRS", strings.Join(addrs, ", "), "ADDR6", six,
 	).Replace(`
 table bridge vpc {
 	counter ENI-sent {}
@@ -76,9 +81,12 @@ table bridge vpc {
 		ether type arp arp saddr ip != 0.0.0.0 iifname . arp saddr ip != @addrs counter name ENI-arp drop
 		ether type ip iifname . ip saddr != @addrs counter name ENI-source goto ENI-drop
 		ether type ip counter name ENI-sent
+		ip6 saddr { ::, fe80::/10 } accept
+		ether type ip6 iifname . ip6 saddr != @addrs6 counter name ENI-source drop
 	}
 }
 add element bridge vpc addrs { ADDRS }
+ADDR6
 add element bridge vpc ports { "ENI" : jump ENI }
 `))
 }

@@ -36,6 +36,9 @@ dhcp-option=option:mtu,%d
 		fmt.Fprintf(&conf, "dhcp-option=tag:%s,option:router,%s\n", s.bridge, s.router())
 		fmt.Fprintf(&conf, "dhcp-option=tag:%s,option:dns-server,%s\n", s.bridge, s.dns())
 	}
+	if v.plan6() {
+		conf.WriteString(v.advertising(lease))
+	}
 	_, err := v.routerRun(v.ctx, Cmd{
 		// It goes to the background when it can serve.
 		Args:  []string{"dnsmasq", "--conf-file=/etc/dnsmasq.conf"},
@@ -52,7 +55,11 @@ func netmask(p netip.Prefix) netip.Addr {
 // addDHCPHost tells the server to lease an ENI's primary address to its MAC.
 func (v *VPC) addDHCPHost(e *ENI) error {
 	return v.router.inside(func() error {
-		return writeFiles(map[string]string{"/run/dhcp/" + e.port: e.MAC + "," + e.first + "\n"})
+		line := e.MAC + "," + e.first
+		if e.IPv6.IsValid() {
+			line += ",[" + e.IPv6.String() + "]"
+		}
+		return writeFiles(map[string]string{"/run/dhcp/" + e.port: line + "\n"})
 	})
 }
 

@@ -22,6 +22,7 @@ import (
 // subnet's bridge.
 type ENI struct {
 	MAC, ID string
+	IPv6    netip.Addr // not valid without IPv6 in the VPC
 
 	vpc    *VPC
 	subnet *subnet
@@ -171,6 +172,10 @@ func (e *ENI) description() (imds.ENI, bool) {
 			blocks = append(blocks, p)
 			d.VPC = append(d.VPC, p.String())
 		}
+	}
+	if e.IPv6.IsValid() {
+		d.IPv6, d.IPv6Subnets = []string{e.IPv6.String()}, []string{e.subnet.six.String()}
+		d.VPCIPv6 = []string{"2001:db8::/56"}
 	}
 	if e.describe != nil {
 		e.describe(&d)

@@ -16,6 +16,7 @@ const jumbo = 9001
 type subnet struct {
 	prefix netip.Prefix
 	bridge string
+	six    netip.Prefix // not valid: the VPC has IPv4 alone
 }
 
 // router returns the router's address, the first of a subnet.
@@ -61,6 +62,11 @@ func (v *VPC) startRouter(tree *Tree) error {
 		if err := addDefaultRoute("198.51.100.1"); err != nil {
 			return err
 		}
+		if v.plan6() {
+			if err := v.connectClient6(); err != nil {
+				return err
+			}
+		}
 		return waitUp("eth0")
 	})
 	if err == nil {
@@ -96,6 +102,11 @@ func (v *VPC) buildRouter(outside *netns) error {
 	if err != nil {
 		return err
 	}
+	if v.plan6() {
+		if err := sysctl("ipv6/conf/all/forwarding", "1", "ipv6/conf/default/accept_dad", "0"); err != nil {
+			return err
+		}
+	}
 	if err := setUp("lo"); err != nil {
 		return err
 	}
@@ -116,6 +127,11 @@ func (v *VPC) buildRouter(outside *netns) error {
 		}
 	}
 	for _, s := range v.subnets {
+		if s.six.IsValid() {
+			if err := addAddress6(s.bridge, s.six.Addr().Next(), 64); err != nil {
+				return err
+			}
+		}
 		if err := s.keepUp(); err != nil {
 			return err
 		}
@@ -128,7 +144,10 @@ func (v *VPC) buildRouter(outside *netns) error {
 	if err != nil {
 		return fmt.Errorf("cannot add the network outside: %w", err)
 	}
-	return addAddress("outside", "198.51.100.1/24")
+	if err := addAddress("outside", "198.51.100.1/24"); err != nil || !v.plan6() {
+		return err
+	}
+	return addAddress6("outside", outside6.Addr().Next(), 64)
 }
 
 // keepUp gives a bridge a port that leads nowhere, which keeps it up whatever becomes

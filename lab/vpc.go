@@ -24,6 +24,9 @@ type Plan struct {
 	Subnets []string      // the first has the primary
 	Primary []string      // addresses of the primary ENI
 	Lease   time.Duration // of DHCP: an hour, as on EC2, if it is 0; dnsmasq's least is two minutes
+	// IPv6 gives the VPC IPv6 too: each subnet has a prefix, each ENI an address, by
+	// DHCPv6, and the router advertises itself every few seconds.
+	IPv6 bool
 }
 
 // A VPC is a network like EC2's with one instance in it: subnets around a
@@ -77,7 +80,11 @@ func newVPC(ctx context.Context, tree *Tree, plan Plan) (*VPC, error) {
 		if err != nil {
 			return nil, fmt.Errorf("subnet: %w", err)
 		}
-		v.subnets = append(v.subnets, &subnet{prefix.Masked(), fmt.Sprintf("subnet%d", i)})
+		s := &subnet{prefix: prefix.Masked(), bridge: fmt.Sprintf("subnet%d", i)}
+		if plan.IPv6 {
+			s.six = netip.MustParsePrefix(fmt.Sprintf("2001:db8:0:%x::/64", i))
+		}
+		v.subnets = append(v.subnets, s)
 	}
 	if err := v.startRouter(tree); err != nil {
 		return v, err
@@ -138,6 +145,9 @@ func (v *VPC) addENI(addrs []string) (*ENI, error) {
 		return nil, fmt.Errorf("%s is in no subnet", first)
 	}
 	b := first.As4()
+	if e.subnet.six.IsValid() {
+		e.IPv6 = e.subnet.host6(b[3])
+	}
 	e.MAC = fmt.Sprintf("02:00:%02x:%02x:%02x:%02x", b[0], b[1], b[2], b[3])
 	e.ID = fmt.Sprintf("eni-0%016x", b)
 	v.mu.Lock()
