@@ -27,6 +27,8 @@ func (k *Kernel) Apply(c plan.Change) error {
 		return k.change(c, groupRequest(c.Link, c.Group))
 	case plan.SetLoose:
 		return k.change(c, looseRequest(c.Link))
+	case plan.DisableIPv6:
+		return k.disableIPv6(c)
 	case plan.AddRoute:
 		return k.addRoute(c)
 	case plan.DelRoute:

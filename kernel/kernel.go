@@ -30,6 +30,8 @@ type Kernel struct {
 	// allFilter is net.ipv4.conf.all.rp_filter of the namespace, open for reading; nil
 	// without /proc.
 	allFilter *os.File
+	// inet6 is the folder net.ipv6.conf of the namespace; nil without /proc or IPv6.
+	inet6 *os.Root
 
 	mu     sync.Mutex
 	looked []plan.Rule // the rules of the last look, without those deleted since
@@ -45,13 +47,17 @@ func Open() (*Kernel, error) {
 		return nil, err
 	}
 	all, _ := os.Open("/proc/sys/net/ipv4/conf/all/rp_filter")
-	return &Kernel{route: s, IsENI: udevCounts, allFilter: all}, nil
+	inet6, _ := os.OpenRoot("/proc/sys/net/ipv6/conf")
+	return &Kernel{route: s, IsENI: udevCounts, allFilter: all, inet6: inet6}, nil
 }
 
 // Close closes what Open has opened.
 func (k *Kernel) Close() {
 	k.route.close()
 	k.allFilter.Close()
+	if k.inet6 != nil {
+		k.inet6.Close()
+	}
 }
 
 // Look reads what the kernel has, with one request each for links, addresses, rules

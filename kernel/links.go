@@ -102,6 +102,7 @@ func (k *Kernel) link(data []byte) (plan.Link, bool) {
 	}
 	flags := binary.NativeEndian.Uint32(data[8:])
 	l := plan.Link{Index: number(data[4:8]), Up: flags&unix.IFF_UP != 0, Loopback: flags&unix.IFF_LOOPBACK != 0}
+	l.NoIPv6 = true
 	kind, filter := "", 0
 	for attr, value := range attributes(data[unix.SizeofIfInfomsg:]) {
 		switch attr {
@@ -119,6 +120,7 @@ func (k *Kernel) link(data []byte) (plan.Link, bool) {
 			kind = text(attribute(value, unix.IFLA_INFO_KIND))
 		case unix.IFLA_AF_SPEC:
 			filter = reversePathFilter(attribute(value, unix.AF_INET))
+			l.NoIPv6 = withoutIPv6(attribute(value, unix.AF_INET6))
 		}
 	}
 	l.Device = kind == "" || kind == "veth" && l.Master == 0 && k.IsENI(l)
@@ -173,6 +175,35 @@ func (k *Kernel) filterOfAll() int {
 	n, _ := k.allFilter.ReadAt(value[:], 0)
 	all, _ := strconv.Atoi(strings.TrimSpace(string(value[:n])))
 	return all
+}
+
+// inet6Conf is IFLA_INET6_CONF of linux/if_link.h, and disableNumber the number of
+// disable_ipv6 in linux/ipv6.h: DEVCONF_DISABLE_IPV6.
+const (
+	inet6Conf     = 2
+	disableNumber = 26
+)
+
+// withoutIPv6 reports whether IPv6 is off on an interface: in a message of the kernel,
+// IFLA_INET6_CONF is the array of all values of net.ipv6.conf.NAME.
+func withoutIPv6(inet6 []byte) bool {
+	conf := attribute(inet6, inet6Conf)
+	return len(conf) < 4*(disableNumber+1) || number(conf[4*disableNumber:][:4]) != 0
+}
+
+// disableIPv6 switches IPv6 off on an interface, which no request of netlink does.
+func (k *Kernel) disableIPv6(c plan.DisableIPv6) error {
+	if err := k.before(c.String()); err != nil {
+		return err
+	}
+	if k.inet6 == nil {
+		return errors.New("there is no /proc/sys/net/ipv6")
+	}
+	err := k.inet6.WriteFile(c.Link.Name+"/disable_ipv6", []byte("1"), 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return unix.ENODEV
+	}
+	return err
 }
 
 // looseRequest sets rp_filter: inet_set_link_af of net/ipv4/devinet.c.

@@ -2,12 +2,14 @@ package kernel
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"ec2net/facts"
 	"ec2net/plan"
@@ -86,6 +88,71 @@ func TestStrict(t *testing.T) {
 	setFilter(t, "eth1", "1")
 	if links, err := k.Links(); err != nil || !slices.ContainsFunc(links, func(l plan.Link) bool { return l.Strict }) {
 		t.Errorf("%+v, %v", links, err)
+	}
+}
+
+// IPv6 is off on a link by disable_ipv6, its own or the one that all links get; the
+// change switches it off for good, and takes the addresses and routes away.
+func TestIPv6(t *testing.T) {
+	k := inNetns(t)
+	l := addVeth(t, "eth1", mac1)
+	set := func(name, value string) {
+		check(t, os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte(value), 0))
+	}
+	off := func() bool {
+		links, err := k.Links()
+		check(t, err)
+		now, _ := plan.State{Links: links}.LinkNamed("eth1")
+		return now.NoIPv6
+	}
+	count := func() int {
+		all, err := k.addrs(unix.AF_INET6)
+		check(t, err)
+		routes, err := k.routes(unix.AF_INET6, nil)
+		check(t, err)
+		n := 0
+		for _, a := range all {
+			if a.Link == l.Index {
+				n++
+			}
+		}
+		for _, r := range routes {
+			if r.Link == l.Index {
+				n++
+			}
+		}
+		return n
+	}
+	for _, c := range []struct {
+		name, value string
+		off         bool
+	}{{"eth1", "0", false}, {"eth1", "1", true}, {"all", "0", false}, {"all", "1", true}, {"p-eth1", "0", true}, {"eth1", "0", false}} {
+		set(c.name, c.value)
+		if off() != c.off {
+			t.Errorf("%s %s: off %t", c.name, c.value, !c.off)
+		}
+	}
+	address := plan.AddAddr{Link: l, Addr: netip.MustParsePrefix("2001:db8::20/64")}
+	check(t, k.Apply(address))
+	if count() == 0 {
+		t.Error("there is nothing to take away")
+	}
+	for range 2 {
+		check(t, k.Apply(plan.DisableIPv6{Link: l}))
+		if !off() || count() != 0 {
+			t.Errorf("off %t, with %d addresses and routes", off(), count())
+		}
+	}
+	if err := k.Apply(address); err == nil {
+		t.Error("an address was added")
+	}
+	l.Name = "gone"
+	if err := k.Apply(plan.DisableIPv6{Link: l}); err == nil {
+		t.Error("no error without the interface")
+	}
+	k.inet6 = nil // without /proc
+	if err := k.Apply(plan.DisableIPv6{Link: l}); err == nil {
+		t.Error("no error without /proc")
 	}
 }
 

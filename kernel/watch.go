@@ -24,8 +24,9 @@ type Watch struct {
 func (w *Watch) Err() error { return w.err }
 
 // watched are the netlink groups of all that a look reads: links, their settings (such as
-// rp_filter), addresses, routes and rules.
-const watched = 1<<(unix.RTNLGRP_IPV4_NETCONF-1) | 1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_IPV4_IFADDR-1) |
+// rp_filter), addresses, routes and rules. Of IPv6 they are the addresses: an interface
+// gets one when somebody switches IPv6 on.
+const watched = 1<<(unix.RTNLGRP_IPV6_IFADDR-1) | 1<<(unix.RTNLGRP_IPV4_NETCONF-1) | 1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_IPV4_IFADDR-1) |
 	1<<(unix.RTNLGRP_IPV4_ROUTE-1) | 1<<(unix.RTNLGRP_IPV4_RULE-1)
 
 // Watch listens to the kernel until ctx ends. A token says only that something has

@@ -43,6 +43,15 @@ func TestWatch(t *testing.T) {
 			t.Fatalf("rp_filter of %s: %v", name, w.Err())
 		}
 	}
+	for _, name := range []string{"eth1", "all"} { // whoever switches IPv6 on
+		check(t, k.Apply(plan.DisableIPv6{Link: l}))
+		w, err := k.Watch(t.Context())
+		check(t, err)
+		check(t, os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("0"), 0))
+		if _, ok := <-w.C; !ok {
+			t.Fatalf("disable_ipv6 of %s: %v", name, w.Err())
+		}
+	}
 }
 
 // A watch that ends with its context has not failed; one whose socket fails has.

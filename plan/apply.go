@@ -23,6 +23,8 @@ func (s *State) Apply(changes ...Change) {
 			s.changeLink(c.Link, func(l *Link) { l.Group = c.Group })
 		case SetLoose:
 			s.changeLink(c.Link, func(l *Link) { l.Strict = false })
+		case DisableIPv6:
+			s.changeLink(c.Link, func(l *Link) { l.NoIPv6 = true })
 		case AddRoute:
 			routes.add(c.Route)
 		case DelRoute:

@@ -113,6 +113,21 @@ func (SetLoose) Removes() bool { return false }
 // Of is the interface.
 func (c SetLoose) Of() string { return c.Link.Name }
 
+// DisableIPv6 switches IPv6 off on an interface: net.ipv6.conf.NAME.disable_ipv6 is 1 then.
+// The kernel drops the addresses and routes of IPv6 that the interface has, and lets
+// nobody add another one.
+type DisableIPv6 struct{ Link Link }
+
+func (c DisableIPv6) String() string {
+	return fmt.Sprintf("sysctl -w net.ipv6.conf.%s.disable_ipv6=1", c.Link.Name)
+}
+
+// Removes is false.
+func (DisableIPv6) Removes() bool { return false }
+
+// Of is the interface.
+func (c DisableIPv6) Of() string { return c.Link.Name }
+
 // AddRoute adds a route through an interface, or one that needs none.
 type AddRoute struct {
 	ENI   string

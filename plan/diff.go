@@ -14,6 +14,11 @@ func Diff(s State, w Want) []Change {
 	var changes []Change
 	changes = append(changes, diffGroup(w)...)
 	changes = append(changes, diffLoose(w)...)
+	for _, l := range w.NoIPv6 {
+		if !l.NoIPv6 {
+			changes = append(changes, DisableIPv6{l})
+		}
+	}
 	for _, t := range slices.Concat(w.Targets, w.Released) {
 		changes = append(changes, diffAddrs(s, t)...)
 	}

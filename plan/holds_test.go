@@ -104,6 +104,12 @@ func (m *machine) checkStep(t *testing.T, c plan.Change, now plan.State, leases 
 			t.Errorf("%s: %s is not in the group", text(c), name)
 		}
 	}
+	if off, ok := c.(plan.DisableIPv6); ok {
+		k, _ := m.Of(off.Link.Name)
+		if off.Link.MAC == m.Primary() || !k.Note.Of(off.Link) || k.Left != "" {
+			t.Errorf("%s: the primary, or an interface that ec2net has not brought up", text(c))
+		}
+	}
 }
 
 // leads returns the interface through which main leads to each destination, if that is
@@ -298,6 +304,9 @@ func apply(s *plan.State, c plan.Change) error {
 	case plan.SetLoose:
 		i := slices.IndexFunc(s.Links, func(l plan.Link) bool { return l.Index == c.Link.Index })
 		s.Links[i].Strict = false
+	case plan.DisableIPv6:
+		i := slices.IndexFunc(s.Links, func(l plan.Link) bool { return l.Index == c.Link.Index })
+		s.Links[i].NoIPv6 = true
 	case plan.AddRoute:
 		if l, ok := s.LinkAt(c.Route.Link); c.Route.Kind == iproute.Unicast && (!ok || !l.Up) {
 			return fmt.Errorf("the interface is not up")

@@ -44,9 +44,9 @@ type Known struct {
 	// exists.
 	Ours, Stanza bool
 	// Routes are those that the cfg file adds. Loose says that it makes the reverse path
-	// filter of the interface loose.
-	Routes []iproute.Route
-	Loose  bool
+	// filter of the interface loose, NoIPv6 that it switches IPv6 off there.
+	Routes        []iproute.Route
+	Loose, NoIPv6 bool
 	// Left says why ec2net leaves the interface alone; empty if it is ec2net's. Try says
 	// how to give it to ec2net; it may be empty.
 	Left, Try string

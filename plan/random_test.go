@@ -118,7 +118,7 @@ func machineByChance(c chance) string {
 				state += fmt.Sprintf(" master br%d", i)
 			}
 		}
-		line("link %s %d %s%s%s group %s", name, index, mac, state, c.one("", "", " strict"), []string{"1000", "0", "3000", "42"}[c.mostly(0, 4)])
+		line("link %s %d %s%s%s%s group %s", name, index, mac, state, c.one("", "", " strict"), c.one("", " no-ipv6"), []string{"1000", "0", "3000", "42"}[c.mostly(0, 4)])
 		if c.often(2) {
 			line("route unreachable default metric %s table %d", c.one("0", "65535"), 1000+c(6))
 		}
@@ -159,6 +159,9 @@ func machineByChance(c chance) string {
 		}
 		if c.often(2) {
 			line("loose %s", name)
+		}
+		if c.often(5) {
+			line("no-ipv6 %s", name)
 		}
 	}
 	for range c(3) {

@@ -35,6 +35,9 @@ type Link struct {
 	// Strict says that the kernel drops a packet that comes in by another interface
 	// than the answer would leave by: rp_filter is 1, the link's or that of all.
 	Strict bool
+	// NoIPv6 says that IPv6 is off on the link: its disable_ipv6 is 1, or the kernel has
+	// no IPv6 for it.
+	NoIPv6 bool
 	// Master is the index of the bridge, bond, team or VRF that the link belongs
 	// to; 0 without one.
 	Master int

@@ -67,6 +67,7 @@ var vocabulary = map[string]word{
 	"going":         {asState, (*machine).going, 2},
 	"makes":         {asState, (*machine).makes, 0},
 	"loose":         {asState, (*machine).loose, 2},
+	"no-ipv6":       {asState, (*machine).noIPv6, 2},
 	"template":      {asState, (*machine).template, 0},
 	"answer":        {asNews, (*machine).answer, 0},
 	"ask":           {asNews, (*machine).ask, 0},
@@ -147,7 +148,7 @@ func (m *machine) addresses(words []string) error {
 	return nil
 }
 
-// link NAME INDEX MAC [up] [group N] [strict] [master NAME] [virtual] [loopback]
+// link NAME INDEX MAC [up] [group N] [strict] [no-ipv6] [master NAME] [virtual] [loopback]
 func (m *machine) link(words []string) (err error) {
 	l := plan.Link{Name: words[0], Device: true}
 	if l.Index, err = strconv.Atoi(words[1]); err != nil {
@@ -164,6 +165,8 @@ func (m *machine) link(words []string) (err error) {
 			l.Up = true
 		case "strict":
 			l.Strict = true
+		case "no-ipv6":
+			l.NoIPv6 = true
 		case "virtual":
 			l.Device = false
 		case "loopback":
@@ -539,6 +542,14 @@ func (m *machine) makes(words []string) error {
 func (m *machine) loose(words []string) error {
 	k := m.known(words[0])
 	k.Loose = true
+	m.Set(k)
+	return nil
+}
+
+// no-ipv6 NAME: ifup switches IPv6 off on it
+func (m *machine) noIPv6(words []string) error {
+	k := m.known(words[0])
+	k.NoIPv6 = true
 	m.Set(k)
 	return nil
 }

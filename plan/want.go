@@ -23,6 +23,8 @@ type Want struct {
 	// Released are the interfaces that have got a master: they should have no address of
 	// ec2net's.
 	Released []Target
+	// NoIPv6 are the interfaces that should have no IPv6.
+	NoIPv6 []Link
 	// Clear are the numbers that should have no rule, and perhaps no route.
 	Clear []Claim
 	// Moved are the rules that still send a moved address to the table of its former
@@ -110,11 +112,25 @@ func (m *Machine) Want(verdicts []Verdict, rules RulesOf) Want {
 			w.Targets[i].Copies = copies(mirrored(main, t.Link, t.Number))
 		}
 	}
+	w.NoIPv6 = m.withoutIPv6()
 	w.Foreign = m.foreign()
 	w.Complete = len(w.Foreign) == 0 && w.Main.Primary.Index != 0
 	w.Clear = cleared(verdicts)
 	w.Moved = m.movedRules(verdicts)
 	return w
+}
+
+// withoutIPv6 returns the ENIs that ec2net has brought up by a stanza that switches IPv6
+// off: also without a lease, and also those that rest.
+func (m *Machine) withoutIPv6() []Link {
+	var links []Link
+	for _, k := range m.Known {
+		l, here := m.State.LinkNamed(k.Name)
+		if here && k.NoIPv6 && k.Left == "" && !k.Going && k.Note.Of(l) && l.MAC != m.Primary() {
+			links = append(links, l)
+		}
+	}
+	return links
 }
 
 // foreign returns the ENIs that are not in the group and stay out of it: somebody else

@@ -64,6 +64,11 @@ func (k *Kernel) SetStrict(name string) {
 	k.must(name, func(l *plan.Link) { l.Strict = true })
 }
 
+// SetIPv6 switches IPv6 on or off on an interface; it is on at first.
+func (k *Kernel) SetIPv6(name string, on bool) {
+	k.must(name, func(l *plan.Link) { l.NoIPv6 = !on })
+}
+
 // SetUp sets an interface up: its addresses bring their routes back.
 func (k *Kernel) SetUp(name string) {
 	k.must(name, func(l *plan.Link) {

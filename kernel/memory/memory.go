@@ -1,6 +1,6 @@
 // Package memory is a kernel in memory, for tests: links, addresses, rules and routes as
 // plain data, with the habits of the kernel that matter to a plan. Its test compares it
-// with package kernel. It has no IPv6 and no local or broadcast routes, and does not
+// with package kernel. Of IPv6 it knows whether it is on. It has no local or broadcast routes, and does not
 // promote secondary addresses (net.ipv4.conf.*.promote_secondaries=0).
 package memory
 
@@ -160,6 +160,8 @@ func (k *Kernel) Apply(c plan.Change) error {
 		return k.request(c, func() error { return k.change(c.Link.Index, func(l *plan.Link) { l.Group = c.Group }) })
 	case plan.SetLoose:
 		return k.request(c, func() error { return k.change(c.Link.Index, func(l *plan.Link) { l.Strict = false }) })
+	case plan.DisableIPv6:
+		return k.request(c, func() error { return k.change(c.Link.Index, func(l *plan.Link) { l.NoIPv6 = true }) })
 	case plan.AddRoute:
 		return k.request(c, func() error { return k.addRoute(c.Route, c.Append) })
 	case plan.DelRoute:

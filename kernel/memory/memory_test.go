@@ -152,6 +152,9 @@ func text(s plan.State) string {
 			if l.Strict {
 				fmt.Fprintf(&b, "%s strict\n", l.Name)
 			}
+			if l.NoIPv6 {
+				fmt.Fprintf(&b, "%s without IPv6\n", l.Name)
+			}
 		}
 	}
 	for _, a := range s.Addrs {
@@ -255,7 +258,7 @@ func mtu(n uint32) string {
 // step does something to both machines.
 func (p *pair) step(r *rand.Rand) {
 	name := pick(r, names...)
-	switch r.IntN(20) {
+	switch r.IntN(22) {
 	case 0:
 		if !p.has(name) {
 			p.steps = append(p.steps, "link add "+name)
@@ -318,6 +321,14 @@ func (p *pair) step(r *rand.Rand) {
 		}
 	case 19:
 		p.apply(name, func(l plan.Link) plan.Change { return plan.SetLoose{Link: l} })
+	case 20:
+		p.apply(name, func(l plan.Link) plan.Change { return plan.DisableIPv6{Link: l} })
+	case 21:
+		if p.has(name) {
+			p.steps = append(p.steps, "IPv6 on "+name)
+			p.memory.SetIPv6(name, true)
+			check(p.t, os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("0"), 0))
+		}
 	}
 }
 
@@ -492,7 +503,7 @@ func TestBefore(t *testing.T) {
 	check(t, err)
 	for _, c := range []plan.Change{
 		plan.AddAddr{Link: l, Addr: netip.MustParsePrefix("10.0.1.21/32")}, plan.DelAddr(a),
-		plan.SetGroup{Link: l, Group: 1000}, plan.SetLoose{Link: l},
+		plan.SetGroup{Link: l, Group: 1000}, plan.SetLoose{Link: l}, plan.DisableIPv6{Link: l},
 		plan.AddRoute{Link: l, Route: plan.Route{Table: 1001, Link: l.Index, Dst: netip.MustParsePrefix("0.0.0.0/0")}},
 		plan.DelRoute{Link: l, Route: was.Routes[0]}, plan.MoveRoute{Link: l, Route: was.Routes[0], Metric: 1001},
 		plan.AddRule{Rule: iprule.Rule{Priority: 1001}}, plan.DelRule{Rule: was.Rules[0]},
