@@ -527,10 +527,14 @@ func (h *Host) remember(l *look, n news, broken error) error {
 	if err := h.memory().setMoved(l.Moved); err != nil {
 		return err
 	}
+	last, _ := h.memory().facts(n.name)
 	if wrote, err := h.memory().keep(*e); err != nil {
 		return err
 	} else if wrote {
 		h.Log.Info(n.name, "wrote %s", factsPath(n.name))
+	}
+	if last.MAC == e.MAC && withIPv6(last.ENI) == "" && !n.coming {
+		h.tellIPv6(*e) // it is new
 	}
 	s := l.rendered[n.name]
 	if s == nil || broken != nil || render.Nothing(*e) != "" {

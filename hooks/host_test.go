@@ -164,6 +164,7 @@ func newMachine(t *testing.T) *machine {
 				return errors.Join(err, m.fails[program])
 			}
 			if program == "ifup" && m.fails[program] == nil {
+				m.setIPv6(t, args[0], false)
 				m.setUp(t, args[0])
 			}
 			return m.fails[program]
@@ -186,6 +187,13 @@ func (m *machine) forward(t *testing.T, on bool) {
 	t.Helper()
 	text := map[bool]string{false: "0", true: "1"}[on]
 	check(t, os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte(text), 0))
+}
+
+// setIPv6 switches IPv6 on or off on an interface, as its stanza does.
+func (m *machine) setIPv6(t *testing.T, name string, on bool) {
+	t.Helper()
+	text := map[bool]string{false: "1", true: "0"}[on]
+	check(t, os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte(text), 0))
 }
 
 func addVeth(t *testing.T, h *netlink.Handle, name string, mac facts.MAC) {

@@ -3,6 +3,7 @@ package hooks
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"ec2net/facts"
@@ -47,7 +48,31 @@ func (h *Host) ifup(ctx context.Context, l *look, e facts.ENI) error {
 		h.Log.Warn(e.Name, "is down after ifup")
 	}
 	h.Log.Info(e.Name, "ifup done: %s, table %d", e.ID, e.Number)
+	h.tellIPv6(e)
 	return nil
+}
+
+// tellIPv6 logs that an ENI has IPv6 addresses, which ec2net does not configure.
+func (h *Host) tellIPv6(e facts.ENI) {
+	if text := withIPv6(e); text != "" {
+		h.Log.Info(e.Name, "%s", text)
+	}
+}
+
+// withIPv6 says that an ENI has IPv6 addresses, which ec2net does not configure; empty if
+// it has none, or if it is the primary, whose addresses are its own client's.
+func withIPv6(e facts.ENI) string {
+	var has []string
+	for _, a := range e.IPv6 {
+		has = append(has, a.String())
+	}
+	for _, p := range e.IPv6Prefixes {
+		has = append(has, p.String())
+	}
+	if len(has) == 0 || e.Primary {
+		return ""
+	}
+	return "EC2 has given it IPv6, which ec2net does not configure yet: " + strings.Join(has, " ")
 }
 
 // undo takes down what ifup has begun, even if ctx has ended.

@@ -91,17 +91,17 @@ func parse(text []byte, n facts.Numbers) (facts.Kept, error) {
 }
 
 // stanza is what a cfg file says: that ec2net leaves the interface alone, that ec2net has
-// generated it; and what the commands make that ifup runs once the interface is up.
+// generated it; and what the commands make that ifup runs.
 type stanza struct {
 	unmanaged, generated bool
 	routes               []iproute.Route
-	loose                bool
+	loose, noIPv6        bool
 }
 
 func parseStanza(cfg []byte, iface string) stanza {
 	s, _ := cachedStanzas.get(stanzaText{string(cfg), iface}, func() (stanza, error) {
 		return stanza{interfaces.Unmanaged(cfg), interfaces.Generated(cfg),
-			iproute.Parse(interfaces.UpCommands(cfg, iface)), interfaces.Loose(cfg, iface)}, nil
+			iproute.Parse(interfaces.UpCommands(cfg, iface)), interfaces.Loose(cfg, iface), interfaces.NoIPv6(cfg, iface)}, nil
 	})
 	s.routes = slices.Clone(s.routes)
 	return s
@@ -244,7 +244,7 @@ func (s memory) owned(k *plan.Known) error {
 	k.Ours = k.Ours || says.generated
 	k.Stanza = cfg != nil && k.Ours
 	if k.Stanza {
-		k.Routes, k.Loose = says.routes, says.loose
+		k.Routes, k.Loose, k.NoIPv6 = says.routes, says.loose, says.noIPv6
 	}
 	return nil
 }

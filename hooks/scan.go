@@ -163,6 +163,8 @@ func lackingOf(name string, changes []plan.Change) (what string) {
 			what = "lacks routes"
 		case plan.SetLoose:
 			what = cmp.Or(what, "has a strict rp_filter")
+		case plan.DisableIPv6:
+			what = cmp.Or(what, "has IPv6 on")
 		}
 	}
 	return what

@@ -184,6 +184,7 @@ func TestScanLooksAtAll(t *testing.T) {
 			"is attached and has a strict rp_filter": func(l plan.Link) {
 				check(t, os.WriteFile("/proc/sys/net/ipv4/conf/eth1/rp_filter", []byte("1"), 0))
 			},
+			"is attached and has IPv6 on": func(plan.Link) { m.setIPv6(t, "eth1", true) },
 		} {
 			m.added, m.log = nil, nil
 			disturb(m.linkNamed(t, "eth1"))

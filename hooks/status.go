@@ -270,9 +270,9 @@ func (h *Host) stateOf(ctx context.Context, l *look, k plan.Known, v plan.Verdic
 	case k.Left != "":
 		return StateLeft, k.Left, nil
 	case differs:
-		return StateDiffers, brokenIn(l.rendered[l.name]), nil
+		return StateDiffers, cmp.Or(brokenIn(l.rendered[l.name]), withIPv6(v.Facts)), nil
 	case v.Do == plan.Serve && known:
-		return StateOK, brokenIn(l.rendered[l.name]), nil
+		return StateOK, cmp.Or(brokenIn(l.rendered[l.name]), withIPv6(v.Facts)), nil
 	case v.Do == plan.Serve, l.link.Index != 0 && l.link.MAC == l.Primary():
 		return StateUnknown, fmt.Sprintf("IMDS has not answered about it yet: \"ec2net refresh %s\" asks", l.name), nil
 	}

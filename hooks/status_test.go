@@ -60,6 +60,7 @@ func TestStatusMends(t *testing.T) {
 		"its table flushed":            {"ip route flush table 1001", "eth0 ok\neth1 differs", 3},
 		"an address removed":           {"ip addr del 10.0.1.21/32 dev eth1", "eth0 ok\neth1 differs", 1},
 		"its group reset":              {"ip link set eth1 group 0", "eth0 ok\neth1 differs", 1},
+		"IPv6 switched on":             {"echo 0 >/proc/sys/net/ipv6/conf/eth1/disable_ipv6", "eth0 ok\neth1 differs", 1},
 		"the primary's group reset":    {"ip link set eth0 group 0", "eth0 differs\neth1 ok", 1},
 		"a rule that says less":        {"ip rule add pref 1001 lookup 1001", "eth0 ok\neth1 differs", 7},
 		"a rule before its own":        {"ip rule del pref 1001 from 10.0.1.20; ip rule add pref 1001 from 10.0.1.9 lookup 1001 protocol 236; ip rule add pref 1001 lookup 1001; ip rule add pref 1001 from 10.0.1.20 lookup 1001 protocol 236", "eth0 ok\neth1 differs", 0},

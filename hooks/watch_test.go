@@ -171,10 +171,13 @@ func TestWatchStanza(t *testing.T) {
 		w.after(time.Second)
 		check(t, w.links.set("eth1", true))
 		w.links.(cards).SetStrict("eth1")
+		w.links.(cards).SetIPv6("eth1", true)
 		w.after(time.Second)
 		same(t, "table, eth1 set down and up", w.tableNow(t, 1001), table)
 		if l, _, _ := w.linkOf("eth1"); l.Strict {
 			t.Error("rp_filter is strict")
+		} else if !l.NoIPv6 {
+			t.Error("IPv6 is on")
 		}
 		w.unplug(t, "eth1")
 		w.after(time.Second)

@@ -264,6 +264,9 @@ func (w *world) ifup(ctx context.Context, name string, table int) error {
 		return errors.New("no lease")
 	}
 	lease := e.IPv4[0]
+	if err := w.kernel.Apply(plan.DisableIPv6{Link: l}); err != nil {
+		return err
+	}
 	if err := w.links.set(name, true); err != nil {
 		return err
 	}

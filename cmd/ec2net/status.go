@@ -39,7 +39,7 @@ status is 1 if something differs.
 With a name it prints that ENI alone, with the commands about it and about the whole
 machine. Root is not needed, except to see the marks, and whether watch runs.`,
 	words: []item{
-		{"ok", "The ENI is what it should be."},
+		{"ok", "The ENI is what it should be. IPv6 that EC2 has given it is named below: ec2net does not configure it yet."},
 		{"differs", "The commands mend it, as the next event would."},
 		{"down", "It is attached and not up, so it should have nothing."},
 		{"left alone", "Somebody else configures it."},

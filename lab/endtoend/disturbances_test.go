@@ -59,6 +59,7 @@ var disturbedInstances = []disturbed{
 			{name: "an address of the primary removed", script: "ip addr del 10.0.0.11/32 dev eth0"},
 			{name: "the group set back", script: "ip link set eth1 group 0"},
 			{name: "rp_filter of eth1 set back to strict", script: "sysctl -qw net.ipv4.conf.eth1.rp_filter=1"},
+			{name: "IPv6 switched on on all interfaces", script: "sysctl -qw net.ipv6.conf.all.disable_ipv6=0"},
 			{name: "forwarding switched off, and on again later", script: "sysctl -qw net.ipv4.ip_forward=0; ec2net refresh; sysctl -qw net.ipv4.ip_forward=1"},
 			{name: "the chain of eth1 flushed", script: "iptables -t mangle -F ec2net-eth1"},
 			{name: "the jump into it deleted", script: "iptables -t mangle -D PREROUTING -i eth1 -j ec2net-eth1"},
@@ -163,7 +164,7 @@ snapshot() {
 	ip rule | sort; ip -o link | sed -n 's/.*: \(eth[0-9]*\)[:@].*\(group [^ ]*\).*/\1 \2/p'
 	ip -o -4 addr | awk '{ print $2, $4 }' | sort
 	ip -4 route show table all | sed 's/ proto [a-z0-9]*//' | grep -v '^default via 10.0.1.1 dev eth1 metric [0-9]* *$' | sort
-	cat /proc/sys/net/ipv4/conf/eth1/rp_filter
+	cat /proc/sys/net/ipv4/conf/eth1/rp_filter /proc/sys/net/ipv6/conf/eth1/disable_ipv6
 	iptables-save -t mangle | grep '^-A.*ec2net-' | sort
 }
 `

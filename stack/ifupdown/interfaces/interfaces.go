@@ -90,7 +90,10 @@ func DHCP(text []byte, name string) bool {
 }
 
 // UpCommands returns the commands that ifup runs once an interface is up, in their order.
-func UpCommands(text []byte, name string) []string {
+func UpCommands(text []byte, name string) []string { return commandsOf(text, name, "up", "post-up") }
+
+// commandsOf returns the commands of an interface's stanzas at some moments, in their order.
+func commandsOf(text []byte, name string, moments ...string) []string {
 	var commands []string
 	in := false
 	for line := range Lines(text) {
@@ -100,7 +103,7 @@ func UpCommands(text []byte, name string) []string {
 			in = len(words) > 1 && words[1] == name
 		case word == "mapping" || slices.Contains(outside, word) || strings.HasPrefix(word, "allow-"):
 			in = false
-		case in && (word == "up" || word == "post-up"):
+		case in && slices.Contains(moments, word):
 			commands = append(commands, strings.TrimLeft(strings.TrimPrefix(line.Text, word), blanks))
 		}
 	}
@@ -110,18 +113,38 @@ func UpCommands(text []byte, name string) []string {
 // Loose reports whether ifup sets the interface's rp_filter to 2 (loose), and to nothing
 // else: by the line of the built-in template.
 func Loose(text []byte, name string) bool {
-	loose := false
-	for _, command := range UpCommands(text, name) {
-		if !strings.Contains(command, "rp_filter") {
-			continue
-		}
-		command = strings.TrimSuffix(command, " || true")
-		if command != "echo 2 >/proc/sys/net/ipv4/conf/"+name+"/rp_filter" {
+	return only(UpCommands(text, name), "echo 2 >/proc/sys/net/ipv4/conf/"+name+"/rp_filter",
+		func(command string) bool { return strings.Contains(command, "rp_filter") })
+}
+
+// NoIPv6 reports whether ifup switches IPv6 off on the interface, by the line of the
+// built-in template, and the stanza has nothing else of IPv6.
+func NoIPv6(text []byte, name string) bool {
+	for words := range stanzas(text, name) {
+		if len(words) > 2 && words[2] == "inet6" {
 			return false
 		}
-		loose = true
 	}
-	return loose
+	return only(commandsOf(text, name, "pre-up", "up", "post-up"), "echo 1 2>/dev/null >/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6",
+		func(command string) bool {
+			return strings.Contains(command, "ipv6") || strings.Contains(command, "ip6") || slices.Contains(strings.Fields(command), "-6")
+		})
+}
+
+// only reports whether one command, perhaps with "|| true", is among others, and is all
+// of them that are about the same.
+func only(commands []string, one string, about func(string) bool) bool {
+	there := false
+	for _, command := range commands {
+		if !about(command) {
+			continue
+		}
+		if strings.TrimSuffix(command, " || true") != one {
+			return false
+		}
+		there = true
+	}
+	return there
 }
 
 // ports are the options that name the ports of the stanza's interface:

@@ -350,3 +350,27 @@ func TestLoose(t *testing.T) {
 		t.Error("it is a line of eth2")
 	}
 }
+
+func TestNoIPv6(t *testing.T) {
+	const line = "pre-up echo 1 2>/dev/null >/proc/sys/net/ipv6/conf/eth1/disable_ipv6"
+	for cfg, want := range map[string]bool{
+		line + " || true\n": true,
+		line + "\npost-up ip route replace default via 10.0.1.1 dev eth1 table 1001\npost-down echo 0 >/proc/sys/net/ipv6/conf/eth1/disable_ipv6\n": true,
+		"":                                      false,
+		strings.Replace(line, "1", "0", 1):      false,
+		strings.Replace(line, "eth1", "all", 1): false,
+		"post-down" + strings.TrimPrefix(line, "pre-up"):                             false,
+		line + "\npre-up echo 0 >/proc/sys/net/ipv6/conf/eth1/disable_ipv6":          false,
+		line + "\npost-up sysctl -w net.ipv6.conf.eth1.accept_ra=2":                  false,
+		line + "\npost-up ip -6 address add 2001:db8::20/128 dev eth1":               false,
+		line + "\niface eth1 inet6 auto\n":                                           false,
+		line + "\niface eth2 inet6 auto\npost-up ip -6 route add default dev eth2\n": true,
+	} {
+		if got := NoIPv6([]byte("iface eth1 inet dhcp\n"+cfg), "eth1"); got != want {
+			t.Errorf("%q: %t", cfg, got)
+		}
+	}
+	if NoIPv6([]byte("iface eth2 inet dhcp\n"+line+"\n"), "eth1") {
+		t.Error("it is a line of eth2")
+	}
+}

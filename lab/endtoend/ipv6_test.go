@@ -1,0 +1,165 @@
+package endtoend
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"ec2net/lab"
+)
+
+// clients6 are DHCP clients of instances with IPv6. dhcpcd takes the router's
+// advertisements itself; beside dhclient the kernel does.
+var clients6 = []struct {
+	name  string
+	setup lab.Setup
+}{
+	{"dhcpcd 10", lab.Setup{Release: "trixie", Dhcpcd: true, Prepare: told}},
+	{"dhcpcd 9", lab.Setup{Dhcpcd: true, Prepare: told}},
+	{"dhclient", lab.Setup{Prepare: `printf '\niface eth0 inet6 dhcp\n    accept_ra 2\n' >>/etc/network/interfaces`}},
+}
+
+// six prints the machine's IPv6: addresses and routes, without their lifetimes.
+const six = `
+ip -6 -o address | sed -E 's/^[0-9]+: //; s/ *\\.*//' | sort
+ip -6 route show table all | sed -E 's/ expires [0-9]+sec//; s/ pref medium//; s/ (hoplimit|mtu) [0-9]+//g'
+`
+
+// Whatever the routers of two ENIs advertise, in the primary's subnet and in another one,
+// and whatever a DHCP client does of itself, the machine's IPv6 is as it was before, at
+// every moment: what leaves from the primary's address leaves by the primary. ec2net says
+// once that the ENIs have addresses which it does not configure.
+func TestPrimaryIPv6(t *testing.T) {
+	t.Parallel()
+	for _, c := range clients6 {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			v := lab.NewVPC(t, lab.Plan{IPv6: true})
+			enis := []*lab.ENI{v.AddENI(t, "10.0.0.20"), v.AddENI(t, "10.0.1.30")}
+			names := []string{"eth1", "eth2"}
+			listen6(t, v)
+			i := boot(t, v, c.setup)
+			configured := fmt.Sprintf("ip -6 route show default | grep -q eth0 && ip -6 address show dev eth0 | grep -q '%s/.*global'", v.Primary.IPv6)
+			i.WaitSh(t, configured)
+			before := i.Sh(t, six)
+			isAsBefore := func(when string) {
+				t.Helper()
+				v.WaitAdvertised(t, i)
+				v.WaitAdvertised(t, i) // the first is through
+				sameState(t, when, before, i.Sh(t, six))
+				if err := sends6(i, v.Primary); err != nil {
+					t.Errorf("%s: %v\n%s%s", when, err, i.Sh(t, fmt.Sprintf("ip -6 route get %s from %s", lab.ClientIPv6, v.Primary.IPv6)), v.Dropped(t))
+				}
+			}
+			isAsBefore("before")
+			monitor := i.Start(t, lab.Cmd{Args: []string{"ip", "-6", "-o", "monitor", "address", "route"}})
+			for n, e := range enis {
+				e.Attach(t, names[n])
+				waitUp(t, i, names[n])
+			}
+			isAsBefore("the ENIs are up")
+			i.Sh(t, "ifdown eth0; ifup eth0")
+			i.WaitSh(t, configured)
+			isAsBefore("the primary was down")
+			if c.setup.Dhcpcd {
+				renewed(t, i, names...)
+			}
+			for _, name := range names {
+				i.Sh(t, "ec2ifup "+name+" && ec2net refresh "+name)
+			}
+			isAsBefore("renewed, and added again")
+
+			log := i.Log(t)
+			for n, e := range enis {
+				says := fmt.Sprintf("%s: EC2 has given it IPv6, which ec2net does not configure yet: %s\n", names[n], e.IPv6)
+				if strings.Count(log, says) != 1 {
+					t.Errorf("not once %q:\n%s", says, log)
+				}
+				if r := i.Run(t, lab.Cmd{Args: []string{"ec2net", "status", names[n]}}); r.Status != 0 || !strings.Contains(r.Stdout, strings.Replace(says, ":", " is ok:", 1)) {
+					t.Errorf("status %d:\n%s", r.Status, r.Stdout)
+				}
+			}
+
+			// Taken down by hand it is given back as it was.
+			i.Sh(t, "ec2ifdown eth1 && test 0 = $(cat /proc/sys/net/ipv6/conf/eth1/disable_ipv6)")
+			i.Sh(t, "ec2ifup eth1")
+			for n, e := range enis {
+				e.Detach(t)
+				waitDown(t, i, names[n])
+			}
+			isAsBefore("the ENIs are gone")
+			monitor.Signal(stop)
+			<-monitor.Ended()
+			seen, _ := monitor.Output()
+			lacks(t, seen, names...)
+		})
+	}
+}
+
+// Whoever switches IPv6 on on an ENI, for all interfaces or by what it advertised while it
+// was up, watch switches it off again. What an administrator's template configures on one
+// stays.
+func TestWatchIPv6(t *testing.T) {
+	t.Parallel()
+	v := lab.NewVPC(t, lab.Plan{IPv6: true})
+	eth1, eth2 := v.AddENI(t, "10.0.0.20"), v.AddENI(t, "10.0.1.30")
+	listen6(t, v)
+	const own = `mkdir -p /etc/ec2net/templates
+cat >/etc/ec2net/templates/blocks.tmpl <<'END'
+{{define "cfg-post-up"}}{{if eq .Name "eth2"}}
+    pre-up echo 0 >/proc/sys/net/ipv6/conf/{{.Name}}/accept_ra
+    pre-up echo 0 >/proc/sys/net/ipv6/conf/{{.Name}}/disable_ipv6
+    post-up ip -6 address add {{index .IPv6 0}}/128 dev {{.Name}}
+{{end}}{{end}}
+END
+`
+	i := boot(t, v, lab.Setup{Systemd: true, Prepare: own + "systemctl enable ec2net-scan.service ec2net-watch.service\n" + clients6[2].setup.Prepare})
+	i.WaitRunning(t)
+	for n, e := range []*lab.ENI{eth1, eth2} {
+		name := fmt.Sprintf("eth%d", n+1)
+		e.Attach(t, name)
+		waitUp(t, i, name)
+	}
+	const off = "test 1 = $(cat /proc/sys/net/ipv6/conf/eth1/disable_ipv6) && test -z \"$(ip -6 address show dev eth1)$(ip -6 route show dev eth1)\""
+	i.WaitSh(t, "systemctl is-active -q ec2net-watch && "+off)
+	for _, on := range []string{"all", "eth1"} {
+		i.Sh(t, "sysctl -qw net.ipv6.conf."+on+".disable_ipv6=0")
+		i.WaitSh(t, off)
+	}
+	v.WaitAdvertised(t, i)
+	i.Sh(t, off)
+	if own := i.Sh(t, "ip -6 -o address show dev eth2 scope global"); !strings.Contains(own, eth2.IPv6.String()+"/128") {
+		t.Errorf("eth2 has %q", own)
+	}
+	i.Sh(t, "test 0 = $(cat /proc/sys/net/ipv6/conf/eth2/disable_ipv6)")
+	if err := sends6(i, v.Primary); err != nil {
+		t.Error(err)
+	}
+	noneFailed(t, i)
+}
+
+// listen6 is a server outside, by IPv6.
+func listen6(t *testing.T, v *lab.VPC) {
+	t.Helper()
+	var l net.Listener
+	err := v.Client.Do(func() (err error) {
+		l, err = net.Listen("tcp6", "["+lab.ClientIPv6.String()+"]:7")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+}
+
+// sends6 connects to the server outside from the address of an ENI.
+func sends6(i *lab.Instance, e *lab.ENI) error {
+	i.Patience = 10 * time.Second
+	conn, err := i.Dial("tcp", e.IPv6.String(), "["+lab.ClientIPv6.String()+"]:7")
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
