@@ -60,6 +60,10 @@ var packages = map[string][]string{
 	// another one's Provides field: libpam-systemd, netavark.
 	"bookworm-docker": slices.Concat(userland, []string{"busybox-static", "docker.io",
 		"firewalld", "libpam-systemd", "netavark", "podman", "ufw"}),
+	// What else takes DNS and time servers from a DHCP client. Debian's two resolvconf, and
+	// its time daemons, exclude each other.
+	"bookworm-resolvconf": slices.Concat(userland, []string{"resolvconf", "systemd-timesyncd"}),
+	"trixie-openresolv":   slices.Concat(userland, []string{"chrony", "openresolv"}),
 	// What administrators read and type in, without what they configure.
 	"bookworm-shells": {"fish", "man-db", "mandoc", "zsh"},
 	// For tests of the package, not for an instance. debootstrap does not find a

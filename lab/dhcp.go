@@ -7,23 +7,29 @@ import (
 	"time"
 )
 
+// Folders of the DHCP server's: a file for each ENI.
+const dhcpHosts, dhcpOptions = "/run/dhcp", "/run/dhcp-options"
+
+// dnsmasq goes to the background when it can serve.
+const dnsmasq = "dnsmasq --conf-file=/etc/dnsmasq.conf"
+
 // startDHCP starts the DHCP server. It leases to the hosts of a folder that it
 // watches, in every subnet, and to nobody else.
 func (v *VPC) startDHCP(lease time.Duration) error {
-	const hosts = "/run/dhcp"
 	conf := strings.Builder{}
 	fmt.Fprintf(&conf, `port=0
 user=root
 no-ping
 dhcp-authoritative
 dhcp-hostsdir=%s
+dhcp-optsfile=%s
 dhcp-leasefile=/run/dnsmasq.leases
 pid-file=
 log-dhcp
 log-facility=/run/dnsmasq.log
 domain=ec2.internal
 dhcp-option=option:mtu,%d
-`, hosts, jumbo)
+`, dhcpHosts, dhcpOptions, jumbo)
 	for _, s := range v.subnets {
 		mask := netmask(s.prefix)
 		fmt.Fprintf(&conf, "dhcp-range=set:%s,%s,static,%s,%d\n", s.bridge, s.prefix.Addr(), mask, int(lease.Seconds()))
@@ -40,9 +46,8 @@ dhcp-option=option:mtu,%d
 		conf.WriteString(v.advertising(lease))
 	}
 	_, err := v.routerRun(v.ctx, Cmd{
-		// It goes to the background when it can serve.
-		Args:  []string{"dnsmasq", "--conf-file=/etc/dnsmasq.conf"},
-		Files: map[string]string{"/etc/dnsmasq.conf": conf.String(), hosts + "/.folder": ""},
+		Args:  []string{"sh", "-c", "exec " + dnsmasq},
+		Files: map[string]string{"/etc/dnsmasq.conf": conf.String(), dhcpHosts + "/.folder": "", dhcpOptions + "/.folder": ""},
 	})
 	return err
 }
@@ -55,12 +60,30 @@ func netmask(p netip.Prefix) netip.Addr {
 // addDHCPHost tells the server to lease an ENI's primary address to its MAC.
 func (v *VPC) addDHCPHost(e *ENI) error {
 	return v.router.inside(func() error {
-		line := e.MAC + "," + e.first
+		line := e.MAC + ",set:" + e.port + "," + e.first
 		if e.IPv6.IsValid() {
 			line += ",[" + e.IPv6.String() + "]"
 		}
-		return writeFiles(map[string]string{"/run/dhcp/" + e.port: line + "\n"})
+		return writeFiles(map[string]string{dhcpHosts + "/" + e.port: line + "\n"})
 	})
+}
+
+// Options sets what the DHCP server tells the ENI in the place of the subnet's options, as
+// "dns-server,10.9.0.2": dnsmasq(8), --dhcp-option. They count from the ENI's next
+// request on, until the next call.
+func (e *ENI) Options(tb TB, options ...string) {
+	tb.Helper()
+	text := strings.Builder{}
+	for _, o := range options {
+		fmt.Fprintf(&text, "tag:%s,option:%s\n", e.port, o)
+	}
+	_, err := e.vpc.routerRun(tb.Context(), Cmd{
+		Files: map[string]string{dhcpOptions + "/" + e.port: text.String()},
+		Args:  []string{"sh", "-ec", "pkill -x dnsmasq; while pgrep -x dnsmasq >/dev/null; do sleep 0.01; done; exec " + dnsmasq},
+	})
+	if err != nil {
+		tb.Fatalf("cannot set the DHCP options of %s: %v", e.ID, err)
+	}
 }
 
 // DHCP sets how the DHCP server is reached, from now on.
