@@ -75,6 +75,8 @@ install: build ## install below DESTDIR, under the documented names
 	install -D -m 755 $(BINARY) $(DESTDIR)/usr/sbin/ec2net
 	ln -sf /usr/sbin/ec2net $(DESTDIR)/etc/network/ec2net.hotplug
 	for name in ec2ifup ec2ifdown ec2ifscan ec2ifupscan; do ln -sf ec2net $(DESTDIR)/usr/sbin/$$name; done
+	install -D -m 644 hooks/dhcp-enter-hook $(DESTDIR)/etc/dhcp/dhclient-enter-hooks.d/ec2net
+	install -D -m 644 hooks/dhcp-enter-hook $(DESTDIR)/usr/lib/dhcpcd/dhcpcd-hooks/00-ec2net-dns
 	install -D -m 644 hooks/dhcp-hook $(DESTDIR)/etc/dhcp/dhclient-exit-hooks.d/ec2net
 	install -D -m 644 hooks/dhcp-hook $(DESTDIR)/usr/lib/dhcpcd/dhcpcd-hooks/90-ec2net
 	install -D -m 644 -t $(DESTDIR)/usr/lib/udev/rules.d udev/53-ec2-network-interfaces.rules

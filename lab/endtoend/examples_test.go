@@ -17,6 +17,7 @@ func TestExamples(t *testing.T) {
 	}
 	there := map[string]string{
 		"post-up-line":   "ip link show dev eth1 | grep -qw 'qlen 10000'",
+		"own-dns":        "grep -q 'nameserver 10.0.1.2$' /etc/resolv.conf",
 		"extra-route":    "ip route show table 1001 | grep -q '^192.168.0.0/16 via 10.0.1.7 dev eth1'",
 		"extra-rule":     "ip rule | grep -q 'from 172.20.0.0/16 lookup 1001'",
 		"one-interface":  "ip link show dev eth1 | grep -qw 'mtu 9001' && ! iptables -t mangle -S | grep -q ec2net-eth1",

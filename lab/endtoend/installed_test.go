@@ -54,6 +54,7 @@ func TestInstalled(t *testing.T) {
 	installs := make(map[string]string)
 	var units []string
 	for _, pattern := range []string{
+		"/etc/dhcp/dhclient-enter-hooks.d/ec2net", "/usr/lib/dhcpcd/dhcpcd-hooks/00-ec2net-dns",
 		"/etc/dhcp/dhclient-exit-hooks.d/ec2net", "/usr/lib/dhcpcd/dhcpcd-hooks/90-ec2net", "/etc/default/ec2net",
 		"/usr/lib/udev/rules.d/53-ec2-network-interfaces.rules", "/usr/lib/systemd/system/*.service", "/etc/init/*.conf",
 	} {
@@ -80,9 +81,12 @@ func TestInstalled(t *testing.T) {
 		}
 	}
 	check("bookworm", "shellcheck --shell=sh /etc/dhcp/dhclient-exit-hooks.d/ec2net /usr/lib/dhcpcd/dhcpcd-hooks/90-ec2net")
-	check("bookworm", "dash -n /etc/dhcp/dhclient-exit-hooks.d/ec2net; dash -eu /etc/default/ec2net")
+	check("bookworm", "shellcheck --shell=sh /etc/dhcp/dhclient-enter-hooks.d/ec2net /usr/lib/dhcpcd/dhcpcd-hooks/00-ec2net-dns")
+	check("bookworm", "for hook in /etc/dhcp/dhclient-*-hooks.d/ec2net; do dash -n $hook; done; dash -eu /etc/default/ec2net")
 	// dhclient-script takes only what run-parts lists.
-	check("bookworm", "run-parts --list /etc/dhcp/dhclient-exit-hooks.d | grep -qx /etc/dhcp/dhclient-exit-hooks.d/ec2net")
+	for _, when := range []string{"enter", "exit"} {
+		check("bookworm", "run-parts --list /etc/dhcp/dhclient-"+when+"-hooks.d | grep -qx /etc/dhcp/dhclient-"+when+"-hooks.d/ec2net")
+	}
 	check("trixie", "udevadm verify --no-summary /usr/lib/udev/rules.d/53-ec2-network-interfaces.rules")
 	// The shell parts of upstart's jobs, and that each is closed.
 	check("bookworm", `
