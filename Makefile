@@ -9,7 +9,7 @@ TOOL := $(GO) tool -modfile=lab/tools/go.mod
 BINARY ?= ec2net
 UPSTART ?= /etc/init
 
-.PHONY: help build run demo check cover test lint vulncheck newest install deb release bench fuzz soak update debian
+.PHONY: help build run demo check cover test lint vulncheck newest install deb release bench fuzz soak hour update debian
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -125,6 +125,11 @@ fuzz: ## fuzz every parser, FUZZTIME each
 
 soak: ## run a thousand random sequences of events; needs root
 	$(GO) test ./hooks -run '^TestSequences$$' -sequences 1000 -timeout 60m $(if $(UPDATE),-update)
+
+HOUR ?= 1h
+SEED ?= 1
+hour: ## disturb whole machines at random for HOUR, from SEED on; needs root
+	$(GO) test ./lab/endtoend -run '^TestHour$$' -v -hour $(HOUR) -seed $(SEED) -timeout 0 $(if $(UPDATE),-update)
 
 update: ## write the golden files and the tables of ec2net(8), hooks/default and docs/reliability.md anew
 	$(GO) test ./cmd/ec2net -run '^TestTables$$' -update

@@ -1,0 +1,428 @@
+package endtoend
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"ec2net/lab"
+	"ec2net/lab/imds"
+)
+
+// hourEvents are what happens in TestHour, and how often.
+var hourEvents = []struct {
+	name   string
+	weight int
+	does   func(*hour)
+}{
+	{"an ENI attached", 16, (*hour).attach},
+	{"an ENI detached", 8, (*hour).detach},
+	{"an ENI attached and detached at once, or the other way round", 6, (*hour).flap},
+	{"another ENI in its place", 5, (*hour).replace},
+	{"addresses assigned, taken away or moved in EC2", 8, (*hour).readdress},
+	{"IMDS slow, gone or wrong for a while", 6, (*hour).imdsIll},
+	{"a process of ec2net, ifupdown or a DHCP client killed", 12, (*hour).kill},
+	{"such processes killed again and again, for up to two seconds", 4, (*hour).massacre},
+	{"a unit stopped, started or restarted", 8, (*hour).unit},
+	{"networking stopped, started or restarted", 4, (*hour).networking},
+	{"systemd executed anew, or udev's \"add\" again", 4, (*hour).systemd},
+	{"watch stopped for a second (SIGSTOP)", 2, (*hour).pauseWatch},
+	{"an ENI taken down or brought up by hand", 8, (*hour).hand},
+	{"rules, routes, addresses or sysctls changed by another program", 8, (*hour).meddle},
+	{"iptables saved, restored, flushed", 6, (*hour).firewall},
+	{"forwarding switched on or off", 4, (*hour).forward},
+	{"settings broken for a while", 3, (*hour).settings},
+}
+
+func (h *hour) event() {
+	sum := 0
+	for _, e := range hourEvents {
+		sum += e.weight
+	}
+	at := h.rng.IntN(sum)
+	for _, e := range hourEvents {
+		if at -= e.weight; at < 0 {
+			h.told.count(e.name)
+			e.does(h)
+			return
+		}
+	}
+}
+
+// sh runs a script of an event, which may fail: what it is about may be under way.
+func (h *hour) sh(script string) (ok bool) {
+	h.note("%s", script)
+	r := h.i.Run(h.t, lab.Cmd{Args: []string{"timeout", "-k", "5", "60", "sh", "-c", script + " >/tmp/event 2>&1 </dev/null"}})
+	if r.Status != 0 {
+		out, _ := h.i.ReadFile(h.t, "/tmp/event")
+		h.note("  status %d: %.200s", r.Status, strings.TrimSpace(out))
+	}
+	return r.Status == 0
+}
+
+// soon runs a script some milliseconds later.
+func (h *hour) soon(ms int, script string) {
+	h.i.Start(h.t, lab.Cmd{Args: []string{"sh", "-c", fmt.Sprintf("sleep %.3f; %s", float64(ms)/1000, script)}})
+}
+
+func (h *hour) name() string { return hourNames[h.rng.IntN(len(hourNames))] }
+
+// attached returns the name of an attached ENI; "" if there is none.
+func (h *hour) attached() string {
+	names := slices.Sorted(maps.Keys(h.at))
+	n := h.rng.IntN(1 << 20)
+	if len(names) == 0 {
+		return ""
+	}
+	return names[n%len(names)]
+}
+
+func (h *hour) later(ms int, what func()) {
+	h.timers = append(h.timers, time.AfterFunc(time.Duration(ms)*time.Millisecond, what))
+}
+
+func (h *hour) stopTimers() {
+	for _, t := range h.timers {
+		t.Stop()
+	}
+	h.timers = nil
+}
+
+func (h *hour) plug(name string, e *lab.ENI) {
+	how := h.rng.IntN(6)
+	ms := 500 + h.rng.IntN(6000)
+	h.note("attach %s as %s, IMDS %d for %d ms", e.Addrs()[0], name, how, ms)
+	switch how {
+	case 0:
+		e.Hide(true)
+		h.later(ms, func() { e.Hide(false) })
+	case 1:
+		e.Describe(lab.Provisional)
+		h.later(ms, func() { e.Describe(nil) })
+	case 2:
+		e.Describe(func(d *imds.ENI) { d.ID = "eni-0badbadbadbadbad0" })
+		h.later(ms, func() { e.Describe(nil) })
+	}
+	h.at[name] = e
+	delete(h.hands, name)
+	delete(h.clientless, name)
+	e.Attach(h.t, name)
+}
+
+func (h *hour) takeSpare() *lab.ENI {
+	n := h.rng.IntN(1 << 20)
+	if len(h.spare) == 0 {
+		return nil
+	}
+	n %= len(h.spare)
+	e := h.spare[n]
+	h.spare = slices.Delete(h.spare, n, n+1)
+	return e
+}
+
+func (h *hour) attach() {
+	name := h.name()
+	if h.at[name] != nil {
+		return
+	}
+	if e := h.takeSpare(); e != nil {
+		h.plug(name, e)
+	}
+}
+
+func (h *hour) unplug(name string) *lab.ENI {
+	e := h.at[name]
+	h.note("detach %s", name)
+	delete(h.at, name)
+	delete(h.hands, name)
+	e.Detach(h.t)
+	return e
+}
+
+func (h *hour) detach() {
+	if name := h.attached(); name != "" {
+		h.spare = append(h.spare, h.unplug(name))
+	}
+}
+
+// flap attaches and detaches, or detaches and attaches, again and again.
+func (h *hour) flap() {
+	name := h.name()
+	times := 1 + h.rng.IntN(3)
+	for range times {
+		if h.at[name] == nil {
+			if e := h.takeSpare(); e != nil {
+				h.plug(name, e)
+				h.pause()
+				h.spare = append(h.spare, h.unplug(name))
+			}
+			continue
+		}
+		e := h.unplug(name)
+		h.pause()
+		if h.rng.IntN(2) == 0 {
+			h.changeAddrs(e)
+		}
+		h.plug(name, e)
+	}
+}
+
+func (h *hour) pause() {
+	time.Sleep(time.Duration(h.rng.IntN(4)*h.rng.IntN(150)) * time.Millisecond)
+}
+
+// replace gives the name to another ENI at once, or two ENIs each other's names.
+func (h *hour) replace() {
+	name, other := h.attached(), h.attached()
+	if name == "" {
+		return
+	}
+	if other != name {
+		a, b := h.unplug(name), h.unplug(other)
+		h.plug(name, b)
+		h.plug(other, a)
+		return
+	}
+	if e := h.takeSpare(); e != nil {
+		h.spare = append(h.spare, h.unplug(name))
+		h.plug(name, e)
+	}
+}
+
+// changeAddrs changes the secondary addresses of an ENI, as EC2 does.
+func (h *hour) changeAddrs(e *lab.ENI) {
+	if more := e.Addrs()[1:]; len(more) > 0 && h.rng.IntN(2) == 0 {
+		a := more[h.rng.IntN(len(more))]
+		h.note("EC2 takes %s from %s", a, e.Addrs()[0])
+		e.Unassign(h.t, a)
+		// It may be another's at once.
+		if to := h.ofSubnet(a); h.rng.IntN(2) == 0 && to != nil && to != e {
+			h.note("EC2 gives %s to %s", a, to.Addrs()[0])
+			to.Assign(h.t, a)
+		}
+		return
+	}
+	prefix := e.Addrs()[0][:strings.LastIndex(e.Addrs()[0], ".")]
+	a := fmt.Sprintf("%s.%d", prefix, 50+h.rng.IntN(8))
+	for _, other := range h.everyENI() {
+		if slices.Contains(other.Addrs(), a) {
+			return
+		}
+	}
+	h.note("EC2 gives %s to %s", a, e.Addrs()[0])
+	e.Assign(h.t, a)
+}
+
+func (h *hour) everyENI() []*lab.ENI {
+	all := append([]*lab.ENI{h.v.Primary}, h.spare...)
+	for _, name := range slices.Sorted(maps.Keys(h.at)) {
+		all = append(all, h.at[name])
+	}
+	return all
+}
+
+// ofSubnet returns an ENI in the subnet of an address.
+func (h *hour) ofSubnet(addr string) *lab.ENI {
+	all := slices.DeleteFunc(h.everyENI(), func(e *lab.ENI) bool { return prefixOf(e.Addrs()[0]) != prefixOf(addr) })
+	return all[h.rng.IntN(len(all))]
+}
+
+func (h *hour) readdress() {
+	all := h.everyENI()
+	h.changeAddrs(all[h.rng.IntN(len(all))])
+}
+
+func (h *hour) imdsIll() {
+	ms := 500 + h.rng.IntN(8000)
+	switch n := h.rng.IntN(len(illnesses) + 3); {
+	case n < len(illnesses):
+		h.note("IMDS: %+v for %d ms", illnesses[n], ms)
+		h.v.IMDS.Fault(illnesses[n])
+	case n == len(illnesses):
+		h.note("IMDS takes 700 ms a request for %d ms", ms)
+		h.v.IMDS.Fault(imds.Fault{Delay: 700 * time.Millisecond})
+	default:
+		h.note("IMDS unreachable until all is well")
+		h.v.Metadata(h.t, []lab.Service{lab.Silent, lab.Refused}[n-len(illnesses)-1])
+		return
+	}
+	h.later(ms, h.v.IMDS.Heal)
+}
+
+// victims are the programs that are killed.
+var victims = []string{"ec2net", "ec2net", "ec2net", "ifup|ifdown", "ifup|ifdown", "dhclient", "dhclient-script", "iptables.*"}
+
+// kill ends a process, if there is one. The primary's DHCP client is nobody's but the
+// administrator's.
+func (h *hour) kill() {
+	what, n := victims[h.rng.IntN(len(victims))], h.rng.IntN(100)
+	if h.rng.IntN(2) == 0 {
+		h.pause()
+	}
+	h.killing("kill "+what, fmt.Sprintf(notOfPrimary+`
+set -- $(targets '%s')
+test $# -gt 0 || exit 0
+shift $((%d %% $#))
+tr '\0' ' ' </proc/$1/cmdline
+kill -KILL $1`, what, n))
+}
+
+// notOfPrimary is a shell function that prints the processes with a name, without those
+// that bring up the primary.
+const notOfPrimary = `
+targets() {
+	pgrep -x "$1" | while read -r pid; do grep -qz eth0 /proc/$pid/cmdline || echo $pid; done
+}
+`
+
+// massacre kills whatever there is, as a machine without memory does.
+func (h *hour) massacre() {
+	times, ms := 2+h.rng.IntN(10), 20+h.rng.IntN(200)
+	h.killing(fmt.Sprintf("kill all %d times, every %d ms", times, ms), fmt.Sprintf(notOfPrimary+`
+for n in $(seq %d); do
+	sleep %.3f
+	for pid in $(targets 'ec2net|ifup|ifdown|dhclient|dhclient-script|iptables.*'); do
+		tr '\0' ' ' </proc/$pid/cmdline
+		kill -KILL $pid
+	done
+done 2>/dev/null`, times, float64(ms)/1000))
+}
+
+func (h *hour) killing(what, script string) {
+	r := h.i.Run(h.t, lab.Cmd{Args: []string{"sh", "-c", script}})
+	h.note("%s: %s", what, strings.TrimSpace(r.Stdout))
+	h.killed = h.killed || r.Stdout != ""
+	for _, name := range hourNames {
+		if strings.Contains(r.Stdout, "dhclient."+name+".pid") {
+			h.clientless[name] = true
+		}
+	}
+}
+
+func (h *hour) unit() {
+	verb := []string{"stop", "restart", "restart", "start", "try-restart"}[h.rng.IntN(5)]
+	unit := []string{"ec2net-watch", "ec2net-watch", "ec2net-scan", "ec2net-hotplug@", "ec2net-hotplug@", "ec2net-unplug@"}[h.rng.IntN(6)]
+	if name := h.name(); strings.HasSuffix(unit, "@") {
+		unit += name
+	}
+	h.sh("systemctl " + []string{"", "--no-block "}[h.rng.IntN(2)] + verb + " " + unit + ".service")
+}
+
+func (h *hour) networking() {
+	verb := []string{"stop", "start", "restart", "restart"}[h.rng.IntN(4)]
+	h.sh("systemctl " + []string{"", "--no-block "}[h.rng.IntN(2)] + verb + " networking.service")
+}
+
+func (h *hour) systemd() {
+	name := h.name()
+	h.sh([]string{"systemctl daemon-reexec", "systemctl daemon-reload", "systemctl restart systemd-udevd", "for n in 1 2 3; do systemctl daemon-reexec; done",
+		"udevadm trigger --action=add /sys/class/net/" + name, "udevadm trigger --action=change /sys/class/net/" + name}[h.rng.IntN(6)])
+}
+
+func (h *hour) pauseWatch() {
+	h.sh("pkill -STOP -f '^/usr/sbin/ec2net watch'")
+	h.soon(1000, "pkill -CONT -f '^/usr/sbin/ec2net watch'")
+}
+
+// hand is a person at work.
+func (h *hour) hand() {
+	name := h.attached()
+	if name == "" {
+		name = "eth1"
+	}
+	switch n := h.rng.IntN(8); {
+	case n == 0:
+		h.hands[name] = "ifdown"
+		h.sh("ifdown " + name)
+	case n == 1:
+		h.hands[name] = "ifdown"
+		h.sh("ec2ifdown " + name)
+	case n == 2:
+		if h.sh("ip link set " + name + " down") {
+			h.hands[name] = "link"
+		}
+	case n == 3:
+		// Between the two watch may have seen it down.
+		h.sh("ip link set " + name + " down; ip link set " + name + " up")
+		if h.hands[name] == "link" {
+			delete(h.hands, name)
+		}
+	case n == 4:
+		if h.sh("ip link set "+name+" up") && h.hands[name] == "link" {
+			delete(h.hands, name)
+		}
+	case n == 5:
+		if h.sh("ifup "+name) && h.hands[name] == "ifdown" {
+			delete(h.hands, name)
+		}
+	case n == 6:
+		if h.sh("ec2ifup " + name) {
+			delete(h.hands, name)
+		}
+	default:
+		h.sh("ec2ifupscan")
+	}
+}
+
+func (h *hour) meddle() {
+	name := h.name()
+	n := fmt.Sprint(number(name))
+	h.sh([]string{
+		"ip rule flush protocol 236",
+		"ip rule flush; ip rule add pref 32766 lookup main; ip rule add pref 32767 lookup default",
+		"ip rule del pref " + n,
+		"ip rule add pref " + n + " from 10.0.0.77 lookup " + n + " protocol 236",
+		"ip route flush table " + n,
+		"ip route add 192.0.2.0/24 dev " + name + " table " + n + " protocol 236",
+		"ip link set " + name + " group 0",
+		"sysctl -qw net.ipv4.conf." + name + ".rp_filter=1",
+		"ip addr del $(ip -o -4 addr show dev " + name + " | awk '$4 ~ \"/32\" { print $4; exit }') dev " + name,
+		"ip neigh flush all",
+	}[h.rng.IntN(10)])
+}
+
+func (h *hour) firewall() {
+	h.sh([]string{
+		"iptables-save >/root/saved",
+		"iptables-save >/root/saved",
+		"test -e /root/saved && iptables-restore </root/saved",
+		"test -e /root/saved && iptables-restore --noflush </root/saved",
+		"test -e /root/saved && iptables-restore --noflush </root/saved",
+		"iptables -t mangle -F",
+		"iptables -t mangle -F PREROUTING",
+		"nft flush ruleset",
+	}[h.rng.IntN(8)])
+}
+
+func (h *hour) forward() {
+	h.forwards = h.rng.IntN(3) > 0
+	h.sh(fmt.Sprintf("sysctl -qw net.ipv4.ip_forward=%d", map[bool]int{true: 1}[h.forwards]))
+}
+
+func (h *hour) settings() {
+	line := []string{"EC2NET_REFRESH=soon", "EC2NET_BASE=", "nonsense", "EC2NET_MARKS=perhaps"}[h.rng.IntN(4)]
+	h.sh("echo '" + line + " # wrong' >>/etc/default/ec2net")
+	h.soon(500+h.rng.IntN(4000), "sed -i '/# wrong/d' /etc/default/ec2net")
+}
+
+// well ends all that an administrator or EC2 would end. What a kill has made of
+// networking.service, an administrator mends.
+func (h *hour) well() {
+	h.note("all is made well")
+	h.stopTimers()
+	h.v.IMDS.Heal()
+	h.v.Metadata(h.t, lab.Up)
+	for _, e := range h.everyENI() {
+		e.Hide(false)
+		e.Describe(nil)
+	}
+	h.sh(`sed -i '/# wrong/d' /etc/default/ec2net
+pkill -CONT -x ec2net
+until systemctl is-system-running >/dev/null 2>&1 || test $? = 1; do sleep 0.1; done
+while systemctl list-jobs --no-legend | grep -q networking; do sleep 0.1; done
+systemctl is-active -q networking || { systemctl reset-failed networking; systemctl restart networking || systemctl restart networking; }
+systemctl is-active -q ec2net-scan || systemctl start ec2net-scan
+systemctl is-active -q ec2net-watch || systemctl start ec2net-watch`)
+}
