@@ -23,6 +23,7 @@ var hourEvents = []struct {
 	{"another ENI in its place", 5, (*hour).replace},
 	{"addresses assigned, taken away or moved in EC2", 8, (*hour).readdress},
 	{"IMDS slow, gone or wrong for a while", 6, (*hour).imdsIll},
+	{"the DHCP server gone for a while", 3, (*hour).dhcpGone},
 	{"a process of ec2net, ifupdown or a DHCP client killed", 12, (*hour).kill},
 	{"such processes killed again and again, for up to two seconds", 4, (*hour).massacre},
 	{"a unit stopped, started or restarted", 8, (*hour).unit},
@@ -31,9 +32,10 @@ var hourEvents = []struct {
 	{"watch stopped for a second (SIGSTOP)", 2, (*hour).pauseWatch},
 	{"an ENI taken down or brought up by hand", 8, (*hour).hand},
 	{"rules, routes, addresses or sysctls changed by another program", 8, (*hour).meddle},
-	{"iptables saved, restored, flushed", 6, (*hour).firewall},
+	{"iptables saved, restored, flushed", 10, (*hour).firewall},
 	{"forwarding switched on or off", 4, (*hour).forward},
 	{"settings broken for a while", 3, (*hour).settings},
+	{"a crash of the machine, or a reboot", 1, (*hour).reboot},
 }
 
 func (h *hour) event() {
@@ -102,7 +104,7 @@ func (h *hour) plug(name string, e *lab.ENI) {
 		e.Describe(lab.Provisional)
 		h.later(ms, func() { e.Describe(nil) })
 	case 2:
-		e.Describe(func(d *imds.ENI) { d.ID = "eni-0badbadbadbadbad0" })
+		e.Describe(func(d *imds.ENI) { d.IPv4 = []string{"10.9.9.9"} })
 		h.later(ms, func() { e.Describe(nil) })
 	}
 	h.at[name] = e
@@ -251,6 +253,38 @@ func (h *hour) imdsIll() {
 	h.later(ms, h.v.IMDS.Heal)
 }
 
+func (h *hour) dhcpGone() {
+	ms := 500 + h.rng.IntN(20000)
+	h.note("the DHCP server is gone for %d ms", ms)
+	h.v.DHCP(h.t, lab.Silent)
+	h.later(ms, func() { h.v.DHCP(h.t, lab.Up) })
+}
+
+// reboot crashes the machine, or shuts it down in order, and boots it, while EC2 goes on.
+func (h *hour) reboot() {
+	if h.rng.IntN(2) == 0 {
+		h.note("crash")
+		h.i.Crash(h.t)
+	} else {
+		h.note("shutdown")
+		h.i.Shutdown(h.t)
+	}
+	for range h.rng.IntN(3) {
+		[]func(*hour){(*hour).attach, (*hour).detach, (*hour).replace, (*hour).readdress}[h.rng.IntN(4)](h)
+	}
+	h.note("boot")
+	h.forwards = false
+	clear(h.hands)
+	clear(h.clientless)
+	h.v.Metadata(h.t, lab.Up)
+	h.v.DHCP(h.t, lab.Up)
+	h.i.On(h.t)
+	h.i.Echo(h.t, 7)
+	if h.rng.IntN(2) == 0 {
+		h.i.WaitBooted(h.t)
+	}
+}
+
 // victims are the programs that are killed.
 var victims = []string{"ec2net", "ec2net", "ec2net", "ifup|ifdown", "ifup|ifdown", "dhclient", "dhclient-script", "iptables.*"}
 
@@ -366,8 +400,13 @@ func (h *hour) hand() {
 	}
 }
 
+// meddle is another program at work, on an interface that is there: what it leaves at the
+// numbers of one that ec2net has never met is its own.
 func (h *hour) meddle() {
-	name := h.name()
+	name := h.attached()
+	if name == "" {
+		return
+	}
 	n := fmt.Sprint(number(name))
 	h.sh([]string{
 		"ip rule flush protocol 236",
@@ -414,6 +453,7 @@ func (h *hour) well() {
 	h.stopTimers()
 	h.v.IMDS.Heal()
 	h.v.Metadata(h.t, lab.Up)
+	h.v.DHCP(h.t, lab.Up)
 	for _, e := range h.everyENI() {
 		e.Hide(false)
 		e.Describe(nil)

@@ -162,7 +162,7 @@ func (h *hour) run(episodes int) {
 	}()
 	for n := range episodes {
 		h.note("episode %d", n+1)
-		for range 3 + h.rng.IntN(12) {
+		for range 3 + h.rng.IntN(20) {
 			h.event()
 			// What came before is under way, or done.
 			time.Sleep([]time.Duration{0, 0, 50, 200, 1000, 2500}[h.rng.IntN(6)] * time.Millisecond)
