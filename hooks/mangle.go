@@ -46,7 +46,8 @@ type saved struct {
 	rules map[string][]string
 }
 
-// saved reads the table. args are more arguments of iptables-save.
+// saved reads the table. args are more arguments of iptables-save: without inMangle it
+// makes no table that does not exist.
 func (m mangle) saved(ctx context.Context, args ...string) (saved, error) {
 	text, err := m.Output(ctx, m.program+"-save", args...)
 	if err != nil {
@@ -160,11 +161,7 @@ func (m mangle) mend(ctx context.Context, want []chain, stale func(string) bool,
 			err = errors.Join(err, m.fill(ctx, c, now))
 		}
 	}
-	for _, name := range now.own() {
-		if stale(name) {
-			err = errors.Join(err, m.drop(ctx, name, now))
-		}
-	}
+	err = errors.Join(err, m.dropAll(ctx, now, stale))
 	err = errors.Join(err, m.dropOthers(ctx, last.backEnd, now.backEnd, func(name string) bool {
 		return stale(name) || slices.ContainsFunc(want, has(name))
 	}))
@@ -230,6 +227,16 @@ func (m mangle) fill(ctx context.Context, c chain, now saved) error {
 	return nil
 }
 
+// dropAll drops those of ec2net's chains that have to go.
+func (m mangle) dropAll(ctx context.Context, now saved, drops func(string) bool) (err error) {
+	for _, name := range now.own() {
+		if drops(name) {
+			err = errors.Join(err, m.drop(ctx, name, now))
+		}
+	}
+	return err
+}
+
 // drop removes every jump into a chain, and the chain.
 func (m mangle) drop(ctx context.Context, name string, now saved) error {
 	for _, jump := range now.jumps(name) {
@@ -270,12 +277,7 @@ func (m mangle) dropOthers(ctx context.Context, last, now string, drops func(str
 		}
 		return err
 	}
-	for _, name := range there.own() {
-		if drops(name) {
-			err = errors.Join(err, o.drop(ctx, name, there))
-		}
-	}
-	return err
+	return o.dropAll(ctx, there, drops)
 }
 
 // change runs iptables(8) on the table, with an action and the rest of its arguments.

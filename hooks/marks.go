@@ -106,6 +106,9 @@ type marking struct {
 	wanted bool
 	// looks says that nothing is to be written.
 	looks bool
+	// restored says that another program may have put old marks back: look for them even
+	// if nothing was made and nothing is to be.
+	restored bool
 }
 
 func (n marking) name() string {
@@ -133,6 +136,9 @@ func (h *Host) keepMarks(ctx context.Context, n marking) (missed bool, err error
 	defer unlock()
 	n.wanted = h.wantsMarks()
 	k, broken := h.lookAtMarks(ctx, n, inMangle...)
+	if k == nil && broken == nil && !n.wanted {
+		return false, h.dropRestored(ctx, n)
+	}
 	if k == nil || k.last.agrees(k.now, k.want, k.stale) {
 		return false, broken
 	}
@@ -179,6 +185,24 @@ func (h *Host) lookAtMarks(ctx context.Context, n marking, args ...string) (*mar
 		return nil, errors.Join(broken, err)
 	}
 	return k, broken
+}
+
+// dropRestored removes the chains that another program has put back, such as one that
+// saves and restores the firewall, on a machine that is to have none.
+func (h *Host) dropRestored(ctx context.Context, n marking) error {
+	if !n.restored {
+		return nil
+	}
+	m := mangle{Host: h, program: iptables}
+	now, err := m.saved(ctx)
+	if err != nil || len(now.own()) == 0 {
+		return err
+	}
+	l, err := h.look(news{})
+	if err != nil {
+		return err
+	}
+	return m.dropAll(ctx, now, func(name string) bool { return h.isStale(l, n, name) })
 }
 
 // isStale reports whether a chain that is not wanted has to go. That of an interface which

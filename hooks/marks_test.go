@@ -3,6 +3,7 @@ package hooks
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -63,6 +64,39 @@ func TestMarksWatched(t *testing.T) {
 		w.kernel.(*mem.Kernel).Forward(false)
 		w.after(time.Second)
 		same(t, "no forwarding", f.text(backEndNFT), []string{})
+		looks := f.looked()
+		w.after(time.Hour)
+		if n := f.looked(); n != looks {
+			t.Errorf("%d looks without forwarding", n-looks)
+		}
+	})
+}
+
+// A machine that forwards nothing gets an old save of its firewall back, with the marks of
+// ENIs that are here and gone: watch removes them, and so does a scan, as at boot.
+func TestMarksRestored(t *testing.T) {
+	forwarding(t, 0, func(t *testing.T, w *watchedWorld, _ []string) {
+		f, k := w.firewall, w.kernel.(*mem.Kernel)
+		saved := map[string][]string{"ec2net-eth9": {"-j RETURN"}, "mine": {"-j RETURN"}}
+		f.do(func() { maps.Copy(saved, f.tables[backEndNFT]) })
+		saved["PREROUTING"] = append(slices.Clone(saved["PREROUTING"]), "-i eth9 -j ec2net-eth9", "-i eth9 -j ec2net-eth9", "-j mine")
+		left := []string{"-N mine", "PREROUTING -j mine", "mine -j RETURN"}
+		k.Forward(false)
+		w.after(time.Second)
+		for what, tell := range map[string]func(){
+			"watch":  k.Mangled,
+			"a scan": func() { check(t, w.Scan(t.Context())) },
+		} {
+			f.do(func() {
+				f.tables[backEndNFT] = make(map[string][]string)
+				for name, rules := range saved {
+					f.tables[backEndNFT][name] = slices.Clone(rules)
+				}
+			})
+			tell()
+			w.after(time.Second)
+			same(t, what, f.text(backEndNFT), left)
+		}
 		looks := f.looked()
 		w.after(time.Hour)
 		if n := f.looked(); n != looks {

@@ -16,7 +16,7 @@ import (
 // another "remove" of every ENI that is gone and was not taken down. It puts marks back.
 func (h *Host) Scan(ctx context.Context) error {
 	err := h.scanAll(ctx)
-	if marks := h.KeepMarks(ctx, ""); marks != nil {
+	if _, marks := h.keepMarks(ctx, marking{restored: true}); marks != nil {
 		h.Log.Warn("scan", "%v", marks) // the ENIs that were found come up all the same
 	}
 	return err

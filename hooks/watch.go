@@ -77,7 +77,7 @@ func (w *watcher) wait(ctx context.Context, changed *kernel.Watch, burst time.Du
 		w.marks.look(0)
 		return false, nil
 	case <-changed.Firewall:
-		w.marks.look(gather)
+		w.marks.changed()
 	case _, open := <-changed.C:
 		if !open {
 			return true, changed.Err()

@@ -15,6 +15,7 @@ type marker struct {
 	mu      sync.Mutex
 	due     time.Time // zero: when there is a reason
 	busy    bool
+	event   bool   // nftables has told of a change
 	seen    string // what the marks depended on, at the last look of Watch
 	failure backoff
 	contest *contest
@@ -61,6 +62,14 @@ func (m *marker) look(after time.Duration) {
 	}
 }
 
+// changed has the marker look soon after an event of nftables.
+func (m *marker) changed() {
+	m.mu.Lock()
+	m.event = true
+	m.mu.Unlock()
+	m.look(gather)
+}
+
 // next is when to look; the zero time if there is no reason, or a look is going on.
 func (m *marker) next() time.Time {
 	m.mu.Lock()
@@ -78,10 +87,11 @@ func (w *watcher) keepMarks(ctx context.Context) {
 		return
 	}
 	m.mu.Lock()
-	m.busy, m.due = true, time.Time{}
+	n := marking{restored: m.event}
+	m.busy, m.due, m.event = true, time.Time{}, false
 	m.mu.Unlock()
 	go func(h *Host) {
-		missed, err := h.keepMarks(ctx, marking{})
+		missed, err := h.keepMarks(ctx, n)
 		if ctx.Err() == nil {
 			m.ended(h, missed, err)
 		}

@@ -14,8 +14,8 @@ const (
 	nftaTable      = 1
 )
 
-// watchFirewall returns a channel that gets a token when nftables has deleted a rule, a
-// chain or all of iptables' mangle table; nil if the kernel does not tell: it has no
+// watchFirewall returns a channel that gets a token when nftables has added or deleted a
+// rule of iptables' mangle table, or deleted a chain or all of it; nil if the kernel does not tell: it has no
 // nftables, or CAP_NET_ADMIN is missing. iptables-legacy has no events.
 func watchFirewall(ctx context.Context) <-chan struct{} {
 	f, err := listenTo(unix.NETLINK_NETFILTER, 1<<(unix.NFNLGRP_NFTABLES-1))
@@ -42,15 +42,15 @@ func watchFirewall(ctx context.Context) <-chan struct{} {
 	return c
 }
 
-// mangled reports whether a datagram says that something was deleted in the table ip
-// mangle. A set whose elements come and go is no reason to look.
+// mangled reports whether a datagram says that the rules of the table ip mangle have
+// changed: an old save that is loaded on top may double some. A set whose elements come and go is no reason to look.
 func mangled(b []byte) bool {
 	for m := range messages(b) {
 		if m.kind>>8 != unix.NFNL_SUBSYS_NFTABLES || len(m.data) < sizeofNfGenMsg || m.data[0] != unix.AF_INET {
 			continue
 		}
 		switch m.kind & 0xff {
-		case unix.NFT_MSG_DELTABLE, unix.NFT_MSG_DELCHAIN, unix.NFT_MSG_DELRULE:
+		case unix.NFT_MSG_DELTABLE, unix.NFT_MSG_DELCHAIN, unix.NFT_MSG_DELRULE, unix.NFT_MSG_NEWRULE:
 			for kind, value := range attributes(m.data[sizeofNfGenMsg:]) {
 				if kind == nftaTable && text(value) == "mangle" {
 					return true

@@ -13,7 +13,7 @@ type Watch struct {
 	// C has a token if something has changed since the last token was taken. It is
 	// closed when the watch ends.
 	C <-chan struct{}
-	// Firewall has a token if something in iptables' mangle table was deleted since the
+	// Firewall has a token if the rules of iptables' mangle table have changed since the
 	// last one was taken. It is nil if the kernel does not tell.
 	Firewall <-chan struct{}
 	err      error

@@ -32,7 +32,7 @@ func (k *Kernel) changed() {
 	}
 }
 
-// Mangled tells every watch that nftables has deleted something in the mangle table.
+// Mangled tells every watch that nftables has changed the mangle table.
 func (k *Kernel) Mangled() {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -126,6 +126,12 @@ func (h *hour) takeSpare() *lab.ENI {
 
 func (h *hour) attach() {
 	name := h.name()
+	for range hourNames {
+		if h.at[name] == nil {
+			break
+		}
+		name = hourNames[(slices.Index(hourNames, name)+1)%len(hourNames)]
+	}
 	if h.at[name] != nil {
 		return
 	}
@@ -425,7 +431,7 @@ func (h *hour) meddle() {
 func (h *hour) firewall() {
 	h.sh([]string{
 		"iptables-save >/root/saved",
-		"iptables-save >/root/saved",
+		"test -e /root/saved && iptables-restore --noflush </root/saved; iptables-restore --noflush </root/saved",
 		"test -e /root/saved && iptables-restore </root/saved",
 		"test -e /root/saved && iptables-restore --noflush </root/saved",
 		"test -e /root/saved && iptables-restore --noflush </root/saved",

@@ -162,6 +162,9 @@ func (h *hour) run(episodes int) {
 	}()
 	for n := range episodes {
 		h.note("episode %d", n+1)
+		if h.rng.IntN(3) > 0 {
+			h.attach()
+		}
 		for range 3 + h.rng.IntN(20) {
 			h.event()
 			// What came before is under way, or done.
@@ -215,6 +218,9 @@ func (h *hour) wholeAgain() {
 		}
 	}
 	answers(h.t, h.v, h.hosts, addrs...)
+	if h.rng.IntN(2) == 0 {
+		h.sh("iptables-save >/root/saved") // and soon it is an old one
+	}
 }
 
 func (s sight) String() string {
