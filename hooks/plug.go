@@ -275,14 +275,21 @@ func Contents(files []render.File) []disk.Content {
 }
 
 // downIfStale takes down what was brought up under this name for another device, by the
-// stanza that brought it up. Then it looks again: this takes down the device that has
-// the name now, too.
+// stanza that brought it up, or what has lost its DHCP client. Then it looks again: this
+// takes down the device that has the name now, too.
 func (h *Host) downIfStale(ctx context.Context, l *look) (*look, error) {
 	k, _ := l.Of(l.name)
-	if k.Note == (plan.Note{}) || k.Note.Of(l.link) {
+	why := "was brought up for another device"
+	if k.Note.Of(l.link) {
+		lost, err := h.lostClient(l, l.link)
+		if err != nil || !lost {
+			return l, err
+		}
+		why = "is " + withoutClient
+	} else if k.Note == (plan.Note{}) {
 		return l, nil
 	}
-	h.Log.Info(l.name, "was brought up for another device: taking it down first")
+	h.Log.Info(l.name, "%s: taking it down first", why)
 	if err := h.takeDown(ctx, l); err != nil {
 		return l, err
 	}

@@ -64,8 +64,9 @@ func (l *look) knownMACs() []facts.MAC {
 // event was lost, what it started has failed, or it came too early.
 type unfinished struct {
 	name string
-	// gone says that the device is not there any more.
-	gone bool
+	// gone says that the device is not there any more; lost, that the ENI is up without its
+	// DHCP client and the address that this had leased.
+	gone, lost bool
 	// what says what is the matter, for the log.
 	what string
 }
@@ -85,12 +86,37 @@ func (h *Host) scan(ctx context.Context, l *look, macs []facts.MAC) error {
 func (h *Host) attached(l *look, macs []facts.MAC, changes []plan.Change) (found []unfinished, failed error) {
 	for _, link := range plan.ENIsAmong(l.State.Links, macs) {
 		what, err := h.lacking(l, link, changes)
+		u := unfinished{name: link.Name, what: what}
+		if err == nil && what != notConfigured {
+			u.lost, err = h.lostClient(l, link)
+		}
+		if u.lost {
+			u.what = withoutClient
+		}
 		failed = errors.Join(failed, err)
-		if what != "" {
-			found = append(found, unfinished{name: link.Name, what: what})
+		if u.what != "" {
+			found = append(found, u)
 		}
 	}
 	return found, failed
+}
+
+// What an ENI may be.
+const (
+	notConfigured = "not configured"
+	withoutClient = "without its DHCP client and the leased address"
+)
+
+// lostClient reports whether an ENI that ec2net has brought up is up without the leased
+// address, and no DHCP client runs that could know why: it was killed, and nobody has
+// renewed the lease.
+func (h *Host) lostClient(l *look, link plan.Link) (bool, error) {
+	k, _ := l.Of(link.Name)
+	if k.Left != "" || !link.Up || !k.Note.Of(link) || !k.Lease.Held(link) || l.State.Has(link.Index, k.Lease.Addr) {
+		return false, nil
+	}
+	alive, err := h.stack().ClientAlive(link.Name)
+	return err == nil && !alive, err
 }
 
 // gone returns the interfaces that were brought up, of which the device has gone.
@@ -140,7 +166,7 @@ func (h *Host) lacking(l *look, link plan.Link, changes []plan.Change) (string, 
 	case k.Left != "", l.leftAlone(link):
 		return "", nil
 	case !link.Up || !k.Note.Of(link):
-		return "not configured", nil
+		return notConfigured, nil
 	}
 	if k.Lease.Of(link) && k.Lease.Ended && slices.ContainsFunc(l.State.Addrs, func(a plan.Addr) bool {
 		return a.Link == link.Index && !a.Prefix.IsSingleIP()

@@ -230,7 +230,7 @@ func (w *watcher) unfinished(ctx context.Context, l *look) []unfinished {
 		one := *l
 		one.name = u.name
 		one.link, _ = l.State.LinkNamed(u.name)
-		return k.Note.Of(one.link) || l.down[u.name].Of(one.link) || w.checkOwner(ctx, &one) != nil
+		return k.Note.Of(one.link) && !u.lost || l.down[u.name].Of(one.link) || w.checkOwner(ctx, &one) != nil
 	})
 	return append(found, l.gone()...)
 }

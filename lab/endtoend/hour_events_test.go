@@ -406,8 +406,8 @@ func (h *hour) hand() {
 	}
 }
 
-// meddle is another program at work, on an interface that is there: what it leaves at the
-// numbers of one that ec2net has never met is its own.
+// meddle is another program at work. What it leaves at the numbers of an interface that
+// ec2net has not brought up is its own.
 func (h *hour) meddle() {
 	name := h.attached()
 	if name == "" {
@@ -418,9 +418,9 @@ func (h *hour) meddle() {
 		"ip rule flush protocol 236",
 		"ip rule flush; ip rule add pref 32766 lookup main; ip rule add pref 32767 lookup default",
 		"ip rule del pref " + n,
-		"ip rule add pref " + n + " from 10.0.0.77 lookup " + n + " protocol 236",
+		"test -e /run/ec2net/" + name + ".up && ip rule add pref " + n + " from 10.0.0.77 lookup " + n + " protocol 236",
 		"ip route flush table " + n,
-		"ip route add 192.0.2.0/24 dev " + name + " table " + n + " protocol 236",
+		"test -e /run/ec2net/" + name + ".up && ip route add 192.0.2.0/24 dev " + name + " table " + n + " protocol 236",
 		"ip link set " + name + " group 0",
 		"sysctl -qw net.ipv4.conf." + name + ".rp_filter=1",
 		"ip addr del $(ip -o -4 addr show dev " + name + " | awk '$4 ~ \"/32\" { print $4; exit }') dev " + name,

@@ -418,17 +418,22 @@ var remembered = regexp.MustCompile(`^(/.*:|eth[0-3]\.(json|rules|iptables|iptab
 // half reports whether a file is the temporary file of an ec2net that was killed.
 func (h *hour) half(file string) bool { return h.killed && strings.HasPrefix(file, ".") }
 
+// clients is how many DHCP clients an interface has.
+func (s sight) clients(name string) (n int) {
+	for _, line := range s.parts["processes"] {
+		if strings.HasPrefix(line, "dhclient ") && slices.Contains(strings.Fields(line), name) {
+			n++
+		}
+	}
+	return n
+}
+
 // clients checks that each interface has one DHCP client; none if one was killed.
 func (h *hour) clients(s sight, now map[string]standing) (wrong []string) {
 	with := maps.Clone(now)
 	with["eth0"] = serving
 	for name, st := range with {
-		n := 0
-		for _, line := range s.parts["processes"] {
-			if strings.HasPrefix(line, "dhclient ") && slices.Contains(strings.Fields(line), name) {
-				n++
-			}
-		}
+		n := s.clients(name)
 		if n > 1 || st == detached && n > 0 || st == serving && n == 0 && !h.clientless[name] {
 			wrong = append(wrong, fmt.Sprintf("%d DHCP clients on %s", n, name))
 		}

@@ -115,6 +115,7 @@ type hour struct {
 	killed     bool
 	forwards   bool
 	legacy     bool // the back end of iptables
+	short      bool // leases
 	told       *hourTally
 	began      time.Time
 	steps      []string
@@ -131,13 +132,17 @@ var hourFiles = map[string]string{
 const hourPrepare = "systemctl enable ec2net-scan.service ec2net-watch.service; echo EC2NET_REFRESH=10s >>/etc/default/ec2net\n"
 
 func newHour(t *testing.T, seed uint64, told *hourTally) *hour {
-	h := &hour{t: t, rng: rand.New(rand.NewPCG(seed, 0)), v: lab.NewVPC(t, lab.Plan{Primary: []string{"10.0.0.10", "10.0.0.11"}}), told: told,
+	plan := lab.Plan{Primary: []string{"10.0.0.10", "10.0.0.11"}}
+	if seed%3 == 0 {
+		plan.Lease = 2 * time.Minute // a client that was killed matters, and the others are busy
+	}
+	h := &hour{t: t, rng: rand.New(rand.NewPCG(seed, 0)), v: lab.NewVPC(t, plan), told: told,
 		at: make(map[string]*lab.ENI), hands: make(map[string]string), clientless: make(map[string]bool)}
 	for _, addrs := range [][]string{{"10.0.0.20", "10.0.0.21"}, {"10.0.1.20", "10.0.1.21"}, {"10.0.1.30"}, {"10.0.0.40", "10.0.0.41"}} {
 		h.spare = append(h.spare, h.v.AddENI(t, addrs...))
 	}
 	setup := lab.Setup{Release: []string{"bookworm", "trixie"}[seed%2], Systemd: true}
-	h.legacy = seed%4 >= 2
+	h.legacy, h.short = seed%4 >= 2, plan.Lease > 0
 	prepare := hourPrepare
 	if h.legacy {
 		prepare += "update-alternatives --set iptables /usr/sbin/iptables-legacy\n"
@@ -213,7 +218,11 @@ func (h *hour) wholeAgain() {
 	addrs := h.v.Primary.Addrs()
 	s := h.look()
 	for name, st := range h.standings(s) {
-		if st == serving {
+		if s.clients(name) == 1 {
+			delete(h.clientless, name)
+		}
+		// The lease of a client that was killed may be over just now.
+		if st == serving && !(h.short && h.clientless[name]) {
 			addrs = append(addrs, h.at[name].Addrs()...)
 		}
 	}

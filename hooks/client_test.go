@@ -1,0 +1,45 @@
+package hooks
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"ec2net/plan"
+)
+
+// The DHCP client of an ENI was killed, and then the kernel has removed the address, since
+// nobody has renewed its lease: watch has the ENI brought up again. A client that lives
+// knows why the address is gone.
+func TestClientKilled(t *testing.T) {
+	watched(t, 0, func(t *testing.T, w *watchedWorld) {
+		eth1, _, err := w.linkOf("eth1")
+		check(t, err)
+		before := w.picture(t)
+		lose := func() {
+			w.seen.take()
+			check(t, w.kernel.Apply(plan.DelAddr{Link: eth1, Addr: netip.MustParsePrefix("10.0.1.20/24")}))
+			w.after(10 * time.Second)
+		}
+		w.put(t, "/run/dhclient.eth1.pid", "77\n")
+		w.put(t, "/proc/77/comm", "dhclient\n")
+		w.put(t, "/proc/77/cmdline", "dhclient\x00eth1\x00")
+		lose()
+		same(t, "asked while the client lives", w.seen.take(), nil)
+		check(t, w.Tree.Remove("/proc/77/comm"))
+		check(t, w.give("eth1", "10.0.1.20/24"))
+		w.after(10 * time.Second)
+		same(t, "asked while the address is there", w.seen.take(), nil)
+
+		lose()
+		if asked := w.seen.take(); !slices.Contains(asked, "add eth1") {
+			t.Errorf("asked for %q", asked)
+		}
+		check(t, w.Add(t.Context(), "eth1"))
+		w.after(time.Second)
+		same(t, "brought up again", w.picture(t), before)
+		w.after(time.Hour)
+		same(t, "asked afterwards", w.seen.take(), nil)
+	})
+}
