@@ -98,9 +98,8 @@ func TestPrimaryIPv6(t *testing.T) {
 	}
 }
 
-// Whoever switches IPv6 on on an ENI, for all interfaces or by what it advertised while it
-// was up, watch switches it off again. What an administrator's template configures on one
-// stays.
+// Whoever switches IPv6 on on an ENI, or on all interfaces, watch switches it off again;
+// what had come by it is gone. What an administrator's template configures on one stays.
 func TestWatchIPv6(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVPC(t, lab.Plan{IPv6: true})
@@ -134,6 +133,14 @@ END
 		t.Errorf("eth2 has %q", own)
 	}
 	i.Sh(t, "test 0 = $(cat /proc/sys/net/ipv6/conf/eth2/disable_ipv6)")
+
+	// One that was up before ec2net got it has a default route by then.
+	i.Sh(t, "echo EC2NET_UNMANAGED=eth3 >>/etc/default/ec2net")
+	v.AddENI(t, "10.0.0.40").Attach(t, "eth3")
+	i.Sh(t, "udevadm settle; ip link set eth3 up")
+	i.WaitSh(t, "ip -6 route show default | grep -q eth3")
+	i.Sh(t, "sed -i /UNMANAGED=eth3/d /etc/default/ec2net; ec2ifup eth3")
+	i.Sh(t, strings.ReplaceAll(off, "eth1", "eth3"))
 	if err := sends6(i, v.Primary); err != nil {
 		t.Error(err)
 	}
