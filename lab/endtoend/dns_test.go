@@ -72,6 +72,15 @@ func (c dhcpClient) renew(t *testing.T, i *lab.Instance, name, addr string) {
 	i.WaitFor(t, name+" to renew its lease", func() bool { return bound() > before })
 }
 
+// byIPv6 calls the client's script with what it learns of DNS servers by IPv6.
+func (c dhcpClient) byIPv6() string {
+	if c.setup.Dhcpcd {
+		return `env interface=eth1 reason=ROUTERADVERT protocol=ra if_configured=true if_up=true nd1_acquired=1 nd1_now=1 \
+	nd1_rdnss1_lifetime=100 nd1_rdnss1_servers=fd00::2 nd1_dnssl1_lifetime=100 nd1_dnssl1_search=sixth.example /lib/dhcpcd/dhcpcd-run-hooks`
+	}
+	return "env interface=eth1 reason=RENEW6 new_dhcp6_name_servers=fd00::2 new_dhcp6_domain_search=sixth.example /sbin/dhclient-script"
+}
+
 // What the machine has of the primary's DHCP server stays, byte for byte: while another
 // ENI comes up, renews its lease with other options, and goes; and when that ENI is up
 // before the primary.
@@ -98,6 +107,9 @@ func TestPrimaryKeepsDNS(t *testing.T) {
 			eth1.Options(t, "hostname,third", "dns-server,10.9.1.4", "domain-name,third.example", "ntp-server,10.9.1.5")
 			c.renew(t, i, "eth1", "10.0.1.20")
 			sameState(t, "eth1 has renewed its lease", before, i.Sh(t, global))
+
+			i.Sh(t, c.byIPv6())
+			sameState(t, "eth1 has a DNS server by IPv6", before, i.Sh(t, global))
 
 			// The primary's own changes get through, whatever eth1 does next.
 			v.Primary.Options(t, "hostname,first", "dns-server,10.9.0.4", "domain-name,fourth.example", "ntp-server,10.9.0.5")

@@ -152,10 +152,11 @@ func TestPackageLife(t *testing.T) {
 			t.Parallel()
 			v := lab.NewVPC(t, lab.Plan{})
 			eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
+			eth1.Options(t, "dns-server,10.9.1.2", "domain-name,second.example")
 			i := v.Boot(t, lab.Setup{Release: release, Systemd: true, Install: debs, Files: files})
 			places := []*lab.Place{v.Client, v.Host(t, "10.0.0.99")}
 			i.WaitRunning(t)
-			before := i.Sh(t, listing)
+			before, names := i.Sh(t, listing), i.Sh(t, resolver)
 			t.Logf("without ec2net:\n%s", i.Sh(t, boottime))
 
 			i.Sh(t, "dpkg -i /root/ec2net_1.0_amd64.deb")
@@ -164,6 +165,7 @@ func TestPackageLife(t *testing.T) {
 			eth1.Attach(t, "eth1")
 			waitUp(t, i, "eth1")
 			answers(t, v, places, "10.0.0.10", "10.0.0.20", "10.0.0.21")
+			sameState(t, "DNS, installed", names, i.Sh(t, resolver))
 			noneFailed(t, i)
 
 			i.Reboot(t)
@@ -177,16 +179,17 @@ func TestPackageLife(t *testing.T) {
 			// is up is not touched.
 			i.Sh(t, `
 echo EC2NET_MARK_MASK=0x3fff >>/etc/default/ec2net
-echo '# mine' >>/etc/dhcp/dhclient-exit-hooks.d/ec2net
+echo '# mine' | tee -a /etc/dhcp/dhclient-exit-hooks.d/ec2net >>/etc/dhcp/dhclient-enter-hooks.d/ec2net
 echo '{{define "cfg-post-up"}}{{end}}' >/etc/ec2net/templates/blocks.tmpl
 systemctl -q disable ec2net-docker.service`)
-			edited := `cat /etc/default/ec2net /etc/dhcp/dhclient-exit-hooks.d/ec2net /etc/ec2net/templates/blocks.tmpl
+			edited := `cat /etc/default/ec2net /etc/dhcp/dhclient-*-hooks.d/ec2net /etc/ec2net/templates/blocks.tmpl
 systemctl is-enabled ec2net-scan.service ec2net-docker.service ec2net-watch.service || :`
 			mine, up := i.Sh(t, edited), running(t, i)
 			i.Sh(t, "dpkg -i /root/ec2net_1.1_amd64.deb")
 			if version := i.Sh(t, "ec2net --version"); !strings.Contains(version, "1.1") {
 				t.Errorf("after the upgrade: %s", version)
 			}
+			sameState(t, "DNS, booted and upgraded", names, i.Sh(t, resolver))
 			sameState(t, "what was edited, upgraded", mine, i.Sh(t, edited))
 			sameState(t, "upgraded", up, running(t, i))
 			noneFailed(t, i)
@@ -216,6 +219,7 @@ systemctl is-enabled ec2net-scan.service ec2net-docker.service ec2net-watch.serv
 			i.Sh(t, "dpkg -P ec2net")
 			noneFailed(t, i)
 			sameState(t, "purged", before, i.Sh(t, listing))
+			sameState(t, "DNS, purged", names, i.Sh(t, resolver))
 			i.Reboot(t)
 			i.WaitRunning(t)
 			sameState(t, "purged and booted", before, i.Sh(t, listing))
@@ -261,6 +265,9 @@ func TestRemovedWhileWaiting(t *testing.T) {
 		})
 	}
 }
+
+// resolver prints what the machine has of the primary's DHCP server.
+const resolver = "hostname; cat /etc/resolv.conf"
 
 // running is the state with the DHCP clients, by their process IDs.
 func running(t *testing.T, i *lab.Instance) string {
