@@ -60,6 +60,13 @@ func (h *Host) KeepMarks(ctx context.Context, soon string) error {
 	return err
 }
 
+// MendMarks is KeepMarks for a person. It also removes marks that another program has put
+// back where none should be.
+func (h *Host) MendMarks(ctx context.Context) error {
+	_, err := h.keepMarks(ctx, marking{restored: true})
+	return err
+}
+
 // knownFacts returns the facts of the device that has a name.
 func (l *look) knownFacts(name string) (facts.ENI, bool) {
 	link, _ := l.State.LinkNamed(name)
@@ -193,16 +200,25 @@ func (h *Host) dropRestored(ctx context.Context, n marking) error {
 	if !n.restored {
 		return nil
 	}
-	m := mangle{Host: h, program: iptables}
-	now, err := m.saved(ctx)
-	if err != nil || len(now.own()) == 0 {
+	k, err := h.lookForRestored(ctx, n)
+	if k == nil {
 		return err
+	}
+	return mangle{Host: h, program: iptables}.dropAll(ctx, k.now, k.stale)
+}
+
+// lookForRestored looks for marks where none should be; it returns nil if there are none.
+func (h *Host) lookForRestored(ctx context.Context, n marking) (*marksLook, error) {
+	now, err := mangle{Host: h, program: iptables}.saved(ctx)
+	if err != nil || len(now.own()) == 0 {
+		return nil, err
 	}
 	l, err := h.look(news{})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return m.dropAll(ctx, now, func(name string) bool { return h.isStale(l, n, name) })
+	stale := func(name string) bool { return h.isStale(l, n, name) }
+	return &marksLook{stale: stale, now: now, last: &lastMarks{backEnd: now.backEnd}}, nil
 }
 
 // isStale reports whether a chain that is not wanted has to go. That of an interface which

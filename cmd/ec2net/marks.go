@@ -29,6 +29,11 @@ EC2NET_MARKS. IFACE is an ENI that is coming up.`,
 		default:
 			return usageError("marks takes "+inv.command.args, "ec2net help marks")
 		}
-		return inv.onHost(leaseLimit, job{"marks", func(ctx context.Context, h *hooks.Host) error { return h.KeepMarks(ctx, name) }})
+		return inv.onHost(leaseLimit, job{"marks", func(ctx context.Context, h *hooks.Host) error {
+			if name == "" {
+				return h.MendMarks(ctx)
+			}
+			return h.KeepMarks(ctx, name)
+		}})
 	}),
 }

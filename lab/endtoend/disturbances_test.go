@@ -42,11 +42,9 @@ func publishGuest(t *testing.T, i *lab.Instance) func(t *testing.T) {
 	return func(*testing.T) {}
 }
 
-const conf = "/etc/nftables.conf"
-
 var disturbedInstances = []disturbed{
 	{name: "ifupdown and dhclient", publish: publishGuest,
-		setup: lab.Setup{Prepare: "printf 'flush ruleset\n%s' '" + portRules + "' >" + conf},
+		setup: lab.Setup{Prepare: "printf 'flush ruleset\n%s' '" + portRules + "' >/etc/nftables.conf"},
 		disturbances: []disturbance{
 			{name: "a rule deleted", script: "ip rule del from 10.0.1.21"},
 			{name: "all rules of ec2net deleted", script: "ip rule flush protocol 236"},
@@ -175,7 +173,7 @@ snapshot() {
 func TestDisturbances(t *testing.T) {
 	t.Parallel()
 	rows := make([]string, len(disturbedInstances))
-	t.Run("on", func(t *testing.T) {
+	t.Run("beside", func(t *testing.T) {
 		for n, d := range disturbedInstances {
 			t.Run(d.name, func(t *testing.T) {
 				t.Parallel()
