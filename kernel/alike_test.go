@@ -1,10 +1,13 @@
 package kernel
 
 import (
+	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -135,6 +138,55 @@ func TestNexthopObject(t *testing.T) {
 	wantRoutes(t, routesTo(t, k, dst), []plan.Route{c, r})
 	check(t, k.Apply(plan.DelRoute{Link: l, Route: c}))
 	wantRoutes(t, routesTo(t, k, dst), []plan.Route{r})
+}
+
+// A route may have several gateways by one interface. It is copied and moved as it is, and
+// a request for a route by the first of them alone would hit it too. What a look sees does
+// not depend on the carrier.
+func TestSeveralGateways(t *testing.T) {
+	k := inNetns(t)
+	l := addVeth(t, "eth1", mac1)
+	check(t, k.Apply(plan.AddAddr{Link: l, Addr: netip.MustParsePrefix("10.0.1.20/24")}))
+	dst := netip.MustParsePrefix("10.50.0.0/16")
+	hop := func(gateway net.IP, weight, flags int) *netlink.NexthopInfo {
+		return &netlink.NexthopInfo{LinkIndex: l.Index, Gw: gateway, Hops: weight - 1, Flags: flags}
+	}
+	check(t, netlink.RouteAdd(&netlink.Route{Dst: &net.IPNet{IP: dst.Addr().AsSlice(), Mask: net.CIDRMask(16, 32)}, Protocol: unix.RTPROT_STATIC,
+		MultiPath: []*netlink.NexthopInfo{hop(net.IPv4(10, 0, 1, 7), 1, 0), hop(net.IPv4(192, 0, 2, 8), 3, unix.RTNH_F_ONLINK)}}))
+	before := routesTo(t, k, dst)
+	if len(before) != 1 || before[0].Link != l.Index || before[0].Gateway != netip.MustParseAddr("10.0.1.7") || before[0].Extra == "" {
+		t.Fatalf("%+v", before)
+	}
+	peer, err := netlink.LinkByName("p-eth1")
+	check(t, err)
+	check(t, netlink.LinkSetDown(peer))
+	wantRoutes(t, routesTo(t, k, dst), before)
+	check(t, netlink.LinkSetUp(peer))
+
+	c := before[0]
+	c.Table, c.Protocol = 1001, iprule.Protocol
+	check(t, k.Apply(plan.AddRoute{Link: l, Route: c}))
+	scope := func([]plan.Link) plan.Scope { return plan.Scope{Tables: []int{1001}} }
+	s, err := k.Look(scope)
+	check(t, err)
+	wantRoutes(t, s.Routes, []plan.Route{c})
+	check(t, k.Apply(plan.DelRoute{Link: l, Route: c}))
+	s, err = k.Look(scope)
+	check(t, err)
+	wantRoutes(t, s.Routes, nil)
+
+	alone := before[0]
+	alone.Extra = ""
+	check(t, k.Apply(plan.AddRoute{Link: l, Route: alone, Append: true}))
+	if err := k.Apply(plan.DelRoute{Link: l, Route: alone}); err == nil || !strings.Contains(err.Error(), "cannot tell") {
+		t.Errorf("the kernel would delete the other one: %v", err)
+	}
+	check(t, k.Apply(plan.MoveRoute{Link: l, Route: before[0], Metric: 7}))
+	moved := before[0]
+	moved.Metric = 7
+	wantRoutes(t, routesTo(t, k, dst), []plan.Route{alone, moved})
+	check(t, k.Apply(plan.DelRoute{Link: l, Route: alone}))
+	wantRoutes(t, routesTo(t, k, dst), []plan.Route{moved})
 }
 
 // A route that leads nowhere has no interface. A request for one kind hits no other kind,

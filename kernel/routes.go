@@ -94,9 +94,10 @@ func (k *Kernel) dumpRoutes(family, table, link int, each func(plan.Route)) erro
 }
 
 // route reads a message of RTM_NEWROUTE: struct rtmsg and RTA_ attributes. Attributes
-// that plan.Route has no field for go into Extra as they are. route reports false for a
-// unicast route with several interfaces, for local, broadcast and multicast ones, and for
-// one that depends on the source.
+// that plan.Route has no field for go into Extra as they are; several gateways by one
+// interface do too, and the first is the route's. route reports false for a unicast route
+// with several interfaces, for local, broadcast and multicast ones, and for one that depends
+// on the source.
 func route(data []byte) (plan.Route, bool) {
 	if len(data) < unix.SizeofRtMsg {
 		return plan.Route{}, false
@@ -108,7 +109,7 @@ func route(data []byte) (plan.Route, bool) {
 		return plan.Route{}, false
 	}
 	r := plan.Route{Kind: kind, Table: int(data[4]), Protocol: int(data[5]), Scope: int(data[6]), OnLink: flags&unix.RTNH_F_ONLINK != 0, TOS: int(data[3])}
-	var extra []byte
+	var extra, hops []byte
 	dst := netip.IPv4Unspecified()
 	if family == unix.AF_INET6 {
 		dst = netip.IPv6Unspecified()
@@ -131,6 +132,8 @@ func route(data []byte) (plan.Route, bool) {
 			r.Source, _ = netip.AddrFromSlice(value)
 		case unix.RTA_TABLE:
 			r.Table = number(value)
+		case unix.RTA_MULTIPATH:
+			hops = value
 		case unix.RTA_CACHEINFO: // counters
 		default:
 			if attr == unix.RTA_PREF && number(value) == 0 {
@@ -139,8 +142,37 @@ func route(data []byte) (plan.Route, bool) {
 			extra = append(extra, nl.NewRtAttr(int(attr), value).Serialize()...)
 		}
 	}
+	if hops != nil {
+		hops, r.Link, r.Gateway = gateways(hops)
+	}
+	if hops != nil && !namesHops(extra) { // else they are the nexthop object's
+		extra = append(extra, nl.NewRtAttr(unix.RTA_MULTIPATH, hops).Serialize()...)
+	}
 	r.Dst, r.Extra = netip.PrefixFrom(dst, length), string(extra)
 	return r, (r.Link != 0) == (r.Kind == iproute.Unicast) && r.Dst.IsValid()
+}
+
+// gateways reads RTA_MULTIPATH: of each gateway struct rtnexthop and attributes. It returns
+// the gateways without what is not configured (a link is down, say), their interface, 0 if
+// they have several, and the first gateway.
+func gateways(value []byte) (plain []byte, link int, first netip.Addr) {
+	plain = slices.Clone(value)
+	for rest := plain; len(rest) >= unix.SizeofRtNexthop; {
+		length := int(binary.NativeEndian.Uint16(rest))
+		if length < unix.SizeofRtNexthop || length > len(rest) {
+			return nil, 0, first
+		}
+		rest[2] &= unix.RTNH_F_ONLINK
+		index := number(rest[4:8])
+		if len(rest) == len(plain) {
+			link = index
+			first, _ = netip.AddrFromSlice(attribute(rest[unix.SizeofRtNexthop:length], unix.RTA_GATEWAY))
+		} else if index != link {
+			return nil, 0, first
+		}
+		rest = rest[min(aligned(length), len(rest)):]
+	}
+	return plain, link, first
 }
 
 // kindOf returns the kind of a route's type. known is false for the types that plan has no
@@ -186,7 +218,7 @@ func routeRequest(command, flags int, r plan.Route) *nl.NetlinkRequest {
 		add(req, unix.RTA_DST, r.Dst.Addr().AsSlice())
 	}
 	addNumber(req, unix.RTA_TABLE, r.Table)
-	if !byNexthop(r) && r.Kind == iproute.Unicast {
+	if !namesHops([]byte(r.Extra)) && r.Kind == iproute.Unicast {
 		addNumber(req, unix.RTA_OIF, r.Link)
 		addGateway(req, r)
 	}
@@ -200,11 +232,11 @@ func routeRequest(command, flags int, r plan.Route) *nl.NetlinkRequest {
 	return req
 }
 
-// byNexthop reports whether a route uses a nexthop object. The kernel lists the object's
-// interface and gateway as the route's, but refuses a request that names them.
-func byNexthop(r plan.Route) bool {
-	for attr := range attributes([]byte(r.Extra)) {
-		if attr == nextHop {
+// namesHops reports whether attributes of a route name its gateways and interface: it uses a
+// nexthop object, or has several. The kernel refuses a request that names those besides.
+func namesHops(extra []byte) bool {
+	for attr := range attributes(extra) {
+		if attr == nextHop || attr == unix.RTA_MULTIPATH {
 			return true
 		}
 	}

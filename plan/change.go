@@ -228,11 +228,11 @@ func routeText(verb string, l Link, r Route) string {
 func routeWords(l Link, r Route) string {
 	var b strings.Builder
 	word := func(format string, args ...any) { fmt.Fprintf(&b, " "+format, args...) }
-	more, _ := extraText(r.Extra)
+	more, _ := extraText(r.Extra, l)
 	if r.TOS != 0 {
 		word("tos %#x", r.TOS)
 	}
-	if !strings.HasPrefix(more, " nhid ") { // the nexthop object has the gateway and the interface
+	if !namesHops(more) {
 		if r.Gateway.IsValid() && r.Gateway.Is6() != r.Dst.Addr().Is6() {
 			word("via inet6 %s", r.Gateway)
 		} else if r.Gateway.IsValid() {
@@ -267,7 +267,7 @@ func routeWords(l Link, r Route) string {
 
 // usualScope is the scope that ip(8) gives a route. more are the words of its Extra.
 func usualScope(r Route, more string) int {
-	if r.Kind == iproute.Unicast && r.Dst.Addr().Is4() && !r.Gateway.IsValid() && !strings.HasPrefix(more, " nhid ") {
+	if r.Kind == iproute.Unicast && r.Dst.Addr().Is4() && !r.Gateway.IsValid() && !namesHops(more) {
 		return scopeLink
 	}
 	return scopeUniverse

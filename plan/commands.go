@@ -3,6 +3,7 @@ package plan
 import (
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"unicode"
@@ -26,7 +27,7 @@ func commands(s State, c Change) []string {
 	case DelRule:
 		return c.commands(s)
 	case AddRoute:
-		if _, ok := extraText(c.Route.Extra); !ok {
+		if _, ok := extraText(c.Route.Extra, c.Link); !ok {
 			return unspeakable(c)
 		}
 	case DelRoute:
@@ -36,7 +37,7 @@ func commands(s State, c Change) []string {
 	case MoveRoute:
 		to := c.Route
 		to.Metric = c.Metric
-		if _, ok := extraText(c.Route.Extra); !ok || !canName(s, c.Route) {
+		if _, ok := extraText(c.Route.Extra, c.Link); !ok || !canName(s, c.Route) {
 			return unspeakable(c)
 		} else if slices.Contains(s.Routes, to) {
 			return []string{routeText("del", c.Link, c.Route)}
@@ -101,15 +102,19 @@ func names(text, other string) bool {
 	return true
 }
 
-// extraText spells the attributes of a route that plan has no fields for. It reports
-// false if it has no words for one of them.
-func extraText(extra string) (text string, ok bool) {
+// extraText spells the attributes of a route by a link that plan has no fields for. It
+// reports false if it has no words for one of them.
+func extraText(extra string, l Link) (text string, ok bool) {
 	var b strings.Builder
 	ok = eachAttribute(extra, func(attr int, value string) bool {
 		switch {
 		case attr == attrNexthop && len(value) == 4:
 			fmt.Fprintf(&b, " nhid %d", number(value))
 			return true
+		case attr == attrGateways:
+			text, ok := gatewaysText(value, l)
+			b.WriteString(text)
+			return ok
 		case attr == attrMetrics:
 			text, ok := metricsText(value)
 			b.WriteString(text)
@@ -118,6 +123,38 @@ func extraText(extra string) (text string, ok bool) {
 		return false
 	})
 	return b.String(), ok
+}
+
+// namesHops reports whether the text of a route's attributes has its gateways and
+// interface: those of a nexthop object, or several.
+func namesHops(text string) bool {
+	return strings.HasPrefix(text, " nhid ") || strings.Contains(text, " nexthop ")
+}
+
+// gatewaysText spells the gateways of a route, of which each is a struct rtnexthop and
+// attributes: rtnetlink(7).
+func gatewaysText(hops string, l Link) (text string, ok bool) {
+	const header = 8
+	for len(hops) >= header {
+		length := int(binary.NativeEndian.Uint16([]byte(hops)))
+		if length < header || length > len(hops) {
+			return text, false
+		}
+		text += " nexthop"
+		if !eachAttribute(hops[header:length], func(attr int, value string) bool {
+			gateway, ok := netip.AddrFromSlice([]byte(value))
+			text += " via " + gateway.String()
+			return ok && attr == attrGateway
+		}) {
+			return text, false
+		}
+		text += fmt.Sprintf(" dev %s weight %d", nameWord(l.Name), int(hops[3])+1)
+		if hops[2] != 0 {
+			text += " onlink"
+		}
+		hops = hops[min(len(hops), (length+3)/4*4):]
+	}
+	return text, true
 }
 
 // metricsText spells the metrics of a route, such as its MTU.
@@ -157,11 +194,13 @@ func nameWord(name string) string {
 	return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
 }
 
-// RTA_METRICS, RTA_NH_ID and RTAX_LOCK of linux/rtnetlink.h.
+// RTA_GATEWAY, RTA_METRICS, RTA_MULTIPATH, RTA_NH_ID and RTAX_LOCK of linux/rtnetlink.h.
 const (
-	attrMetrics = 8
-	attrNexthop = 30
-	metricLock  = 1 // a bit for each metric that path MTU discovery and TCP leave alone
+	attrGateway  = 5
+	attrMetrics  = 8
+	attrGateways = 9
+	attrNexthop  = 30
+	metricLock   = 1 // a bit for each metric that path MTU discovery and TCP leave alone
 )
 
 // metricWords are the words of ip-route(8) for the RTAX_ of linux/rtnetlink.h that are
