@@ -363,14 +363,22 @@ func (h *Host) mayChange(l *look, n news, round int) error {
 
 // warnForeign logs which ENIs the group rules wait for.
 func (h *Host) warnForeign(l *look, want plan.Want) {
-	waiting := want.Waiting(l.State)
-	if len(waiting) == 0 {
-		return
-	}
 	for _, f := range want.Foreign {
-		h.Log.Warn(f.Name, "interface group is %d, set by another program: leaving it. Rules such as %q are not installed; replies to containers or VPNs may leave by the wrong interface",
-			f.Group, waiting[0])
+		if why := l.waitsFor(want, f.Name); why != "" {
+			h.Log.Warn(f.Name, "%s", why)
+		}
 	}
+}
+
+// waitsFor says that group rules wait for an interface; empty if none do.
+func (l *look) waitsFor(want plan.Want, name string) string {
+	waiting := want.Waiting(l.State)
+	i := slices.IndexFunc(want.Foreign, func(f plan.Link) bool { return f.Name == name })
+	if len(waiting) == 0 || i < 0 {
+		return ""
+	}
+	return fmt.Sprintf("interface group is %d, set by another program: leaving it. Rules such as %q are not installed; replies to containers or VPNs may leave by the wrong interface",
+		want.Foreign[i].Group, waiting[0])
 }
 
 // tellReleased logs which interfaces ec2net leaves alone from now on, because they have a

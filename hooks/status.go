@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"ec2net/facts"
@@ -75,7 +76,7 @@ func (h *Host) Status(ctx context.Context, name string) (*Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	changes, _, _ := h.changes(ctx, l)
+	changes, want, _ := h.changes(ctx, l)
 	s := &Status{ENIs: []ENIStatus{}, Commands: []string{}, MarksUnseen: unseen}
 	commands := append(l.commandsFor(changes), marks...)
 	of := make(map[string][]string)
@@ -90,6 +91,7 @@ func (h *Host) Status(ctx context.Context, name string) (*Status, error) {
 		}
 		row, err := h.statusOf(ctx, l, links, eni, of[eni])
 		failed = errors.Join(failed, err)
+		row.Why = joined(row.Why, l.waitsFor(want, eni))
 		s.ENIs = append(s.ENIs, row)
 	}
 	if name != "" && len(s.ENIs) == 0 {
@@ -103,6 +105,11 @@ func (h *Host) Status(ctx context.Context, name string) (*Status, error) {
 	s.Differs = len(s.Commands) > 0
 	s.Watch, err = h.watchStatus()
 	return s, errors.Join(failed, err)
+}
+
+// joined is two texts, of which each may be empty, as one.
+func joined(a, b string) string {
+	return strings.Join(slices.DeleteFunc([]string{a, b}, func(s string) bool { return s == "" }), "; ")
 }
 
 // lockToLook takes a lock, so that half a change is no difference. It returns without it

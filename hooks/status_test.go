@@ -127,6 +127,7 @@ func TestStatusStates(t *testing.T) {
 			sh(t, "ip link del eth1")
 			check(t, m.Remove(t.Context(), "eth1"))
 		}, "eth1", "eth1 down: it is not attached"},
+		{"another program's group, for which rules wait", func(m *machine) { sh(t, "ip rule del pref 999; ip link set eth0 group 42") }, "eth0", "eth0 ok: interface group is 42, set by another program"},
 		{"a lost address of its DHCP client", func(m *machine) { sh(t, "ip addr del 10.0.1.20/24 dev eth1") }, "eth1", "eth1 differs"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
