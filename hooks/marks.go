@@ -1,16 +1,17 @@
 package hooks
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path"
 	"slices"
 	"strings"
 	"time"
 
 	"ec2net/facts"
+	"ec2net/hooks/mangle"
 	"ec2net/render"
 )
 
@@ -38,7 +39,7 @@ func ParseMarks(text string) (Marks, error) {
 const marksLimit = 10 * time.Second
 
 // marksPath has what iptables said of ec2net's chains when they were made last, since
-// boot: lastMarks.
+// boot: mangle.Made.
 var marksPath = path.Join(runDir, "marks")
 
 // KeepMarks makes the marks what they should be, in iptables' mangle table: a chain for
@@ -78,7 +79,7 @@ func (l *look) knownFacts(name string) (facts.ENI, bool) {
 // marks if iptables fails.
 func (h *Host) marksAgain(ctx context.Context, n marking) error {
 	_, err := h.keepMarks(ctx, n)
-	var refused *iptablesError
+	var refused *mangle.Error
 	if errors.As(err, &refused) {
 		h.Log.Warn(n.name(), "%v", err)
 		return nil
@@ -97,9 +98,9 @@ func (h *Host) finishMarks(ctx context.Context, l *look) error {
 	if err != nil {
 		return err
 	}
-	last := parseLastMarks(text)
+	last := mangle.ParseMade(text)
 	want, _ := h.chains(ctx, l, n) // keepMarks has the error
-	if !slices.ContainsFunc(want, func(c chain) bool { return !last.has(c) }) {
+	if !slices.ContainsFunc(want, func(c mangle.Chain) bool { return !last.Has(c) }) {
 		return nil
 	}
 	return h.marksAgain(ctx, marking{})
@@ -142,30 +143,32 @@ func (h *Host) keepMarks(ctx context.Context, n marking) (missed bool, err error
 	}
 	defer unlock()
 	n.wanted = h.wantsMarks()
-	k, broken := h.lookAtMarks(ctx, n, inMangle...)
+	k, broken := h.lookAtMarks(ctx, n, mangle.Alone...)
 	if k == nil && broken == nil && !n.wanted {
 		return false, h.dropRestored(ctx, n)
 	}
-	if k == nil || k.last.agrees(k.now, k.want, k.stale) {
+	if k == nil || k.Agrees() {
 		return false, broken
 	}
-	m := mangle{Host: h, program: iptables}
-	missed, err = m.mend(ctx, k.want, k.stale, k.last, k.now)
+	missed, err = h.mangle().Mend(ctx, k)
 	return missed, errors.Join(broken, err)
 }
 
-// marksLook is what the marks are and should be, at one moment.
-type marksLook struct {
-	want  []chain
-	stale func(name string) bool
-	now   saved
-	last  *lastMarks
+// mangle is iptables' mangle table on this machine.
+func (h *Host) mangle() mangle.Table {
+	return mangle.Table{Run: h.run, Output: h.Output, Info: h.Log.Info, Note: func(text string) error {
+		if text == "" {
+			return h.Tree.Remove(marksPath)
+		}
+		_, err := h.Tree.Write(marksPath, []byte(text))
+		return err
+	}}
 }
 
 // lookAtMarks looks at the marks, with more arguments of iptables-save. It returns nil if
 // there are none and should be none, or if it could not tell. An error may come with a
 // look: a template is broken.
-func (h *Host) lookAtMarks(ctx context.Context, n marking, args ...string) (*marksLook, error) {
+func (h *Host) lookAtMarks(ctx context.Context, n marking, args ...string) (*mangle.Look, error) {
 	text, err := h.Tree.Read(marksPath)
 	if err != nil || !n.wanted && text == nil {
 		return nil, err
@@ -174,20 +177,17 @@ func (h *Host) lookAtMarks(ctx context.Context, n marking, args ...string) (*mar
 	if err != nil {
 		return nil, err
 	}
-	k := &marksLook{last: parseLastMarks(text)}
+	k := &mangle.Look{Last: mangle.ParseMade(text)}
 	var broken error
-	k.want, broken = h.chains(ctx, l, n)
-	if len(k.want) == 0 && (broken != nil || k.last == nil) {
+	k.Want, broken = h.chains(ctx, l, n)
+	if len(k.Want) == 0 && (broken != nil || k.Last == nil) {
 		return nil, broken
 	}
-	if k.last == nil {
-		k.last = &lastMarks{backEnd: unknown}
+	k.Stale = func(name string) bool {
+		i := slices.IndexFunc(k.Want, func(c mangle.Chain) bool { return c.Name == name })
+		return i < 0 && h.isStale(l, n, name) || i >= 0 && !k.Want[i].Declares()
 	}
-	k.stale = func(name string) bool {
-		i := slices.IndexFunc(k.want, has(name))
-		return i < 0 && h.isStale(l, n, name) || i >= 0 && !k.want[i].declares()
-	}
-	k.now, err = mangle{Host: h, program: iptables}.saved(ctx, args...)
+	k.Now, err = h.mangle().Saved(ctx, args...)
 	if err != nil {
 		return nil, errors.Join(broken, err)
 	}
@@ -204,13 +204,13 @@ func (h *Host) dropRestored(ctx context.Context, n marking) error {
 	if k == nil {
 		return err
 	}
-	return mangle{Host: h, program: iptables}.dropAll(ctx, k.now, k.stale)
+	return h.mangle().DropAll(ctx, k.Now, k.Stale)
 }
 
 // lookForRestored looks for marks where none should be; it returns nil if there are none.
-func (h *Host) lookForRestored(ctx context.Context, n marking) (*marksLook, error) {
-	now, err := mangle{Host: h, program: iptables}.saved(ctx)
-	if err != nil || len(now.own()) == 0 {
+func (h *Host) lookForRestored(ctx context.Context, n marking) (*mangle.Look, error) {
+	now, err := h.mangle().Saved(ctx)
+	if err != nil || len(now.Own()) == 0 {
 		return nil, err
 	}
 	l, err := h.look(news{})
@@ -218,13 +218,13 @@ func (h *Host) lookForRestored(ctx context.Context, n marking) (*marksLook, erro
 		return nil, err
 	}
 	stale := func(name string) bool { return h.isStale(l, n, name) }
-	return &marksLook{stale: stale, now: now, last: &lastMarks{backEnd: now.backEnd}}, nil
+	return &mangle.Look{Stale: stale, Now: now, Last: mangle.NothingMade(now)}, nil
 }
 
 // isStale reports whether a chain that is not wanted has to go. That of an interface which
 // somebody else configures now stays, as does one of which nothing is known.
 func (h *Host) isStale(l *look, n marking, chain string) bool {
-	name := strings.TrimPrefix(chain, chainPrefix)
+	name := strings.TrimPrefix(chain, mangle.Prefix)
 	link, there := l.State.LinkNamed(name)
 	k, _ := l.Of(name)
 	e, known := k.FactsOf(link)
@@ -237,20 +237,10 @@ func (h *Host) isStale(l *look, n marking, chain string) bool {
 	return !n.wanted || !link.Up || known && !l.HasTable(e)
 }
 
-// chain is a chain of ec2net's in the mangle table, as it should be.
-type chain struct {
-	name  string
-	iface string // packets from this interface go through it; empty: all
-	path  string // of its fragment
-	text  string // the fragment
-}
-
-func has(name string) func(chain) bool { return func(c chain) bool { return c.name == name } }
-
 // chains returns the chains that should exist; none if packets are to get no marks. The
 // one for answers comes first: with the first mark its answer finds it. An error says
 // that a template is broken; then chains uses what was rendered last.
-func (h *Host) chains(ctx context.Context, l *look, n marking) ([]chain, error) {
+func (h *Host) chains(ctx context.Context, l *look, n marking) ([]mangle.Chain, error) {
 	if !n.wanted {
 		return nil, nil
 	}
@@ -264,14 +254,14 @@ func (h *Host) chains(ctx context.Context, l *look, n marking) ([]chain, error) 
 	slices.SortFunc(enis, func(a, b facts.ENI) int { return a.Number - b.Number })
 	files, broken := h.renderAnswers(ctx, enis)
 	answers, err := h.chain(n, render.DockerChain, "", answersPath, files)
-	if broken = errors.Join(broken, err); answers.text == "" {
+	if broken = errors.Join(broken, err); answers.Text == "" {
 		return nil, broken
 	}
-	all := []chain{answers}
+	all := []mangle.Chain{answers}
 	for _, e := range enis {
 		own, err := h.ownChain(ctx, l, n, e)
 		broken = errors.Join(broken, err)
-		if own.text != "" {
+		if own.Text != "" {
 			all = append(all, own)
 		}
 	}
@@ -292,22 +282,22 @@ func (h *Host) renderAnswers(ctx context.Context, enis []facts.ENI) ([]render.Fi
 }
 
 // ownChain returns the chain of an ENI, without a text if it should have none.
-func (h *Host) ownChain(ctx context.Context, l *look, n marking, e facts.ENI) (chain, error) {
+func (h *Host) ownChain(ctx context.Context, l *look, n marking, e facts.ENI) (mangle.Chain, error) {
 	link, _ := l.State.LinkNamed(e.Name)
 	k, _ := l.Of(e.Name)
 	soon := n.soon != nil && n.soon.Name == e.Name
 	if !soon && (k.Left != "" || !link.Up) {
-		return chain{}, nil
+		return mangle.Chain{}, nil
 	}
 	fragment, err := render.Path("iptables", e.Name)
 	if err != nil {
-		return chain{}, err
+		return mangle.Chain{}, err
 	}
 	var files []render.File
 	if e.Primary { // nothing else writes its files
 		files, err = h.render(ctx, e)
 	} else if cfg, unread := h.memory().cfg(e.Name); unread != nil || cfg != nil && !marksInStanza(string(cfg), fragment) {
-		return chain{}, unread
+		return mangle.Chain{}, unread
 	}
 	own, unread := h.chain(n, render.View{ENI: e}.Chain(), e.Name, fragment, files)
 	return own, errors.Join(err, unread)
@@ -327,68 +317,38 @@ func marksInStanza(cfg, fragment string) bool {
 
 // chain returns a chain with its fragment. files are what was rendered anew for it, if
 // anything was: chain writes them, unless n only looks.
-func (h *Host) chain(n marking, name, iface, path string, files []render.File) (chain, error) {
-	c := chain{name: name, iface: iface, path: path}
+func (h *Host) chain(n marking, name, iface, path string, files []render.File) (mangle.Chain, error) {
+	c := mangle.Chain{Name: name, Iface: iface, Path: path}
 	i := slices.IndexFunc(files, func(f render.File) bool { return f.Path == path })
 	if n.looks && i >= 0 {
-		c.text = string(files[i].Content)
+		c.Text = string(files[i].Content)
 		return c, nil
 	}
-	unwritten := h.write(c.of(), files)
+	unwritten := h.write(c.Of(), files)
 	text, unread := h.Tree.Read(path)
-	c.text = string(text)
+	c.Text = string(text)
 	return c, errors.Join(unwritten, unread)
 }
 
-// of names what the chain is about in the log.
-func (c chain) of() string { return cmp.Or(c.iface, "marks") }
-
-// jump is the rule that jumps into the chain, as iptables-save(8) prints it.
-func (c chain) jump() string {
-	if c.iface == "" {
-		return "PREROUTING -j " + c.name
+// marksDiffer returns a command for each chain of the marks that is not what it should
+// be: "ec2net marks" makes all of them. unseen says that there should be marks, and that
+// only root may look.
+func (h *Host) marksDiffer(ctx context.Context) (commands []command, unseen bool, err error) {
+	unlock := h.lockToLook(ctx, "docker")
+	defer unlock()
+	n := marking{wanted: h.wantsMarks(), looks: true}
+	k, broken := h.lookAtMarks(ctx, n)
+	if k == nil && broken == nil && !n.wanted {
+		k, _ = h.lookForRestored(ctx, n) // a machine that needs no marks may have no iptables
 	}
-	return "PREROUTING -i " + c.iface + " -j " + c.name
-}
-
-// declares reports whether the fragment makes the chain: an administrator's may be empty.
-func (c chain) declares() bool { return slices.Contains(c.declared(), c.name) }
-
-// declared are the chains of the mangle table that the fragment makes.
-func (c chain) declared() (names []string) {
-	table := ""
-	for line := range strings.Lines(c.text) {
-		line = strings.TrimSpace(line)
-		if name, ok := strings.CutPrefix(line, "*"); ok {
-			table = name
-		}
-		if f := strings.Fields(line); table == "mangle" && len(f) > 1 && strings.HasPrefix(line, ":") && f[1] == "-" {
-			names = append(names, f[0][1:])
-		}
+	var refused *mangle.Error
+	if k == nil && errors.As(broken, &refused) && os.Geteuid() != 0 {
+		return nil, true, nil
+	} else if k == nil {
+		return nil, false, broken
 	}
-	return names
-}
-
-// log says that the marks are there, or are there again.
-func (c chain) log(log Log, again bool) {
-	switch {
-	case again:
-		log.Info(c.of(), "marks were missing: restored them")
-	case c.iface == "":
-		log.Info(c.of(), "answers get the mark of their connection (chain %s)", c.name)
-	default:
-		log.Info(c.of(), "what comes in for this machine gets a mark (chain %s)", c.name)
+	for _, d := range k.Differences() {
+		commands = append(commands, command{d.Iface, "ec2net marks # " + d.Why})
 	}
-}
-
-// iptablesError says that iptables has failed.
-type iptablesError struct{ error }
-
-func (e *iptablesError) Unwrap() error { return e.error }
-
-func refused(err error) error {
-	if err == nil {
-		return nil
-	}
-	return &iptablesError{fmt.Errorf("marks: %w", err)}
+	return commands, false, broken
 }

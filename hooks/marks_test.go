@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"ec2net/hooks/mangle"
 	mem "ec2net/kernel/memory"
 )
 
@@ -22,13 +23,13 @@ func forwarding(t *testing.T, every time.Duration, test func(t *testing.T, w *wa
 		}
 		k := w.kernel.(*mem.Kernel)
 		w.firewall.changed = func() {
-			if w.firewall.inUse() == backEndNFT {
+			if w.firewall.inUse() == mangle.NFT {
 				k.Mangled()
 			}
 		}
 		k.Forward(true)
 		w.after(time.Second)
-		whole := w.firewall.text(backEndNFT)
+		whole := w.firewall.text(mangle.NFT)
 		for _, jump := range []string{"PREROUTING -j ec2net-docker", "PREROUTING -i eth1 -j ec2net-eth1", "PREROUTING -i eth2 -j ec2net-eth2"} {
 			if !slices.Contains(whole, jump) {
 				t.Fatalf("no %q in\n%s", jump, strings.Join(whole, "\n"))
@@ -49,21 +50,21 @@ func TestMarksWatched(t *testing.T) {
 		}
 		f.flush()
 		w.after(time.Second)
-		same(t, "flushed", f.text(backEndNFT), whole)
-		f.do(func() { f.tables[backEndNFT]["ec2net-eth1"] = nil })
+		same(t, "flushed", f.text(mangle.NFT), whole)
+		f.do(func() { f.tables[mangle.NFT]["ec2net-eth1"] = nil })
 		w.kernel.(*mem.Kernel).Mangled()
 		w.after(time.Second)
-		same(t, "a chain flushed", f.text(backEndNFT), whole)
+		same(t, "a chain flushed", f.text(mangle.NFT), whole)
 		f.do(func() {
-			f.tables[backEndNFT]["PREROUTING"] = append(f.tables[backEndNFT]["PREROUTING"], "-i eth1 -j ec2net-eth1")
+			f.tables[mangle.NFT]["PREROUTING"] = append(f.tables[mangle.NFT]["PREROUTING"], "-i eth1 -j ec2net-eth1")
 		})
 		w.kernel.(*mem.Kernel).Mangled()
 		w.after(time.Second)
-		same(t, "a jump doubled", f.text(backEndNFT), whole)
+		same(t, "a jump doubled", f.text(mangle.NFT), whole)
 
 		w.kernel.(*mem.Kernel).Forward(false)
 		w.after(time.Second)
-		same(t, "no forwarding", f.text(backEndNFT), []string{})
+		same(t, "no forwarding", f.text(mangle.NFT), []string{})
 		looks := f.looked()
 		w.after(time.Hour)
 		if n := f.looked(); n != looks {
@@ -78,7 +79,7 @@ func TestMarksRestored(t *testing.T) {
 	forwarding(t, 0, func(t *testing.T, w *watchedWorld, _ []string) {
 		f, k := w.firewall, w.kernel.(*mem.Kernel)
 		saved := map[string][]string{"ec2net-eth9": {"-j RETURN"}, "mine": {"-j RETURN"}}
-		f.do(func() { maps.Copy(saved, f.tables[backEndNFT]) })
+		f.do(func() { maps.Copy(saved, f.tables[mangle.NFT]) })
 		saved["PREROUTING"] = append(slices.Clone(saved["PREROUTING"]), "-i eth9 -j ec2net-eth9", "-i eth9 -j ec2net-eth9", "-j mine")
 		left := []string{"-N mine", "PREROUTING -j mine", "mine -j RETURN"}
 		k.Forward(false)
@@ -88,14 +89,14 @@ func TestMarksRestored(t *testing.T) {
 			"a scan": func() { check(t, w.Scan(t.Context())) },
 		} {
 			f.do(func() {
-				f.tables[backEndNFT] = make(map[string][]string)
+				f.tables[mangle.NFT] = make(map[string][]string)
 				for name, rules := range saved {
-					f.tables[backEndNFT][name] = slices.Clone(rules)
+					f.tables[mangle.NFT][name] = slices.Clone(rules)
 				}
 			})
 			tell()
 			w.after(time.Second)
-			same(t, what, f.text(backEndNFT), left)
+			same(t, what, f.text(mangle.NFT), left)
 		}
 		looks := f.looked()
 		w.after(time.Hour)
@@ -110,21 +111,21 @@ func TestMarksRestored(t *testing.T) {
 func TestMarksBackEnd(t *testing.T) {
 	forwarding(t, time.Minute, func(t *testing.T, w *watchedWorld, whole []string) {
 		f := w.firewall
-		f.use(backEndLegacy)
+		f.use(mangle.Legacy)
 		w.after(2 * time.Minute)
-		same(t, "legacy", f.text(backEndLegacy), whole)
-		same(t, "nft, no longer in use", f.text(backEndNFT), []string{})
+		same(t, "legacy", f.text(mangle.Legacy), whole)
+		same(t, "nft, no longer in use", f.text(mangle.NFT), []string{})
 		f.flush()
 		w.after(2 * time.Minute)
-		same(t, "legacy, flushed", f.text(backEndLegacy), whole)
+		same(t, "legacy, flushed", f.text(mangle.Legacy), whole)
 
-		f.use(backEndNFT) // and nobody looks before eth1 goes
+		f.use(mangle.NFT) // and nobody looks before eth1 goes
 		check(t, w.Down(t.Context(), "eth1"))
 		left := slices.DeleteFunc(slices.Clone(whole), func(line string) bool {
 			return strings.Contains(line, "eth1") || strings.Contains(line, "0x3e9/")
 		})
-		same(t, "eth1 down", f.text(backEndNFT), left)
-		same(t, "legacy, no longer in use", f.text(backEndLegacy), []string{})
+		same(t, "eth1 down", f.text(mangle.NFT), left)
+		same(t, "legacy, no longer in use", f.text(mangle.Legacy), []string{})
 	})
 }
 
@@ -134,7 +135,7 @@ func TestMarksBackEndKilled(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		m.forward(t, true)
 		ready(t, m)
-		m.firewall.backEnd = backEndLegacy
+		m.firewall.backEnd = mangle.Legacy
 		run := m.Run
 		for n := 1; ; n++ { // killed after n-1 programs
 			ctx, cancel := context.WithCancel(t.Context())
@@ -149,15 +150,15 @@ func TestMarksBackEndKilled(t *testing.T) {
 			err := m.KeepMarks(ctx, "")
 			cancel()
 			m.Run = run
-			m.firewall.backEnd = map[string]string{backEndNFT: backEndLegacy, backEndLegacy: backEndNFT}[m.firewall.backEnd]
+			m.firewall.backEnd = map[string]string{mangle.NFT: mangle.Legacy, mangle.Legacy: mangle.NFT}[m.firewall.backEnd]
 			m.Marks = MarksNo
 			check(t, m.KeepMarks(t.Context(), ""))
-			for _, backEnd := range []string{backEndNFT, backEndLegacy} {
+			for _, backEnd := range []string{mangle.NFT, mangle.Legacy} {
 				same(t, fmt.Sprintf("killed after %d, %s", n-1, backEnd), m.firewall.text(backEnd), []string{})
 			}
 			m.Marks = MarksAuto
 			check(t, m.KeepMarks(t.Context(), ""))
-			m.firewall.backEnd = map[string]string{backEndNFT: backEndLegacy, backEndLegacy: backEndNFT}[m.firewall.backEnd]
+			m.firewall.backEnd = map[string]string{mangle.NFT: mangle.Legacy, mangle.Legacy: mangle.NFT}[m.firewall.backEnd]
 			if err == nil {
 				return
 			}
@@ -203,13 +204,13 @@ func TestMarksSettings(t *testing.T) {
 				m.forward(t, c.forward)
 				m.Marks = c.marks
 				ready(t, m)
-				if got := len(m.firewall.text(backEndNFT)) > 0; got != c.want {
-					t.Errorf("marks: %v", m.firewall.text(backEndNFT))
+				if got := len(m.firewall.text(mangle.NFT)) > 0; got != c.want {
+					t.Errorf("marks: %v", m.firewall.text(mangle.NFT))
 				}
 				// Once they were made, they go when they are no longer wanted.
 				m.Marks = MarksNo
 				check(t, m.KeepMarks(t.Context(), ""))
-				same(t, "marks", m.firewall.text(backEndNFT), []string{})
+				same(t, "marks", m.firewall.text(mangle.NFT), []string{})
 			})
 		})
 	}
@@ -235,11 +236,11 @@ func TestMarksRenewalOfHalfUp(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		m.forward(t, true)
 		ready(t, m)
-		whole := m.firewall.text(backEndNFT)
+		whole := m.firewall.text(mangle.NFT)
 		m.firewall.flush()
 		check(t, m.Tree.Remove(marksPath))
 		m.lease(t, "eth1", "RENEW", "10.0.1.20")
-		same(t, "marks", m.firewall.text(backEndNFT), whole)
+		same(t, "marks", m.firewall.text(mangle.NFT), whole)
 		looks := m.firewall.looks
 		m.lease(t, "eth1", "RENEW", "10.0.1.20")
 		if m.firewall.looks != looks {
@@ -274,10 +275,10 @@ func TestStatusOfMarks(t *testing.T) {
 			check(t, m.Tree.Remove(marksPath))
 			check(t, m.Tree.Remove(answersPath))
 		}, []string{" ec2net marks # the chain ec2net-docker is missing", "eth1 ec2net marks # the chain ec2net-eth1 is missing"}},
-		"another back end": {func(m *machine, _ table) { m.firewall.use(backEndLegacy) },
+		"another back end": {func(m *machine, _ table) { m.firewall.use(mangle.Legacy) },
 			[]string{" ec2net marks # the chain ec2net-docker is missing", "eth1 ec2net marks # the chain ec2net-eth1 is missing"}},
 		"killed while the back end changed": {func(m *machine, _ table) {
-			_, err := m.Tree.Write(marksPath, []byte(unknown+"\n"))
+			_, err := m.Tree.Write(marksPath, []byte(mangle.Unknown+"\n"))
 			check(t, err)
 		}, []string{" ec2net marks # the chain ec2net-docker is not as it was made", "eth1 ec2net marks # the chain ec2net-eth1 is not as it was made"}},
 		"not wanted, and an old save of the firewall restored": {func(m *machine, now table) {
@@ -293,9 +294,9 @@ func TestStatusOfMarks(t *testing.T) {
 			withENIs(t, func(m *machine) {
 				m.forward(t, true)
 				check(t, m.KeepMarks(t.Context(), ""))
-				whole := m.firewall.text(backEndNFT)
-				c.disturb(m, m.firewall.tables[backEndNFT])
-				before, ran, logged := m.firewall.text(backEndNFT), len(m.ran), len(m.log)
+				whole := m.firewall.text(mangle.NFT)
+				c.disturb(m, m.firewall.tables[mangle.NFT])
+				before, ran, logged := m.firewall.text(mangle.NFT), len(m.ran), len(m.log)
 				s := m.statusNow(t, "")
 				var got []string
 				for _, line := range s.Commands {
@@ -308,7 +309,7 @@ func TestStatusOfMarks(t *testing.T) {
 					got = append(got, of+" "+line)
 				}
 				same(t, "commands", got, c.want)
-				same(t, "after the look", m.firewall.text(backEndNFT), before)
+				same(t, "after the look", m.firewall.text(mangle.NFT), before)
 				if len(m.ran) != ran || len(m.log) != logged {
 					t.Errorf("a look ran %v and logged %q", m.ran[ran:], m.log[logged:])
 				}
@@ -317,7 +318,7 @@ func TestStatusOfMarks(t *testing.T) {
 				}
 				check(t, m.MendMarks(t.Context()))
 				if !strings.Contains(what, "back end") && !strings.Contains(what, "wanted") {
-					same(t, "mended", m.firewall.text(backEndNFT), whole)
+					same(t, "mended", m.firewall.text(mangle.NFT), whole)
 				}
 				if s := m.statusNow(t, ""); s.Differs {
 					t.Errorf("mended: %q", s.Commands)
@@ -344,17 +345,17 @@ func TestMarksByHand(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		m.forward(t, true)
 		ready(t, m)
-		whole := m.firewall.text(backEndNFT)
+		whole := m.firewall.text(mangle.NFT)
 		l, err := m.netns.LinkByName("eth1")
 		check(t, err)
 		check(t, m.netns.LinkSetDown(l))
 		check(t, m.KeepMarks(t.Context(), ""))
-		if text := strings.Join(m.firewall.text(backEndNFT), "\n"); strings.Contains(text, "ec2net-eth1") {
+		if text := strings.Join(m.firewall.text(mangle.NFT), "\n"); strings.Contains(text, "ec2net-eth1") {
 			t.Errorf("down:\n%s", text)
 		}
 		check(t, m.netns.LinkSetUp(l))
 		check(t, m.KeepMarks(t.Context(), "eth1"))
-		same(t, "up again", m.firewall.text(backEndNFT), whole)
+		same(t, "up again", m.firewall.text(mangle.NFT), whole)
 	})
 }
 
@@ -364,12 +365,12 @@ func TestMarksOfOthers(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		m.forward(t, true)
 		ready(t, m)
-		table := m.firewall.tables[backEndNFT]
+		table := m.firewall.tables[mangle.NFT]
 		table["ec2net-eth9"] = []string{"-j RETURN"}
 		table["PREROUTING"] = append(table["PREROUTING"], "-i eth9 -j ec2net-eth9", "-i eth9 -j ec2net-eth9")
 		m.Unmanaged = Patterns{"eth1"}
 		check(t, m.KeepMarks(t.Context(), ""))
-		text := strings.Join(m.firewall.text(backEndNFT), "\n")
+		text := strings.Join(m.firewall.text(mangle.NFT), "\n")
 		if strings.Contains(text, "eth9") || !strings.Contains(text, "PREROUTING -i eth1 -j ec2net-eth1") {
 			t.Errorf("%s", text)
 		}

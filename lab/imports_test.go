@@ -32,7 +32,8 @@ var rooms = []struct {
 	{"stack/ifupdown/interfaces", "lines"},
 	{"stack/ifupdown", "disk fault stack stack/ifupdown/interfaces"},
 	{"render", "facts fault iprule lines stack/ifupdown/interfaces templates"},
-	{"hooks", "disk facts fault iproute iprule kernel plan render stack stack/ifupdown stack/ifupdown/interfaces"},
+	{"hooks/mangle", "render"},
+	{"hooks", "disk facts fault hooks/mangle iproute iprule kernel plan render stack stack/ifupdown stack/ifupdown/interfaces"},
 	{"cmd/ec2net", "disk facts fault hooks journal kernel program render stack/ifupdown stack/ifupdown/interfaces"},
 }
 
