@@ -175,6 +175,12 @@ source /etc/network/interfaces.d/*.cfg
 				waitDown(t, i, "eth1")
 				sameState(t, when+" gone", before, i.Sh(t, global))
 			}
+			// By hand, and by a template that does not name the ENI.
+			i.WriteFile(t, "/etc/ec2net/templates/eth1.cfg.tmpl", string(read(t, "../../examples/one-interface", "eth1.cfg.tmpl")))
+			eth1.Attach(t, "eth1")
+			waitUp(t, i, "eth1")
+			i.Sh(t, "ec2ifdown eth1; ! grep -i mac /etc/network/interfaces.d/eth1.cfg; ifup eth1")
+			sameState(t, "up by another template, by hand", before, i.Sh(t, global))
 		})
 	}
 }
