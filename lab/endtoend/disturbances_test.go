@@ -79,6 +79,15 @@ var disturbedInstances = []disturbed{
 			{name: "`networkctl reconfigure eth0`", script: "networkctl reconfigure eth0" + configured},
 			{name: "`networkctl reload`, and eth0's file has changed", script: "echo '# changed' >>/etc/systemd/network/10-eth0.network; networkctl reload" + configured},
 		}},
+	{name: "networkd of Debian 13", publish: publishGuest,
+		setup: lab.Setup{Release: "trixie", Prepare: networkd},
+		disturbances: []disturbance{
+			{name: "systemd-networkd restarted, in Debian 13", script: `
+cursor=$(journalctl --lines=0 --show-cursor | sed -n 's/^-- cursor: //p')
+systemctl restart systemd-networkd
+until journalctl --unit=systemd-networkd --after-cursor="$cursor" | grep -q 'eth0: DHCPv4 address .* acquired' &&
+	ip route | grep -q '^default via 10.0.0.1 dev eth0 .*metric 1024'; do sleep 0.05; done`}, // networkctl needs D-Bus
+		}},
 	{name: "ufw", publish: publishGuest,
 		setup:  lab.Setup{Docker: true},
 		before: "ufw allow 7; ufw default allow routed; ufw --force enable",
