@@ -35,7 +35,7 @@ func TestUpAgain(t *testing.T) {
 	i.Sh(t, "iptables -t mangle -F ec2net-eth1")
 	up("its chain flushed", "ec2net: eth1: marks were missing: restored them")
 	i.Sh(t, "iptables -t mangle -F; iptables -t mangle -X")
-	up("all marks flushed", "ec2net: eth1: marks were missing: restored them")
+	up("all marks flushed", "ec2net: eth0: marks were missing: restored them", "ec2net: eth1: marks were missing: restored them")
 	if now := i.Sh(t, "iptables -t mangle -S"); now != marks {
 		t.Errorf("marks:\n%s\nwant:\n%s", now, marks)
 	}
