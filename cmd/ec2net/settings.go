@@ -64,8 +64,8 @@ var settingsTable = []setting{
 	{"EC2NET_MARK_MASK", "mark-mask", "MASK", nil, facts.DefaultNumbers.MarkMask.String(),
 		"the bits of a packet's mark that ec2net uses",
 		`If another program uses some of them, such as AWS's VPC CNI (0x80) or the port
-maps of CNI (0x2000), choose other bits, and a base that fits into them: 0x107f and
-EC2NET_BASE=4096 keep out of both.`,
+maps of CNI and podman (0x2000, which EC2NET_BASE=10000 has), choose other bits, and a
+base that fits into them: 0x107f and EC2NET_BASE=4096 keep out of both.`,
 		func(s *settings, v string) (err error) {
 			s.numbers.MarkMask, err = facts.ParseMark(v)
 			return err
