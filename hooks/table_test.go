@@ -41,6 +41,18 @@ func TestMainsRoutesInTheTable(t *testing.T) {
 		m.lease(t, "eth1", "RENEW", "10.0.1.20")
 		same(t, "log of a second renewal", m.log, nil)
 
+		// The kernel keeps a route whose gateway cannot be reached any more, and refuses a new one.
+		m.address(t, "eth1", "192.168.10.2/24")
+		m.addRoute(t, "eth1", "10.55.0.0/16", "192.168.10.1", 0, unix.RTPROT_STATIC)
+		l, err := m.netns.LinkByName("eth1")
+		check(t, err)
+		check(t, m.netns.AddrDel(l, &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(192, 168, 10, 2), Mask: net.CIDRMask(24, 32)}}))
+		m.lease(t, "eth1", "RENEW", "10.0.1.20")
+		if via := m.via(t, "10.0.1.20", "10.55.0.9"); via != "192.168.10.1" {
+			t.Errorf("packets to 10.55.0.9 leave by %s", via)
+		}
+		m.delRoute(t, "eth1", "10.55.0.0/16", "192.168.10.1", 0)
+
 		m.delRoute(t, "eth1", "10.50.0.0/16", "192.168.9.1", 0)
 		m.delRoute(t, "eth1", "10.60.0.0/16", "10.0.1.7", 1001)
 		m.lease(t, "eth1", "RENEW", "10.0.1.20")

@@ -101,13 +101,13 @@ func diffMirror(own []Route, t Target) []Change {
 		}
 	}
 	byLink := filter(own, func(r Route) bool { return r.Link == t.Link.Index })
-	return t.diffRoutes(byLink, without(t.Routes, func(r Route) bool { return taken[placeOf(r)] }), plain)
+	return t.diffRoutes(byLink, without(t.Routes, func(r Route) bool { return taken[placeOf(r)] }))
 }
 
 // diffRoutes makes some routes of a table be the wanted ones. Each place holds one route:
 // the new one comes before the old one goes.
-func (t Target) diffRoutes(have, want []Route, key func(Route) Route) []Change {
-	missing, extra := difference(have, want, key)
+func (t Target) diffRoutes(have, want []Route) []Change {
+	missing, extra := difference(have, want, plain)
 	old := make(map[place][]Change)
 	for _, r := range extra {
 		old[placeOf(r)] = append(old[placeOf(r)], DelRoute{t.Name, t.Link, r})
@@ -134,9 +134,10 @@ type place struct {
 
 func placeOf(r Route) place { return place{r.Dst, r.TOS, r.Metric} }
 
-// plain hides who made a route, in which a copy may differ from its original.
+// plain hides who made a route, and whether its gateway had to be reached: in that a copy
+// may differ from its original.
 func plain(r Route) Route {
-	r.Protocol = protocolBoot
+	r.Protocol, r.OnLink = protocolBoot, false
 	return r
 }
 
@@ -165,7 +166,7 @@ func diffRules(s State, w Want) []Change {
 // also for ENIs that rest.
 func (w Want) ruleChanges(s State) (add, del []Change, rules []Rule) {
 	for _, t := range w.Targets {
-		own := filter(s.Rules, func(r Rule) bool { return r.Table == t.Number && (r.Priority == t.Number || r.Priority == t.Priority) })
+		own := filter(s.Rules, func(r Rule) bool { return r.Table == t.Number && (atENI(r) || r.Priority == t.Priority) })
 		wanted := kernelRules(t.Rules)
 		missing, extra := difference(own, wanted, itself)
 		rules = append(rules, wanted...)

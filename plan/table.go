@@ -113,7 +113,7 @@ func diffTable(s State, t Target) []Change {
 	for _, r := range slices.Concat(others, wanted) {
 		taken[r.Dst] = true
 	}
-	return append(changes, t.diffRoutes(copies, without(t.Copies, func(r Route) bool { return taken[r.Dst] }), itself)...)
+	return append(changes, t.diffRoutes(copies, without(t.Copies, func(r Route) bool { return taken[r.Dst] }))...)
 }
 
 // isCopy reports whether a route of the target's table is a copy of one of main's, and

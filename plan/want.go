@@ -109,7 +109,7 @@ func (m *Machine) Want(verdicts []Verdict, rules RulesOf) Want {
 	main := w.moved(m.State)
 	for i, t := range w.Targets {
 		if !t.Mirror && len(t.Rules) > 0 && t.Link.Up && w.Subnets[t.Number].IsValid() {
-			w.Targets[i].Copies = copies(mirrored(main, t.Link, t.Number))
+			w.Targets[i].Copies = copies(mirrored(main, t.Link, t.Number, w.Subnets[t.Number]))
 		}
 	}
 	w.NoIPv6 = m.withoutIPv6()
@@ -173,7 +173,7 @@ func (m *Machine) target(v Verdict, rules RulesOf) Target {
 	case e.Primary:
 		t.Mirror = true
 		if len(t.Rules) > 0 {
-			t.Routes = mirrored(m.State, v.Link, e.Number)
+			t.Routes = mirrored(m.State, v.Link, e.Number, netip.Prefix{})
 		}
 	case len(t.Rules) > 0 && v.Link.Up:
 		k, _ := m.Of(v.Name)
@@ -217,8 +217,10 @@ func copies(routes []Route) []Route {
 // administrator's and those of DHCP's option 121 too. Of several with one place it takes
 // the first, which is the one that the kernel uses. It takes a copy in main only if its
 // original is gone, and never a decoy. Those without a gateway come first: the kernel adds
-// a route by a gateway only if it knows the way to that.
-func mirrored(s State, l Link, table int) []Route {
+// a route by a gateway only if it knows the way to that. In main it keeps one whose way has
+// gone since, so the table has that with the flag onlink. subnet is a network to which the
+// table has a route anyway.
+func mirrored(s State, l Link, table int, subnet netip.Prefix) []Route {
 	main := s.mainBy(l)
 	var routes []Route
 	seen := make(map[place]bool)
@@ -229,8 +231,8 @@ func mirrored(s State, l Link, table int) []Route {
 		}
 		if !seen[placeOf(r)] {
 			seen[placeOf(r)] = true
-			r.Table = table
-			routes = append(routes, plain(r))
+			r.Table, r.Protocol = table, protocolBoot
+			routes = append(routes, r)
 		}
 	}
 	slices.SortStableFunc(routes, func(a, b Route) int {
@@ -242,7 +244,25 @@ func mirrored(s State, l Link, table int) []Route {
 		}
 		return 1
 	})
+	onLink(routes, l, subnet)
 	return routes
+}
+
+// onLink gives the flag onlink to each route by a gateway to which no other route leads, nor
+// the subnet.
+func onLink(routes []Route, l Link, subnet netip.Prefix) {
+	reached := make(map[netip.Addr]bool)
+	for i, r := range routes {
+		if _, seen := reached[r.Gateway]; !seen {
+			reached[r.Gateway] = subnet.Contains(r.Gateway) || slices.ContainsFunc(routes, func(o Route) bool {
+				return !o.Gateway.IsValid() && o.Scope >= scopeLink && o.Dst.Contains(r.Gateway)
+			})
+		}
+		if r.Gateway.Is4() && !reached[r.Gateway] {
+			more, _ := extraText(r.Extra, l)
+			routes[i].OnLink = r.OnLink || !namesHops(more)
+		}
+	}
 }
 
 // bridge returns the routes to docker's bridge that a table should have, or reports that
