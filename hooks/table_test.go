@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"net"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -58,5 +59,45 @@ func TestMainsRoutesInTheTable(t *testing.T) {
 		m.lease(t, "eth1", "RENEW", "10.0.1.20")
 		same(t, "table", m.table(t, 1001), []string{"10.0.1.0/24 dev eth1 table 1001", "10.70.0.0/16 via 10.0.1.9 dev eth1 metric 7 table 1001 proto static",
 			"192.168.9.0/24 dev eth1 src 192.168.9.2 table 1001 proto 236", "default via 10.0.1.1 dev eth1 table 1001", "unreachable default metric 65535 table 1001"})
+	})
+}
+
+// An administrator's route with several hops stays, in the place of ec2net's, whatever
+// happens, and goes with the ENI.
+func TestRouteOfSeveralHops(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		two(t, m)
+		eth1, eth2 := m.linkNamed(t, "eth1"), m.linkNamed(t, "eth2")
+		hops := []*netlink.NexthopInfo{{LinkIndex: eth1.Index, Gw: net.IPv4(10, 0, 1, 1)}, {LinkIndex: eth2.Index, Gw: net.IPv4(10, 0, 1, 1)}}
+		everywhere := &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
+		check(t, m.netns.RouteReplace(&netlink.Route{Table: 1001, Dst: everywhere, MultiPath: hops}))
+		beside := &net.IPNet{IP: net.IPv4(10, 7, 0, 0).To4(), Mask: net.CIDRMask(16, 32)}
+		check(t, m.netns.RouteAdd(&netlink.Route{Table: 1001, Dst: beside, MultiPath: hops}))
+		check(t, m.netns.RouteAdd(&netlink.Route{LinkIndex: eth1.Index, Dst: beside, Gw: net.IPv4(10, 0, 1, 7)}))
+		several := func() (n int) {
+			routes, err := m.netns.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: 1001}, netlink.RT_FILTER_TABLE)
+			check(t, err)
+			for _, r := range routes {
+				if len(r.MultiPath) > 0 {
+					n++
+				}
+			}
+			return n
+		}
+		check(t, m.RefreshAll(t.Context()))
+		m.log = nil
+		for _, reason := range []string{"RENEW", "REBIND"} {
+			m.lease(t, "eth1", reason, "10.0.1.20")
+			check(t, m.RefreshAll(t.Context()))
+		}
+		if n := several(); n != 2 || len(m.log) > 0 {
+			t.Errorf("%d routes of several hops; did\n%s", n, strings.Join(m.log, "\n"))
+		}
+		m.pull(t, "eth1")
+		check(t, m.RemoveIfGone(t.Context(), "eth1"))
+		routes, err := m.netns.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: 1001}, netlink.RT_FILTER_TABLE)
+		if check(t, err); len(routes) > 0 {
+			t.Errorf("left: %v", routes)
+		}
 	})
 }

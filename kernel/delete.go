@@ -106,6 +106,8 @@ func hitsExtra(named, has []byte) bool {
 // ask for a metric of 0, or for no gateway, preferred source or MTU. Of a table of an ENI,
 // which may have thousands of routes, it does not list them all again for each, if the
 // last look shows that the request hits no other route.
+//
+// A route with several hops has no interface.
 func (k *Kernel) delRoute(c plan.DelRoute) error {
 	if k.unmistakableRoute(c.Route) {
 		err := k.change(c, routeRequest(unix.RTM_DELROUTE, 0, c.Route))
@@ -123,8 +125,8 @@ func (k *Kernel) delRoute(c plan.DelRoute) error {
 
 // seenRoutes are the routes of the last look outside of main, without those deleted since.
 type seenRoutes struct {
-	all []plan.Route // until there is the index
-	by  map[routeKey][]plan.Route
+	all, hops []plan.Route // until there is the index
+	by, hopBy map[routeKey][]plan.Route
 }
 
 // routeKey is what a request to delete a route always names.
@@ -135,6 +137,17 @@ type routeKey struct {
 
 func keyOf(r plan.Route) routeKey { return routeKey{r.Table, r.Link, r.TOS, r.Dst} }
 
+// byKey sorts the routes outside of main.
+func byKey(routes []plan.Route) map[routeKey][]plan.Route {
+	by := make(map[routeKey][]plan.Route)
+	for _, r := range routes {
+		if r.Table != unix.RT_TABLE_MAIN {
+			by[keyOf(r)] = append(by[keyOf(r)], r)
+		}
+	}
+	return by
+}
+
 // unmistakableRoute is unmistakable for a route outside of main.
 func (k *Kernel) unmistakableRoute(r plan.Route) bool {
 	if r.Table == unix.RT_TABLE_MAIN {
@@ -143,17 +156,13 @@ func (k *Kernel) unmistakableRoute(r plan.Route) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.seen.by == nil {
-		k.seen.by = make(map[routeKey][]plan.Route)
-		for _, o := range k.seen.all {
-			if o.Table != unix.RT_TABLE_MAIN {
-				k.seen.by[keyOf(o)] = append(k.seen.by[keyOf(o)], o)
-			}
-		}
-		k.seen.all = nil
+		k.seen.by, k.seen.hopBy = byKey(k.seen.all), byKey(k.seen.hops)
+		k.seen.all, k.seen.hops = nil, nil
 	}
 	alike := k.seen.by[keyOf(r)]
 	at := slices.Index(alike, r)
-	if at < 0 || slices.ContainsFunc(alike, func(o plan.Route) bool { return o != r && hitsRoute(r, o) }) {
+	if at < 0 || slices.ContainsFunc(alike, func(o plan.Route) bool { return o != r && hitsRoute(r, o) }) ||
+		slices.ContainsFunc(k.seen.hopBy[keyOf(r)], func(o plan.Route) bool { return hitsRoute(r, o) }) {
 		return false
 	}
 	k.seen.by[keyOf(r)] = slices.Delete(alike, at, at+1)
@@ -183,9 +192,9 @@ func (k *Kernel) moveRoute(c plan.MoveRoute) error {
 // canName reports whether a route exists. It fails if a request to delete the route
 // would hit another one.
 func (k *Kernel) canName(r plan.Route) (bool, error) {
-	alike, _, err := list(k, "routes", func(each func(plan.Route)) error {
-		return k.dumpRoutes(familyOf(r.Dst.Addr()), r.Table, r.Link, func(o plan.Route) {
-			if o == r || hitsRoute(r, o) {
+	alike, _, err := list(k, "routes", func(each func(listed)) error {
+		return k.dumpRoutes(familyOf(r.Dst.Addr()), r.Table, r.Link, func(o listed) {
+			if o.Route == r || hitsRoute(r, o.Route) {
 				each(o)
 			}
 		})
@@ -193,7 +202,7 @@ func (k *Kernel) canName(r plan.Route) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	at := slices.Index(alike, r)
+	at := slices.Index(alike, listed{Route: r})
 	if at > 0 {
 		first := alike[0]
 		return false, fmt.Errorf("the kernel cannot tell this route from another one to %v with metric %d", first.Dst, first.Metric)

@@ -84,11 +84,12 @@ func (k *Kernel) Look(scope func([]plan.Link) plan.Scope) (plan.State, error) {
 		of := scope(s.Links)
 		wanted = &of
 	}
-	if s.Routes, err = k.routes(family, wanted); err != nil {
+	var hops []plan.Route
+	if s.Routes, hops, err = k.routes(family, wanted); err != nil {
 		return plan.State{}, err
 	}
 	k.mu.Lock()
-	k.seen = seenRoutes{all: s.Routes}
+	k.seen = seenRoutes{all: s.Routes, hops: hops}
 	k.mu.Unlock()
 	return s, nil
 }

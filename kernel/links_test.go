@@ -108,7 +108,7 @@ func TestIPv6(t *testing.T) {
 	count := func() int {
 		all, err := k.addrs(unix.AF_INET6)
 		check(t, err)
-		routes, err := k.routes(unix.AF_INET6, nil)
+		routes, _, err := k.routes(unix.AF_INET6, nil)
 		check(t, err)
 		n := 0
 		for _, a := range all {

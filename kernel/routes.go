@@ -53,23 +53,45 @@ func (s *selection) end() {
 }
 
 // routes lists the unicast routes with one interface and those of other kinds, in the
-// kernel's order; those of a scope, or all if it is nil.
-func (k *Kernel) routes(family int, scope *plan.Scope) ([]plan.Route, error) {
-	all, _, err := list(k, "routes", func(each func(plan.Route)) error {
-		if scope == nil {
-			return k.dumpRoutes(family, 0, 0, each)
+// kernel's order; those of a scope, or all if it is nil. Outside of main it also lists routes
+// with several hops, without an interface, and the hops as routes of their own.
+func (k *Kernel) routes(family int, scope *plan.Scope) (all, hops []plan.Route, err error) {
+	listed, _, err := list(k, "routes", func(each func(listed)) error {
+		pass := func(r plan.Route) { each(listed{Route: r}) }
+		s := selection{each: pass}
+		if scope != nil {
+			s.scope, pass = *scope, s.add
 		}
-		s := selection{scope: *scope, each: each}
-		err := k.dumpRoutes(family, 0, 0, s.add)
+		err := k.dumpRoutes(family, 0, 0, func(o listed) {
+			if !o.hop {
+				pass(o.Route)
+			} else if scope == nil || slices.Contains(scope.Tables, o.Table) {
+				each(o)
+			}
+		})
 		s.end()
 		return err
 	})
-	return all, err
+	for _, o := range listed {
+		if o.hop {
+			hops = append(hops, o.Route)
+		} else {
+			all = append(all, o.Route)
+		}
+	}
+	return all, hops, err
+}
+
+// listed is a route of a list; or a hop of a route with several, by which a request may
+// delete that.
+type listed struct {
+	plan.Route
+	hop bool
 }
 
 // dumpRoutes lists the routes of a table through a link. A table of 0 is every table, a
 // link of 0 every link.
-func (k *Kernel) dumpRoutes(family, table, link int, each func(plan.Route)) error {
+func (k *Kernel) dumpRoutes(family, table, link int, each func(listed)) error {
 	header := make([]byte, unix.SizeofRtMsg)
 	header[0] = byte(family)
 	req := request(unix.RTM_GETROUTE, unix.NLM_F_DUMP, header)
@@ -83,8 +105,18 @@ func (k *Kernel) dumpRoutes(family, table, link int, each func(plan.Route)) erro
 	}
 	err := k.route.do(req, func(data []byte) {
 		r, ok := route(data)
-		if ok && (table == 0 || r.Table == table) && (link == 0 || r.Link == link) {
-			each(r)
+		if table != 0 && r.Table != table {
+			return
+		}
+		if ok && (link == 0 || r.Link == link) {
+			each(listed{Route: r})
+		}
+		if !ok {
+			several(r, int(data[0]), func(o listed) {
+				if link == 0 || o.Link == link {
+					each(o)
+				}
+			})
 		}
 	})
 	if table != 0 && errors.Is(err, unix.ENOENT) || link != 0 && errors.Is(err, unix.ENODEV) {
@@ -153,26 +185,66 @@ func route(data []byte) (plan.Route, bool) {
 }
 
 // gateways reads RTA_MULTIPATH: of each gateway struct rtnexthop and attributes. It returns
-// the gateways without what is not configured (a link is down, say), their interface, 0 if
-// they have several, and the first gateway.
+// the gateways without what is not configured (a link is down, say), their interface, and
+// the first gateway; no interface and no gateway if they have several interfaces.
 func gateways(value []byte) (plain []byte, link int, first netip.Addr) {
 	plain = slices.Clone(value)
+	several := false
 	for rest := plain; len(rest) >= unix.SizeofRtNexthop; {
 		length := int(binary.NativeEndian.Uint16(rest))
 		if length < unix.SizeofRtNexthop || length > len(rest) {
-			return nil, 0, first
+			return nil, 0, netip.Addr{}
 		}
 		rest[2] &= unix.RTNH_F_ONLINK
 		index := number(rest[4:8])
 		if len(rest) == len(plain) {
 			link = index
 			first, _ = netip.AddrFromSlice(attribute(rest[unix.SizeofRtNexthop:length], unix.RTA_GATEWAY))
-		} else if index != link {
-			return nil, 0, first
+		}
+		several = several || index != link
+		rest = rest[min(aligned(length), len(rest)):]
+	}
+	if several {
+		return plain, 0, netip.Addr{}
+	}
+	return plain, link, first
+}
+
+// several passes on a unicast route with several interfaces: outside of main the route
+// itself, without an interface, and then its gateways as routes of their own. A request that
+// names the first gateway of an IPv4 route, or any of an IPv6 route, deletes the route:
+// fib_nh_match of net/ipv4/fib_semantics.c, ip6_route_del of net/ipv6/route.c. No request
+// that names an interface deletes a route that uses a nexthop object.
+func several(r plan.Route, family int, each func(listed)) {
+	if r.Kind != iproute.Unicast || r.Link != 0 || !namesHops([]byte(r.Extra)) {
+		return
+	}
+	if r.Table != iprule.MainTable {
+		each(listed{Route: r})
+	}
+	var extra, rest []byte
+	for attr, value := range attributes([]byte(r.Extra)) {
+		if attr == unix.RTA_MULTIPATH {
+			rest = value
+		} else {
+			extra = append(extra, nl.NewRtAttr(int(attr), value).Serialize()...)
+		}
+	}
+	for r.Extra = string(extra); len(rest) >= unix.SizeofRtNexthop; {
+		length := int(binary.NativeEndian.Uint16(rest)) // gateways has checked it
+		r.Link, r.Gateway = number(rest[4:8]), netip.Addr{}
+		for attr, value := range attributes(rest[unix.SizeofRtNexthop:length]) {
+			if attr == unix.RTA_GATEWAY {
+				r.Gateway, _ = netip.AddrFromSlice(value)
+			} else if attr == unix.RTA_VIA && len(value) > 2 {
+				r.Gateway, _ = netip.AddrFromSlice(value[2:])
+			}
+		}
+		if each(listed{r, true}); family == unix.AF_INET {
+			return
 		}
 		rest = rest[min(aligned(length), len(rest)):]
 	}
-	return plain, link, first
 }
 
 // kindOf returns the kind of a route's type. known is false for the types that plan has no

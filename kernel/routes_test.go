@@ -92,6 +92,52 @@ func TestDelRouteRefuses(t *testing.T) {
 	check(t, k.Apply(plan.DelRoute{Route: plain}))
 }
 
+// A route with several hops is nobody's that a look shows, but a request that names its first
+// hop would delete it: then the request is not made.
+func TestDelRouteSeveralHops(t *testing.T) {
+	for _, first := range []bool{true, false} {
+		for _, inMain := range []bool{true, false} {
+			k := inNetns(t)
+			eth1, eth2 := onNetwork(t, k)
+			gateway := net.IPv4(10, 0, 1, 1)
+			one, two := &netlink.NexthopInfo{LinkIndex: eth1.Index, Gw: gateway}, &netlink.NexthopInfo{LinkIndex: eth2.Index, Gw: gateway}
+			several := &netlink.Route{Table: 1001, Dst: &net.IPNet{IP: net.IPv4(10, 7, 0, 0).To4(), Mask: net.CIDRMask(16, 32)}, Priority: 100, Protocol: 236,
+				MultiPath: []*netlink.NexthopInfo{two, one}}
+			if first {
+				several.MultiPath = []*netlink.NexthopInfo{one, two}
+			}
+			if inMain {
+				several.Table = unix.RT_TABLE_MAIN
+			}
+			check(t, netlink.RouteAdd(several))
+			own := plan.Route{Table: several.Table, Link: eth1.Index, Dst: netip.MustParsePrefix("10.7.0.0/16"), Gateway: netip.MustParseAddr("10.0.1.1"), Metric: 100, Protocol: 236}
+			addRoute(t, k, own)
+			all := func() int {
+				routes, err := netlink.RouteListFiltered(unix.AF_INET, &netlink.Route{Table: several.Table, Dst: several.Dst}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
+				check(t, err)
+				return len(routes)
+			}
+			whole := slices.DeleteFunc(added(t, k), func(r plan.Route) bool { return r.Link != 0 })
+			if len(whole) == 1 == inMain || all() != 2 {
+				t.Fatalf("%+v, %d in all", added(t, k), all())
+			}
+			_, err := k.Look(func([]plan.Link) plan.Scope { return plan.Scope{Tables: []int{1001}, Main: []int{eth1.Index}} })
+			check(t, err)
+			err = k.Apply(plan.DelRoute{Route: own})
+			if left := all(); first && (left != 2 || err == nil || !strings.Contains(err.Error(), "cannot tell")) || !first && (left != 1 || err != nil || slices.Contains(added(t, k), own)) {
+				t.Errorf("the first hop is the same: %t, in main: %t: %d are left, %v", first, inMain, left, err)
+			}
+			// It goes like any other.
+			for _, r := range whole {
+				check(t, k.Apply(plan.DelRoute{Route: r}))
+			}
+			if routes := added(t, k); slices.ContainsFunc(routes, func(r plan.Route) bool { return r.Link == 0 }) {
+				t.Errorf("left: %+v", routes)
+			}
+		}
+	}
+}
+
 // A moved route differs only in its metric; it keeps an MTU, for one. There is a route at
 // every moment. Moving it again does nothing.
 func TestMoveRoute(t *testing.T) {
@@ -175,7 +221,7 @@ func TestAddRoute(t *testing.T) {
 	}
 	r := plan.Route{Table: 1001, Link: eth1.Index, Dst: netip.MustParsePrefix("2001:db8::/64"), Metric: 1001, Protocol: 236}
 	of6 := func() []plan.Route {
-		all, err := k.routes(unix.AF_INET6, &plan.Scope{Tables: []int{1001}})
+		all, _, err := k.routes(unix.AF_INET6, &plan.Scope{Tables: []int{1001}})
 		check(t, err)
 		return all
 	}

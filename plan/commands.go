@@ -148,6 +148,9 @@ func gatewaysText(hops string, l Link) (text string, ok bool) {
 		}) {
 			return text, false
 		}
+		if l.Index == 0 {
+			return text + " dev ...", false // the gateways have several interfaces
+		}
 		text += fmt.Sprintf(" dev %s weight %d", nameWord(l.Name), int(hops[3])+1)
 		if hops[2] != 0 {
 			text += " onlink"
