@@ -3,6 +3,7 @@ package endtoend
 import (
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -214,7 +215,7 @@ func (h *hour) changeAddrs(e *lab.ENI) {
 	}
 	prefix := e.Addrs()[0][:strings.LastIndex(e.Addrs()[0], ".")]
 	a := fmt.Sprintf("%s.%d", prefix, 50+h.rng.IntN(8))
-	for _, other := range h.everyENI() {
+	for _, other := range h.enis {
 		if slices.Contains(other.Addrs(), a) {
 			return
 		}
@@ -223,23 +224,14 @@ func (h *hour) changeAddrs(e *lab.ENI) {
 	e.Assign(h.t, a)
 }
 
-func (h *hour) everyENI() []*lab.ENI {
-	all := append([]*lab.ENI{h.v.Primary}, h.spare...)
-	for _, name := range slices.Sorted(maps.Keys(h.at)) {
-		all = append(all, h.at[name])
-	}
-	return all
-}
-
 // ofSubnet returns an ENI in the subnet of an address.
 func (h *hour) ofSubnet(addr string) *lab.ENI {
-	all := slices.DeleteFunc(h.everyENI(), func(e *lab.ENI) bool { return prefixOf(e.Addrs()[0]) != prefixOf(addr) })
+	all := slices.DeleteFunc(slices.Clone(h.enis), func(e *lab.ENI) bool { return prefixOf(e.Addrs()[0]) != prefixOf(addr) })
 	return all[h.rng.IntN(len(all))]
 }
 
 func (h *hour) readdress() {
-	all := h.everyENI()
-	h.changeAddrs(all[h.rng.IntN(len(all))])
+	h.changeAddrs(h.enis[h.rng.IntN(len(h.enis))])
 }
 
 func (h *hour) imdsIll() {
@@ -292,7 +284,7 @@ func (h *hour) reboot() {
 }
 
 // victims are the programs that are killed.
-var victims = []string{"ec2net", "ec2net", "ec2net", "ifup|ifdown", "ifup|ifdown", "dhclient", "dhclient-script", "iptables.*"}
+var victims = []string{"ec2net", "ec2net", "ec2net", "ifup|ifdown", "ifup|ifdown", "dhclient|dhcpcd", "dhclient-script", "iptables.*"}
 
 // kill ends a process, if there is one. The primary's DHCP client is nobody's but the
 // administrator's.
@@ -323,7 +315,7 @@ func (h *hour) massacre() {
 	h.killing(fmt.Sprintf("kill all %d times, every %d ms", times, ms), fmt.Sprintf(notOfPrimary+`
 for n in $(seq %d); do
 	sleep %.3f
-	for pid in $(targets 'ec2net|ifup|ifdown|dhclient|dhclient-script|iptables.*'); do
+	for pid in $(targets 'ec2net|ifup|ifdown|dhclient|dhcpcd|dhclient-script|iptables.*'); do
 		tr '\0' ' ' </proc/$pid/cmdline
 		kill -KILL $pid
 	done
@@ -335,7 +327,7 @@ func (h *hour) killing(what, script string) {
 	h.note("%s: %s", what, strings.TrimSpace(r.Stdout))
 	h.killed = h.killed || r.Stdout != ""
 	for _, name := range hourNames {
-		if strings.Contains(r.Stdout, "dhclient."+name+".pid") {
+		if regexp.MustCompile(`(dhclient|dhcpcd).*\b` + name + `\b`).MatchString(r.Stdout) {
 			h.clientless[name] = true
 		}
 	}
@@ -460,7 +452,7 @@ func (h *hour) well() {
 	h.v.IMDS.Heal()
 	h.v.Metadata(h.t, lab.Up)
 	h.v.DHCP(h.t, lab.Up)
-	for _, e := range h.everyENI() {
+	for _, e := range h.enis {
 		e.Hide(false)
 		e.Describe(nil)
 	}

@@ -166,7 +166,7 @@ func (h *hour) quiet(s sight) (wrong []string) {
 	}
 	for _, line := range s.parts["processes"] {
 		comm, args, _ := strings.Cut(line, " ")
-		if comm == "ec2net" && !strings.HasSuffix(args, " watch") || slices.Contains([]string{"ifup", "ifdown", "dhclient-script", "iptables", "iptables-save", "iptables-restor", "systemctl"}, comm) {
+		if comm == "ec2net" && !strings.HasSuffix(args, " watch") || slices.Contains([]string{"ifup", "ifdown", "dhclient-script", "dhcpcd-run-hook", "iptables", "iptables-save", "iptables-restor", "systemctl"}, comm) {
 			wrong = append(wrong, "still runs: "+args)
 		}
 	}
@@ -297,7 +297,7 @@ func (h *hour) ofHand(line string, now map[string]standing) bool {
 }
 
 // noise is what a route says besides where it leads.
-var noise = regexp.MustCompile(` (proto|scope|src|metric|table) [^ ]+| linkdown| onlink`)
+var noise = regexp.MustCompile(` (proto|scope|src|metric|table|mtu) [^ ]+| linkdown| onlink`)
 
 func (h *hour) routes(s sight, now map[string]standing) []string {
 	e := newExpectation()
@@ -309,8 +309,9 @@ func (h *hour) routes(s sight, now map[string]standing) []string {
 		first := h.eni(name).Addrs()[0]
 		subnet := fmt.Sprintf("%s dev %s", prefixOf(first), name)
 		out := fmt.Sprintf("default via %s dev %s", routerOf(first), name)
-		// dhclient's routes of main come back with dhclient.
-		e.add(st == byHand && name != "eth0", "main "+subnet)
+		// dhclient's default routes of main come back with dhclient; dhcpcd gives the primary
+		// the metric of an ENI, eth2, and then this one's routes have no place.
+		e.add((st == byHand || h.dhcpcd) && name != "eth0", "main "+subnet)
 		e.add(name != "eth0", "main "+out)
 		if st == detached {
 			continue
@@ -331,7 +332,12 @@ func (h *hour) routes(s sight, now map[string]standing) []string {
 		if table == "local" {
 			continue
 		}
-		there = append(there, table+" "+strings.TrimSpace(noise.ReplaceAllString(" "+strings.Join(f, " "), "")))
+		route := table + " " + strings.TrimSpace(noise.ReplaceAllString(" "+strings.Join(f, " "), ""))
+		if h.dhcpcd && slices.Max(slices.Collect(maps.Values(now))) != detached && strings.HasSuffix(route, " dev eth0") &&
+			(strings.Contains(route, " tos 0xfc ") || slices.Contains(there, route)) {
+			continue // the copy and the decoy for dhcpcd: ARCHITECTURE.md, Routing
+		}
+		there = append(there, route)
 	}
 	wrong := e.differs("routes", there)
 	if way := strings.Join(s.parts["way out"], " "); !strings.Contains(way, " dev eth0 ") {
@@ -421,7 +427,7 @@ func (h *hour) half(file string) bool { return h.killed && strings.HasPrefix(fil
 // clients is how many DHCP clients an interface has.
 func (s sight) clients(name string) (n int) {
 	for _, line := range s.parts["processes"] {
-		if strings.HasPrefix(line, "dhclient ") && slices.Contains(strings.Fields(line), name) {
+		if strings.HasPrefix(line, "dhclient ") && slices.Contains(strings.Fields(line), name) || strings.HasPrefix(line, "dhcpcd dhcpcd: "+name+" ") {
 			n++
 		}
 	}

@@ -13,7 +13,7 @@ import (
 	"ec2net/lab/report"
 )
 
-var hourLong = flag.Duration("hour", 0, "how long random hours go on, seed by seed; 0: three short ones")
+var hourLong = flag.Duration("hour", 0, "how long random hours go on, seed by seed; 0: four short ones")
 
 const (
 	// hourEpisodes is how many times a machine is disturbed, left alone and judged.
@@ -36,7 +36,7 @@ func TestHour(t *testing.T) {
 	if *hourLong == 0 {
 		random := uint64(time.Now().UnixNano()) % 1_000_000
 		t.Logf("the random seed is %d", random)
-		for _, s := range []uint64{*seed, *seed + 1, random} {
+		for _, s := range []uint64{*seed, *seed + 1, *seed + 2, random} {
 			t.Run(fmt.Sprintf("seed %d", s), func(t *testing.T) {
 				t.Parallel()
 				newHour(t, s, &told).run(2)
@@ -106,7 +106,8 @@ type hour struct {
 	v     *lab.VPC
 	i     *lab.Instance
 	hosts []*lab.Place
-	spare []*lab.ENI
+	enis  []*lab.ENI // all, the primary too
+	spare []*lab.ENI // not attached
 	at    map[string]*lab.ENI
 	// hands has, by interface, how a person has taken it down.
 	hands map[string]string
@@ -116,6 +117,7 @@ type hour struct {
 	forwards   bool
 	legacy     bool // the back end of iptables
 	short      bool // leases
+	dhcpcd     bool
 	told       *hourTally
 	began      time.Time
 	steps      []string
@@ -129,7 +131,7 @@ var hourFiles = map[string]string{
 	"/etc/dhcp/dhclient.conf":                                "timeout 20;\n",
 }
 
-const hourPrepare = "systemctl enable ec2net-scan.service ec2net-watch.service; echo EC2NET_REFRESH=10s >>/etc/default/ec2net\n"
+const hourPrepare = "test ! -e /etc/dhcpcd.conf || printf 'noarp\\ntimeout 20\\n' >>/etc/dhcpcd.conf; systemctl enable ec2net-scan.service ec2net-watch.service; echo EC2NET_REFRESH=10s >>/etc/default/ec2net\n"
 
 func newHour(t *testing.T, seed uint64, told *hourTally) *hour {
 	plan := lab.Plan{Primary: []string{"10.0.0.10", "10.0.0.11"}}
@@ -143,6 +145,9 @@ func newHour(t *testing.T, seed uint64, told *hourTally) *hour {
 	}
 	setup := lab.Setup{Release: []string{"bookworm", "trixie"}[seed%2], Systemd: true}
 	h.legacy, h.short = seed%4 >= 2, plan.Lease > 0
+	h.dhcpcd = seed%4 == 3
+	setup.Dhcpcd = h.dhcpcd
+	h.enis = append([]*lab.ENI{h.v.Primary}, h.spare...)
 	prepare := hourPrepare
 	if h.legacy {
 		prepare += "update-alternatives --set iptables /usr/sbin/iptables-legacy\n"
