@@ -326,8 +326,9 @@ func (h *hour) killing(what, script string) {
 	r := h.i.Run(h.t, lab.Cmd{Args: []string{"sh", "-c", script}})
 	h.note("%s: %s", what, strings.TrimSpace(r.Stdout))
 	h.killed = h.killed || r.Stdout != ""
-	for _, name := range hourNames {
-		if regexp.MustCompile(`(dhclient|dhcpcd).*\b` + name + `\b`).MatchString(r.Stdout) {
+	for _, name := range append([]string{"eth0"}, hourNames...) {
+		// ifdown ends the client first; what "ifup -a" has started ends with its unit.
+		if regexp.MustCompile(`(dhclient|dhcpcd).*\b` + name + `\b|if(up|down) (-a|.*\b` + name + `\b)`).MatchString(r.Stdout) {
 			h.clientless[name] = true
 		}
 	}

@@ -384,7 +384,8 @@ func (h *hour) marks(s sight, now map[string]standing) []string {
 func (h *hour) files(s sight, now map[string]standing) []string {
 	run, ifstate := newExpectation(), newExpectation()
 	run.add(true, "watch.log", "eth0.lease", "eth0.cfg")
-	ifstate.add(false, "lo=lo", "eth0=eth0")
+	ifstate.add(false, "lo=lo")
+	ifstate.add(h.clientless["eth0"], "eth0=eth0")
 	marked := false
 	for name, st := range now {
 		if st == detached {
@@ -396,7 +397,7 @@ func (h *hour) files(s sight, now map[string]standing) []string {
 		if st == byHand {
 			run.add(true, name+".down", "marks")
 		}
-		ifstate.add(st == byHand, name+"="+name)
+		ifstate.add(st == byHand || h.clientless[name], name+"="+name)
 	}
 	run.add(!marked && h.forwards, "marks")
 	if !h.forwards {

@@ -111,7 +111,8 @@ type hour struct {
 	at    map[string]*lab.ENI
 	// hands has, by interface, how a person has taken it down.
 	hands map[string]string
-	// clientless are the interfaces of which a DHCP client was killed.
+	// clientless are the interfaces of which a DHCP client was killed, or ifup or ifdown,
+	// after which ifupdown knows no better.
 	clientless map[string]bool
 	killed     bool
 	forwards   bool
