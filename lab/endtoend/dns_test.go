@@ -185,6 +185,23 @@ source /etc/network/interfaces.d/*.cfg
 	}
 }
 
+// dhclient's other hooks run for an ENI as before: those of its package, which make routes,
+// and an administrator's, which see the address, and of which a failure is logged.
+func TestOtherHooks(t *testing.T) {
+	t.Parallel()
+	i, _, eth1 := dhcpClients["dhclient"].bootWith(t, map[string]string{
+		"/etc/dhcp/dhclient-enter-hooks.d/mine": "set -- one two\n[ \"$interface\" != eth1 ] || return 3\n",
+		"/etc/dhcp/dhclient-exit-hooks.d/mine":  "echo \"$interface $reason $new_ip_address,$new_domain_name_servers\" >>/run/mine\n",
+	})
+	eth1.Options(t, "dns-server,10.9.1.2", "classless-static-route,192.168.7.0/24,10.0.1.7,0.0.0.0/0,10.0.1.1")
+	eth1.Attach(t, "eth1")
+	waitUp(t, i, "eth1")
+	i.Sh(t, "grep -x 'eth0 BOUND 10.0.0.10,10.9.0.2' /run/mine; grep -x 'eth1 BOUND 10.0.1.20,' /run/mine; ip route | grep '^192.168.7.0/24 via 10.0.1.7 dev eth1'")
+	if log := i.Log(t); !strings.Contains(log, "/etc/dhcp/dhclient-enter-hooks.d/mine returned non-zero exit status 3") {
+		t.Errorf("the log does not say which hook failed:\n%s", log)
+	}
+}
+
 // Who wants what an ENI's DHCP server says, or DNS servers by hand, says so in a template.
 func TestWantedDNS(t *testing.T) {
 	t.Parallel()
