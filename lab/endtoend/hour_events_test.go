@@ -446,7 +446,7 @@ func (h *hour) settings() {
 }
 
 // well ends all that an administrator or EC2 would end. What a kill has made of
-// networking.service, an administrator mends.
+// networking.service and the primary, an administrator mends.
 func (h *hour) well() {
 	h.note("all is made well")
 	h.stopTimers()
@@ -462,6 +462,7 @@ pkill -CONT -x ec2net
 until systemctl is-system-running >/dev/null 2>&1 || test $? = 1; do sleep 0.1; done
 while systemctl list-jobs --no-legend | grep -q networking; do sleep 0.1; done
 systemctl is-active -q networking || { systemctl reset-failed networking; systemctl restart networking || systemctl restart networking; }
+pgrep -f '(dhclient|dhcpcd).*[e]th0' >/dev/null || { ifdown --force eth0; ifup eth0; }
 systemctl is-active -q ec2net-scan || systemctl start ec2net-scan
 systemctl is-active -q ec2net-watch || systemctl start ec2net-watch`)
 }

@@ -257,23 +257,27 @@ func number(name string) int { return 1000 + int(name[3]-'0') }
 func (h *hour) rules(s sight, now map[string]standing) []string {
 	e := newExpectation()
 	e.add(false, "0: from all lookup local", "32766: from all lookup main", "32767: from all lookup default")
-	subnets := make(map[string]standing)
+	groups := make(map[string]standing)
 	for name, st := range all(now) {
 		if st == detached {
 			continue
 		}
 		n := number(name)
-		for _, a := range h.eni(name).Addrs() {
-			e.add(st == byHand, fmt.Sprintf("%d: from %s lookup %d proto 236", n, a, n))
+		at, group := n, "999: from %s lookup main suppress_prefixlength 1 suppress_ifgroup 1000 proto 236"
+		if name == "eth0" { // its rules come just before main's
+			at, group = 32765, "32764: from %s lookup main suppress_prefixlength 0 suppress_ifgroup 1000 proto 236"
 		}
-		mark := fmt.Sprintf("fwmark 0x%x/0x3fff", n)
-		e.add(st == byHand, fmt.Sprintf("%d: from all %s lookup %d proto 236", n, mark, n),
-			fmt.Sprintf("999: from all %s lookup main suppress_prefixlength 1 suppress_ifgroup 1000 proto 236", mark))
-		subnet := prefixOf(h.eni(name).Addrs()[0]).String()
-		subnets[subnet] = max(subnets[subnet], st)
+		mark := fmt.Sprintf("all fwmark 0x%x/0x3fff", n)
+		for _, a := range append(h.eni(name).Addrs(), mark) {
+			e.add(st == byHand, fmt.Sprintf("%d: from %s lookup %d proto 236", at, a, n))
+		}
+		for _, packets := range []string{prefixOf(h.eni(name).Addrs()[0]).String(), mark} {
+			line := fmt.Sprintf(group, packets)
+			groups[line] = max(groups[line], st)
+		}
 	}
-	for subnet, st := range subnets {
-		e.add(st == byHand, fmt.Sprintf("999: from %s lookup main suppress_prefixlength 1 suppress_ifgroup 1000 proto 236", subnet))
+	for line, st := range groups {
+		e.add(st == byHand, line)
 	}
 	var there []string
 	for _, line := range s.parts["rules"] {
@@ -383,7 +387,7 @@ func (h *hour) marks(s sight, now map[string]standing) []string {
 
 func (h *hour) files(s sight, now map[string]standing) []string {
 	run, ifstate := newExpectation(), newExpectation()
-	run.add(true, "watch.log", "eth0.lease", "eth0.cfg")
+	run.add(true, "watch.log", "eth0.lease", "netns")
 	ifstate.add(false, "lo=lo")
 	ifstate.add(h.clientless["eth0"], "eth0=eth0")
 	marked := false

@@ -21,7 +21,7 @@ const (
 	// hourMachines is how many machines a long hour has at a time.
 	hourMachines = 2
 	// hourBound is how soon it has to be whole when everything is well again.
-	hourBound = 2 * time.Minute
+	hourBound = 3 * time.Minute
 	// hourSlow is so late that the log says what came before.
 	hourSlow = 20 * time.Second
 )
