@@ -1,6 +1,7 @@
 package endtoend
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"regexp"
@@ -359,43 +360,31 @@ func (h *hour) pauseWatch() {
 	h.soon(1000, "pkill -CONT -f '^/usr/sbin/ec2net watch'")
 }
 
+// handCommands are what a person does to an ENI: in what way it is down then, and what of
+// that it mends.
+var handCommands = []struct {
+	script, down string
+	mends        []string
+}{
+	{"ifdown eth1", "ifdown", nil},
+	{"ec2ifdown eth1", "ifdown", nil},
+	{"ip link set eth1 down", "link", nil},
+	{"ip link set eth1 down; ip link set eth1 up", "", []string{"link"}},
+	{"ip link set eth1 up", "", []string{"link"}},
+	{"ifup eth1", "", []string{"ifdown"}},
+	{"ec2ifup eth1", "", []string{"link", "ifdown"}},
+	{"ec2ifupscan", "", nil},
+}
+
 // hand is a person at work.
 func (h *hour) hand() {
-	name := h.attached()
-	if name == "" {
-		name = "eth1"
+	name := cmp.Or(h.attached(), "eth1")
+	c := handCommands[h.rng.IntN(len(handCommands))]
+	if c.down != "" {
+		h.hands[name] = c.down
 	}
-	switch n := h.rng.IntN(8); {
-	case n == 0:
-		h.hands[name] = "ifdown"
-		h.sh("ifdown " + name)
-	case n == 1:
-		h.hands[name] = "ifdown"
-		h.sh("ec2ifdown " + name)
-	case n == 2:
-		if h.sh("ip link set " + name + " down") {
-			h.hands[name] = "link"
-		}
-	case n == 3:
-		// Between the two watch may have seen it down.
-		h.sh("ip link set " + name + " down; ip link set " + name + " up")
-		if h.hands[name] == "link" {
-			delete(h.hands, name)
-		}
-	case n == 4:
-		if h.sh("ip link set "+name+" up") && h.hands[name] == "link" {
-			delete(h.hands, name)
-		}
-	case n == 5:
-		if h.sh("ifup "+name) && h.hands[name] == "ifdown" {
-			delete(h.hands, name)
-		}
-	case n == 6:
-		if h.sh("ec2ifup " + name) {
-			delete(h.hands, name)
-		}
-	default:
-		h.sh("ec2ifupscan")
+	if h.sh(strings.ReplaceAll(c.script, "eth1", name)) && slices.Contains(c.mends, h.hands[name]) {
+		delete(h.hands, name)
 	}
 }
 

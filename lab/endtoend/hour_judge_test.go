@@ -326,7 +326,17 @@ func (h *hour) routes(s sight, now map[string]standing) []string {
 			e.add(st == byHand, table+"unreachable default")
 		}
 	}
-	var there []string
+	wrong := e.differs("routes", h.routesThere(s, with["eth0"] != detached))
+	if way := strings.Join(s.parts["way out"], " "); !strings.Contains(way, " dev eth0 ") {
+		wrong = append(wrong, "the way out: "+way)
+	}
+	return wrong
+}
+
+// routesThere returns the routes, without what is noise. copied says that another ENI is
+// attached: then main has a copy of the primary's routes and a decoy for dhcpcd, as
+// ARCHITECTURE.md has it.
+func (h *hour) routesThere(s sight, copied bool) (there []string) {
 	for _, line := range s.parts["routes"] {
 		f := strings.Fields(line)
 		table := "main"
@@ -337,17 +347,13 @@ func (h *hour) routes(s sight, now map[string]standing) []string {
 			continue
 		}
 		route := table + " " + strings.TrimSpace(noise.ReplaceAllString(" "+strings.Join(f, " "), ""))
-		if h.dhcpcd && slices.Max(slices.Collect(maps.Values(now))) != detached && strings.HasSuffix(route, " dev eth0") &&
-			(strings.Contains(route, " tos 0xfc ") || slices.Contains(there, route)) {
-			continue // the copy and the decoy for dhcpcd: ARCHITECTURE.md, Routing
+		isCopy := strings.Contains(route, " tos 0xfc ") || slices.Contains(there, route)
+		if h.dhcpcd && copied && isCopy && strings.HasSuffix(route, " dev eth0") {
+			continue
 		}
 		there = append(there, route)
 	}
-	wrong := e.differs("routes", there)
-	if way := strings.Join(s.parts["way out"], " "); !strings.Contains(way, " dev eth0 ") {
-		wrong = append(wrong, "the way out: "+way)
-	}
-	return wrong
+	return there
 }
 
 func (h *hour) marks(s sight, now map[string]standing) []string {
