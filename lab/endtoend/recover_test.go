@@ -87,3 +87,18 @@ func TestReexec(t *testing.T) {
 	i.WaitSh(t, "systemctl list-jobs")
 	noneFailed(t, i)
 }
+
+// The scan at boot fails once: its unit tries again.
+func TestScanFails(t *testing.T) {
+	t.Parallel()
+	v := lab.NewVPC(t, lab.Plan{})
+	eth1 := v.AddENI(t, "10.0.1.20")
+	i := boot(t, v, lab.Setup{Systemd: true, Prepare: "systemctl enable ec2net-scan.service\n" + failsOnce("ec2net-scan.service", "RestartSec=1s")})
+	i.WaitSh(t, "test -e /run/ec2net-scan.service && systemctl is-active -q ec2net-scan.service")
+	i.WaitBooted(t)
+	eth1.Attach(t, "eth1")
+	waitUp(t, i, "eth1")
+	v.ResetCounters(t)
+	answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.1.20")
+	noneFailed(t, i)
+}
