@@ -56,8 +56,10 @@ func (m *Machine) wantMain(targets []Target) Main {
 			originals = append(originals, r)
 		}
 	}
-	for _, r := range m.State.mainBy(primary) {
-		if _, there := w.First[r.Dst]; r.isCopy() && !there {
+	copies := filter(m.State.mainBy(primary), Route.isCopy)
+	for _, r := range copies {
+		isCopy := func(o Route) bool { return o.Dst == r.Dst && o.always() } // r may be a decoy
+		if _, there := w.First[r.Dst]; !there && slices.ContainsFunc(copies, isCopy) {
 			alone = append(alone, r)
 		}
 	}
