@@ -34,14 +34,24 @@ const (
 
 func contestOf(c plan.Change) string { return c.Of() + " " + c.String() }
 
-// without drops the changes that are left to the other program for now.
+// without drops the changes that are left to the other program for now; with an ENI's group
+// also new group rules, which need it: no rule of the whole machine comes while an ENI is out
+// of the group.
 func (all *contests) without(changes []plan.Change) []plan.Change {
 	if all == nil || len(all.by) == 0 {
 		return changes
 	}
-	return slices.DeleteFunc(changes, func(c plan.Change) bool {
+	isLeft := func(c plan.Change) bool {
 		one := all.by[contestOf(c)]
 		return one != nil && !one.left.due()
+	}
+	ungrouped := slices.ContainsFunc(changes, func(c plan.Change) bool {
+		_, group := c.(plan.SetGroup)
+		return group && isLeft(c)
+	})
+	return slices.DeleteFunc(changes, func(c plan.Change) bool {
+		_, rule := c.(plan.AddRule)
+		return isLeft(c) || ungrouped && rule && c.Of() == ""
 	})
 }
 

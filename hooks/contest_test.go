@@ -43,3 +43,21 @@ func TestContestOfAFlap(t *testing.T) {
 		}
 	}
 }
+
+// The group of an ENI is left to another program: then no group rule comes, for it would
+// send answers out by that ENI. The ENI's own rules come.
+func TestContestOfAGroup(t *testing.T) {
+	all := &contests{by: make(map[string]*contest)}
+	group := plan.SetGroup{Link: plan.Link{Name: "eth0", Index: 2}, Group: 1000}
+	own := plan.AddRule{ENI: "eth1", Rule: iprule.Rule{Priority: 1001, Table: 1001}}
+	changes := func() []plan.Change { return []plan.Change{group, plan.AddRule{Rule: iprule.Rule{Priority: 999}}, own} }
+	for n := range maxContest {
+		if got := all.without(changes()); len(got) != 3 {
+			t.Fatalf("after %d: %v", n, got)
+		}
+		all.made(group)
+	}
+	if got := all.without(changes()); len(got) != 1 || got[0] != own {
+		t.Errorf("%v", got)
+	}
+}
