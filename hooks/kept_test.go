@@ -119,6 +119,8 @@ func (w *world) fits(path, text string) bool {
 	case path == movedPath:
 		moved, err := w.memory().moved()
 		return err == nil && len(moved) == strings.Count(text, "\n")
+	case path == marksPath:
+		return parseLastMarks([]byte(text)) != nil
 	}
 	return w.rendered[text]
 }

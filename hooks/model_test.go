@@ -179,6 +179,33 @@ func (s *sequence) routed(name string, e facts.ENI) {
 	}
 }
 
+// marked checks the marks after a run that has made them: none unless the machine forwards
+// packets; else those of each ENI that is whole, once, and none of one that is gone.
+func (s *sequence) marked() {
+	lines := s.firewall.text(backEndNFT)
+	if !s.Kernel.Forwards() {
+		if len(lines) > 0 {
+			s.fail("marks on a machine that forwards nothing:\n%s", strings.Join(lines, "\n"))
+		}
+		return
+	}
+	for name := range s.holds {
+		for _, want := range []string{"-N ec2net-" + name, "PREROUTING -i " + name + " -j ec2net-" + name, "PREROUTING -j ec2net-docker"} {
+			if !slices.Contains(lines, want) {
+				s.fail("%s is up, and there is no %q among the marks:\n%s", name, want, strings.Join(lines, "\n"))
+			}
+		}
+	}
+	for i, line := range lines {
+		_, jump, _ := strings.Cut(line, "PREROUTING -i ")
+		name, _, _ := strings.Cut(jump, " ")
+		_, there := s.attached[name]
+		if i > 0 && line == lines[i-1] || name != "" && name != "eth0" && !there {
+			s.fail("a mark twice, or of an ENI that is gone: %s", line)
+		}
+	}
+}
+
 // anyForeign reports whether another program has put an ENI into another group.
 func (s *sequence) anyForeign(state plan.State) bool {
 	return slices.ContainsFunc(state.Links, func(l plan.Link) bool { return l.Group != 0 && l.Group != s.Numbers.Base })

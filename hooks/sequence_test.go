@@ -67,7 +67,7 @@ func runSequences(t *testing.T, n int, boot boot) *tally {
 			t.Run(fmt.Sprintf("seed %d", s), func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
-					(&sequence{world: newWorld(t, boot), rng: rand.New(rand.NewPCG(s, 0)), t: t, happened: &happened,
+					(&sequence{world: newWorld(t, boot), rng: rand.New(rand.NewPCG(s, 0)), t: t, happened: &happened, forwarding: s%5 == 0,
 						seen: map[string][]facts.ENI{}, holds: map[string]string{}, numbers: map[string]int{},
 						moves: moves{lagging: map[netip.Addr]facts.MAC{}, claims: map[netip.Addr]claim{}}}).run()
 				})
@@ -107,6 +107,9 @@ type sequence struct {
 	t        *testing.T
 	rng      *rand.Rand
 	happened *tally
+	// forwarding says that the machine begins to forward packets now and then, and ends. In
+	// the other sequences, four of five, there are no marks: they take a fifth longer.
+	forwarding bool
 	// seen has, by name, the facts that ec2net remembers; several if it was struck, and may
 	// have written one or the other.
 	seen map[string][]facts.ENI
@@ -234,6 +237,10 @@ func (s *sequence) step() {
 		for _, name := range s.shuffled() {
 			s.add(name)
 		}
+	case s.forwarding:
+		s.forwards = !s.forwards
+		s.note("the machine forwards packets: %t", s.forwards)
+		s.keepMarks()
 	}
 	wrong := s.always(s.t)
 	rules := s.kernelRules(s.t)
@@ -470,6 +477,14 @@ func (s *sequence) add(name string) {
 	s.told(name)
 	s.whole(name)
 	s.alone()
+	s.marked()
+}
+
+// keepMarks makes the marks, as watch does when a machine begins to forward packets, or ends.
+func (s *sequence) keepMarks() {
+	if s.ran1("marks", func() error { return s.KeepMarks(s.t.Context(), "") }) {
+		s.marked()
+	}
 }
 
 func (s *sequence) remove(name string) {
@@ -483,6 +498,9 @@ func (s *sequence) remove(name string) {
 	}
 	if _, there := s.attached[name]; !there {
 		s.none(name)
+		if lines := s.firewall.text(backEndNFT); slices.Contains(lines, "-N ec2net-"+name) {
+			s.fail("%s is gone, and has marks:\n%s", name, strings.Join(lines, "\n"))
+		}
 	}
 }
 
@@ -556,6 +574,15 @@ func (s *sequence) settle() {
 	for name, mac := range s.attached {
 		fresh.plug(s.t, name, mac, s.vpc.enis[mac].IPv4)
 		check(s.t, fresh.Add(s.t.Context(), name))
+	}
+	if s.forwarding {
+		for _, w := range []*world{s.world, fresh} {
+			w.forwards = true
+			// The primary has marks once IMDS has told its facts.
+			check(s.t, w.OnLease(s.t.Context(), Lease{"eth0", "BOUND", netip.MustParseAddr("10.0.0.10")}))
+			check(s.t, w.KeepMarks(s.t.Context(), ""))
+		}
+		same(s.t, "marks at the end", s.firewall.text(backEndNFT), fresh.firewall.text(backEndNFT))
 	}
 	same(s.t, "rules at the end", s.kernelRules(s.t), fresh.kernelRules(s.t))
 	files, want := s.files(s.t), fresh.files(s.t)

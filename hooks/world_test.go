@@ -43,6 +43,8 @@ type world struct {
 	// ungrouped says that another program has taken an ENI out of its group, and that no
 	// run of ec2net has succeeded since.
 	ungrouped bool
+	// forwards says that the machine forwards packets, whatever its kernel says.
+	forwards bool
 	// told is the error of the DHCP client's hook.
 	told  error
 	steps []string
@@ -97,6 +99,20 @@ func (r recording) Render(ctx context.Context, e facts.ENI, only ...string) ([]r
 		}
 	}()
 	return files, r.strike.next("files")
+}
+
+// Docker renders the marks of answers.
+func (r recording) Docker(ctx context.Context, enis []facts.ENI, group int) (render.File, error) {
+	key := fmt.Sprint("marks", enis, group)
+	if f, ok := renderings.Load(key); ok {
+		r.rendered[string(f.(render.File).Content)] = true
+		return f.(render.File), nil
+	}
+	f, err := r.Templates.Docker(ctx, enis, group)
+	if r.rendered[string(f.Content)] = true; err == nil {
+		renderings.Store(key, f)
+	}
+	return f, err
 }
 
 // renderings caches what the built-in templates make of an ENI, for all worlds: it is the
@@ -201,7 +217,9 @@ var errnos = []error{unix.EPERM, unix.EBUSY, unix.EEXIST, unix.ENODEV, unix.ENOB
 func (w *world) powerOn(t *testing.T) {
 	t.Helper()
 	b := w.boot(t, func(what string) error { return w.strike.next("netlink: " + what) })
-	w.Kernel, w.kernel, w.links = b.ec2net, b.eyes, b.links
+	w.Kernel, w.kernel, w.links = forwarder{b.ec2net, w}, b.eyes, b.links
+	w.forwards = false
+	w.firewall.flush()
 	clear(w.up)
 	for _, dir := range []string{runDir, ifstateDir} {
 		names, err := w.Tree.List(dir)
@@ -221,6 +239,15 @@ func (w *world) powerOn(t *testing.T) {
 		check(t, w.links.add(name, w.attached[name]))
 	}
 }
+
+// forwarder is a kernel that forwards packets if its world does.
+type forwarder struct {
+	Kernel
+	*world
+}
+
+// Forwards reports whether the machine forwards packets.
+func (f forwarder) Forwards() bool { return f.forwards || f.Kernel.Forwards() }
 
 const ifstateDir = "/run/network"
 
