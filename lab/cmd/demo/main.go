@@ -118,9 +118,9 @@ func (d *demo) attach() {
 	d.say("\nWhat ec2net did is in the system log:\n")
 	d.sh("journalctl -t ec2net -o cat", "wrote "+cfg, "from 10.0.1.20 lookup 1001", "ifup done")
 	d.say(`
-Packets from eth1's addresses use a route table of their own, 1001. (Rules 999:
-except for those that leave by no ENI. The fwmark: answers of containers. While eth1 is
-up, the primary, eth0, has a table of its own too, 1000, which comes just before main.)
+Packets from eth1's addresses use a route table of their own, 1001. Rules 999: main
+routes those that leave by no ENI. Rules with fwmark: answers of containers. While eth1
+is up, the primary, eth0, has a table of its own too, 1000; its rules come before main's.
 `)
 	d.sh("ip rule", "from "+eth1+" lookup 1001", "from "+second+" lookup 1001")
 	d.sh("ip route show table 1001", "default via 10.0.1.1 dev eth1")
