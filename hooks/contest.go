@@ -32,6 +32,10 @@ const (
 	contestDrip = 5 * time.Second
 )
 
+func newContest() *contest {
+	return &contest{left: backoff{first: time.Minute, last: time.Hour}}
+}
+
 func contestOf(c plan.Change) string { return c.Of() + " " + c.String() }
 
 // without drops the changes that are left to the other program for now; with an ENI's group
@@ -89,8 +93,13 @@ func undoing(c plan.Change) plan.Change {
 	return nil
 }
 
-func newContest() *contest {
-	return &contest{left: backoff{first: time.Minute, last: time.Hour}}
+// forget drops what was long ago.
+func (all *contests) forget(now time.Time) {
+	for text, one := range all.by {
+		if now.Sub(one.last) > 2*max(one.left.wait, time.Minute) {
+			delete(all.by, text)
+		}
+	}
 }
 
 // made notes that the change was made. It returns for how long it is left alone now.
@@ -152,15 +161,6 @@ func (all *contests) next() (first time.Time) {
 		}
 	}
 	return first
-}
-
-// forget drops what was long ago.
-func (all *contests) forget(now time.Time) {
-	for text, one := range all.by {
-		if now.Sub(one.last) > 2*max(one.left.wait, time.Minute) {
-			delete(all.by, text)
-		}
-	}
 }
 
 // backoff is a wait that doubles, from first to last.

@@ -7,12 +7,10 @@ import (
 	"os"
 	"path"
 	"slices"
-	"strings"
 	"time"
 
 	"ec2net/facts"
 	"ec2net/hooks/mangle"
-	"ec2net/render"
 )
 
 // Marks says whether packets get marks, and with them their connections.
@@ -34,13 +32,32 @@ func ParseMarks(text string) (Marks, error) {
 	return Marks(i), nil
 }
 
-// marksLimit bounds one run of keepMarks: another program may hold the lock of
-// iptables-legacy.
-const marksLimit = 10 * time.Second
+// wantsMarks reports whether packets are to get marks. Only a host that forwards packets
+// has answers that another machine or a container gives: the kernel chooses the source
+// address of its own answers, and the rules of that address their way.
+func (h *Host) wantsMarks() bool {
+	return h.Marks == MarksYes || h.Marks == MarksAuto && h.Kernel.Forwards()
+}
 
-// marksPath has what iptables said of ec2net's chains when they were made last, since
-// boot: mangle.Made.
-var marksPath = path.Join(runDir, "marks")
+// marking is what an event knows about marks.
+type marking struct {
+	soon  *facts.ENI // an ENI that is about to come up
+	going string     // one that is being taken down
+	// wanted says that packets are to get marks.
+	wanted bool
+	// looks says that nothing is to be written.
+	looks bool
+	// restored says that another program may have put old marks back: look for them even
+	// if nothing was made and nothing is to be.
+	restored bool
+}
+
+func (n marking) name() string {
+	if n.soon != nil {
+		return n.soon.Name
+	}
+	return n.going
+}
 
 // KeepMarks makes the marks what they should be, in iptables' mangle table: a chain for
 // each ENI that is up, which marks what comes in, and one that gives answers the mark of
@@ -61,18 +78,18 @@ func (h *Host) KeepMarks(ctx context.Context, soon string) error {
 	return err
 }
 
-// MendMarks is KeepMarks for a person. It also removes marks that another program has put
-// back where none should be.
-func (h *Host) MendMarks(ctx context.Context) error {
-	_, err := h.keepMarks(ctx, marking{restored: true})
-	return err
-}
-
 // knownFacts returns the facts of the device that has a name.
 func (l *look) knownFacts(name string) (facts.ENI, bool) {
 	link, _ := l.State.LinkNamed(name)
 	k, _ := l.Of(name)
 	return k.FactsOf(link)
+}
+
+// MendMarks is KeepMarks for a person. It also removes marks that another program has put
+// back where none should be.
+func (h *Host) MendMarks(ctx context.Context) error {
+	_, err := h.keepMarks(ctx, marking{restored: true})
+	return err
 }
 
 // marksAgain is keepMarks for an ENI that comes up or goes down, which it does without
@@ -106,32 +123,9 @@ func (h *Host) finishMarks(ctx context.Context, l *look) error {
 	return h.marksAgain(ctx, marking{})
 }
 
-// marking is what an event knows about marks.
-type marking struct {
-	soon  *facts.ENI // an ENI that is about to come up
-	going string     // one that is being taken down
-	// wanted says that packets are to get marks.
-	wanted bool
-	// looks says that nothing is to be written.
-	looks bool
-	// restored says that another program may have put old marks back: look for them even
-	// if nothing was made and nothing is to be.
-	restored bool
-}
-
-func (n marking) name() string {
-	if n.soon != nil {
-		return n.soon.Name
-	}
-	return n.going
-}
-
-// wantsMarks reports whether packets are to get marks. Only a host that forwards packets
-// has answers that another machine or a container gives: the kernel chooses the source
-// address of its own answers, and the rules of that address their way.
-func (h *Host) wantsMarks() bool {
-	return h.Marks == MarksYes || h.Marks == MarksAuto && h.Kernel.Forwards()
-}
+// marksLimit bounds one run of keepMarks: another program may hold the lock of
+// iptables-legacy.
+const marksLimit = 10 * time.Second
 
 // keepMarks is KeepMarks. It reports whether something that it had made was missing.
 func (h *Host) keepMarks(ctx context.Context, n marking) (missed bool, err error) {
@@ -152,17 +146,6 @@ func (h *Host) keepMarks(ctx context.Context, n marking) (missed bool, err error
 	}
 	missed, err = h.mangle().Mend(ctx, k)
 	return missed, errors.Join(broken, err)
-}
-
-// mangle is iptables' mangle table on this machine.
-func (h *Host) mangle() mangle.Table {
-	return mangle.Table{Run: h.run, Output: h.Output, Info: h.Log.Info, Note: func(text string) error {
-		if text == "" {
-			return h.Tree.Remove(marksPath)
-		}
-		_, err := h.Tree.Write(marksPath, []byte(text))
-		return err
-	}}
 }
 
 // lookAtMarks looks at the marks, with more arguments of iptables-save. It returns nil if
@@ -194,6 +177,21 @@ func (h *Host) lookAtMarks(ctx context.Context, n marking, args ...string) (*man
 	return k, broken
 }
 
+// marksPath has what iptables said of ec2net's chains when they were made last, since
+// boot: mangle.Made.
+var marksPath = path.Join(runDir, "marks")
+
+// mangle is iptables' mangle table on this machine.
+func (h *Host) mangle() mangle.Table {
+	return mangle.Table{Run: h.run, Output: h.Output, Info: h.Log.Info, Note: func(text string) error {
+		if text == "" {
+			return h.Tree.Remove(marksPath)
+		}
+		_, err := h.Tree.Write(marksPath, []byte(text))
+		return err
+	}}
+}
+
 // dropRestored removes the chains that another program has put back, such as one that
 // saves and restores the firewall, on a machine that is to have none.
 func (h *Host) dropRestored(ctx context.Context, n marking) error {
@@ -219,115 +217,6 @@ func (h *Host) lookForRestored(ctx context.Context, n marking) (*mangle.Look, er
 	}
 	stale := func(name string) bool { return h.isStale(l, n, name) }
 	return &mangle.Look{Stale: stale, Now: now, Last: mangle.NothingMade(now)}, nil
-}
-
-// isStale reports whether a chain that is not wanted has to go. That of an interface which
-// somebody else configures now stays, as does one of which nothing is known.
-func (h *Host) isStale(l *look, n marking, chain string) bool {
-	name := strings.TrimPrefix(chain, mangle.Prefix)
-	link, there := l.State.LinkNamed(name)
-	k, _ := l.Of(name)
-	e, known := k.FactsOf(link)
-	switch {
-	case chain == render.DockerChain, name == n.going, !there:
-		return true
-	case k.Left != "":
-		return false
-	}
-	return !n.wanted || !link.Up || known && !l.HasTable(e)
-}
-
-// chains returns the chains that should exist; none if packets are to get no marks. The
-// one for answers comes first: with the first mark its answer finds it. An error says
-// that a template is broken; then chains uses what was rendered last.
-func (h *Host) chains(ctx context.Context, l *look, n marking) ([]mangle.Chain, error) {
-	if !n.wanted {
-		return nil, nil
-	}
-	enis := slices.DeleteFunc(l.Marked(), func(e facts.ENI) bool { return e.Name == n.name() })
-	if n.soon != nil && n.soon.Routed {
-		enis = append(enis, *n.soon)
-	}
-	if len(enis) == 0 {
-		return nil, nil
-	}
-	slices.SortFunc(enis, func(a, b facts.ENI) int { return a.Number - b.Number })
-	files, broken := h.renderAnswers(ctx, enis)
-	answers, err := h.chain(n, render.DockerChain, "", answersPath, files)
-	if broken = errors.Join(broken, err); answers.Text == "" {
-		return nil, broken
-	}
-	all := []mangle.Chain{answers}
-	for _, e := range enis {
-		own, err := h.ownChain(ctx, l, n, e)
-		broken = errors.Join(broken, err)
-		if own.Text != "" {
-			all = append(all, own)
-		}
-	}
-	return all, broken
-}
-
-var answersPath = path.Join(stateDir, "docker.iptables")
-
-// renderAnswers renders the fragment that marks answers.
-func (h *Host) renderAnswers(ctx context.Context, enis []facts.ENI) ([]render.File, error) {
-	ctx, cancel := context.WithTimeout(ctx, renderLimit)
-	defer cancel()
-	f, err := h.Templates.Docker(ctx, enis, h.Numbers.Base)
-	if err != nil {
-		return nil, err
-	}
-	return []render.File{f}, nil
-}
-
-// ownChain returns the chain of an ENI, without a text if it should have none.
-func (h *Host) ownChain(ctx context.Context, l *look, n marking, e facts.ENI) (mangle.Chain, error) {
-	link, _ := l.State.LinkNamed(e.Name)
-	k, _ := l.Of(e.Name)
-	soon := n.soon != nil && n.soon.Name == e.Name
-	if !soon && (k.Left != "" || !link.Up) {
-		return mangle.Chain{}, nil
-	}
-	fragment, err := render.Path("iptables", e.Name)
-	if err != nil {
-		return mangle.Chain{}, err
-	}
-	var files []render.File
-	if e.Primary { // nothing else writes its files
-		files, err = h.render(ctx, e)
-	} else if cfg, unread := h.memory().cfg(e.Name); unread != nil || cfg != nil && !marksInStanza(string(cfg), fragment) {
-		return mangle.Chain{}, unread
-	}
-	own, unread := h.chain(n, render.View{ENI: e}.Chain(), e.Name, fragment, files)
-	return own, errors.Join(err, unread)
-}
-
-// marksInStanza reports whether a stanza has a line for the marks. An administrator's
-// template may have none.
-func marksInStanza(cfg, fragment string) bool {
-	for line := range strings.Lines(cfg) {
-		line = strings.TrimSpace(line)
-		if !strings.HasPrefix(line, "#") && (strings.Contains(line, "ec2net marks") || strings.Contains(line, fragment)) {
-			return true
-		}
-	}
-	return false
-}
-
-// chain returns a chain with its fragment. files are what was rendered anew for it, if
-// anything was: chain writes them, unless n only looks.
-func (h *Host) chain(n marking, name, iface, path string, files []render.File) (mangle.Chain, error) {
-	c := mangle.Chain{Name: name, Iface: iface, Path: path}
-	i := slices.IndexFunc(files, func(f render.File) bool { return f.Path == path })
-	if n.looks && i >= 0 {
-		c.Text = string(files[i].Content)
-		return c, nil
-	}
-	unwritten := h.write(c.Of(), files)
-	text, unread := h.Tree.Read(path)
-	c.Text = string(text)
-	return c, errors.Join(unwritten, unread)
 }
 
 // marksDiffer returns a command for each chain of the marks that is not what it should

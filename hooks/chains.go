@@ -1,0 +1,122 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"path"
+	"slices"
+	"strings"
+
+	"ec2net/facts"
+	"ec2net/hooks/mangle"
+	"ec2net/render"
+)
+
+// chains returns the chains that should exist; none if packets are to get no marks. The
+// one for answers comes first: with the first mark its answer finds it. An error says
+// that a template is broken; then chains uses what was rendered last.
+func (h *Host) chains(ctx context.Context, l *look, n marking) ([]mangle.Chain, error) {
+	if !n.wanted {
+		return nil, nil
+	}
+	enis := slices.DeleteFunc(l.Marked(), func(e facts.ENI) bool { return e.Name == n.name() })
+	if n.soon != nil && n.soon.Routed {
+		enis = append(enis, *n.soon)
+	}
+	if len(enis) == 0 {
+		return nil, nil
+	}
+	slices.SortFunc(enis, func(a, b facts.ENI) int { return a.Number - b.Number })
+	files, broken := h.renderAnswers(ctx, enis)
+	answers, err := h.chain(n, render.DockerChain, "", answersPath, files)
+	if broken = errors.Join(broken, err); answers.Text == "" {
+		return nil, broken
+	}
+	all := []mangle.Chain{answers}
+	for _, e := range enis {
+		own, err := h.ownChain(ctx, l, n, e)
+		broken = errors.Join(broken, err)
+		if own.Text != "" {
+			all = append(all, own)
+		}
+	}
+	return all, broken
+}
+
+var answersPath = path.Join(stateDir, "docker.iptables")
+
+// renderAnswers renders the fragment that marks answers.
+func (h *Host) renderAnswers(ctx context.Context, enis []facts.ENI) ([]render.File, error) {
+	ctx, cancel := context.WithTimeout(ctx, renderLimit)
+	defer cancel()
+	f, err := h.Templates.Docker(ctx, enis, h.Numbers.Base)
+	if err != nil {
+		return nil, err
+	}
+	return []render.File{f}, nil
+}
+
+// ownChain returns the chain of an ENI, without a text if it should have none.
+func (h *Host) ownChain(ctx context.Context, l *look, n marking, e facts.ENI) (mangle.Chain, error) {
+	link, _ := l.State.LinkNamed(e.Name)
+	k, _ := l.Of(e.Name)
+	soon := n.soon != nil && n.soon.Name == e.Name
+	if !soon && (k.Left != "" || !link.Up) {
+		return mangle.Chain{}, nil
+	}
+	fragment, err := render.Path("iptables", e.Name)
+	if err != nil {
+		return mangle.Chain{}, err
+	}
+	var files []render.File
+	if e.Primary { // nothing else writes its files
+		files, err = h.render(ctx, e)
+	} else if cfg, unread := h.memory().cfg(e.Name); unread != nil || cfg != nil && !marksInStanza(string(cfg), fragment) {
+		return mangle.Chain{}, unread
+	}
+	own, unread := h.chain(n, render.View{ENI: e}.Chain(), e.Name, fragment, files)
+	return own, errors.Join(err, unread)
+}
+
+// marksInStanza reports whether a stanza has a line for the marks. An administrator's
+// template may have none.
+func marksInStanza(cfg, fragment string) bool {
+	for line := range strings.Lines(cfg) {
+		line = strings.TrimSpace(line)
+		if !strings.HasPrefix(line, "#") && (strings.Contains(line, "ec2net marks") || strings.Contains(line, fragment)) {
+			return true
+		}
+	}
+	return false
+}
+
+// chain returns a chain with its fragment. files are what was rendered anew for it, if
+// anything was: chain writes them, unless n only looks.
+func (h *Host) chain(n marking, name, iface, path string, files []render.File) (mangle.Chain, error) {
+	c := mangle.Chain{Name: name, Iface: iface, Path: path}
+	i := slices.IndexFunc(files, func(f render.File) bool { return f.Path == path })
+	if n.looks && i >= 0 {
+		c.Text = string(files[i].Content)
+		return c, nil
+	}
+	unwritten := h.write(c.Of(), files)
+	text, unread := h.Tree.Read(path)
+	c.Text = string(text)
+	return c, errors.Join(unwritten, unread)
+}
+
+// isStale reports whether a chain that is not wanted has to go. That of an interface which
+// somebody else configures now stays, as does one of which nothing is known.
+func (h *Host) isStale(l *look, n marking, chain string) bool {
+	name := strings.TrimPrefix(chain, mangle.Prefix)
+	link, there := l.State.LinkNamed(name)
+	k, _ := l.Of(name)
+	e, known := k.FactsOf(link)
+	switch {
+	case chain == render.DockerChain, name == n.going, !there:
+		return true
+	case k.Left != "":
+		return false
+	}
+	return !n.wanted || !link.Up || known && !l.HasTable(e)
+}
