@@ -78,7 +78,7 @@ func (d folder) create(name string, text []byte) error {
 	return errors.Join(err, f.Chmod(fileMode), f.Sync(), f.Close())
 }
 
-// overwrite writes a file that exists, in its place.
+// overwrite writes a file that exists, in place.
 func (d folder) overwrite(name string, text []byte) error {
 	fd, err := unix.Openat(int(d), name, unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {

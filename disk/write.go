@@ -230,7 +230,7 @@ const (
 	abandoned = time.Minute
 )
 
-// below makes an absolute path one that os.Root takes.
+// below returns an absolute path as one that os.Root takes.
 func below(file string) string {
 	if !path.IsAbs(file) {
 		file = "/" + file
@@ -261,9 +261,8 @@ func (t *Tree) list(name string) ([]string, error) {
 	return names, err
 }
 
-// Overwrite gives a short file that exists another text in its place, for which a full disk
-// has room. If it is ended meanwhile, the file has the new text and then the rest of the old
-// one.
+// Overwrite writes a short file that exists in place, for which a full disk has room. If the
+// process is killed meanwhile, the file has the new text and then the rest of the old one.
 func (t *Tree) Overwrite(file string, text []byte) error {
 	name, err := t.folderOf(below(file))
 	if err != nil {

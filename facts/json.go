@@ -130,7 +130,7 @@ func decodeFields(dec *json.Decoder, given *document, more map[string]json.RawMe
 
 // checkGiven checks the given fields that follow from others. Table, metric, priority and
 // mark also follow from the settings. Facts may have been printed under another BASE, so
-// those four only have to agree with each other; the primary has a priority of its own.
+// those four only have to agree with each other. The primary may have its own priority.
 func checkGiven(given document, whole ENI, seen []string) error {
 	if slices.Contains(seen, "index") && given.Index != whole.Index {
 		return fieldErrorf("index", "%d, but %s has %d", given.Index, whole.Name, whole.Index)

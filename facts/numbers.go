@@ -31,8 +31,9 @@ const (
 	// mainPriority is the priority of the kernel's rule for the main table (ip-rule(8)):
 	// main's default route answers before any rule behind it.
 	mainPriority = 32766
-	// PrimaryPriority is the priority of the primary's rules: just before main's, for they
-	// stand in for it, so that other programs' rules decide as if no other ENI were there.
+	// PrimaryPriority is the priority of the primary's rules. They stand in for main's rule
+	// and come just before it, so that other programs' rules decide as if no other ENI were
+	// there.
 	PrimaryPriority = mainPriority - 1
 )
 

@@ -7,9 +7,9 @@ import (
 	"ec2net/plan"
 )
 
-// apply makes all changes, also after one has failed; but no rule of the whole machine,
-// which needs every ENI in the group, if one could not be put there. again says that it
-// has removed something: then converge has to look at the outcome.
+// apply makes all changes, also after one has failed. Only if an ENI could not be put into
+// the group, it adds no group rules, which need every ENI there. again says that apply has
+// removed something: then converge has to look at the outcome.
 func (h *Host) apply(l *look, changes []plan.Change, n news) (again bool, failed error) {
 	noticed, ungrouped := n.notice == "", false
 	var done []plan.Change
@@ -64,8 +64,8 @@ func (n news) reason(c plan.Change) string {
 	return why
 }
 
-// maxLines bounds the lines about routes that one round logs, and the errors that it
-// returns: a router may change thousands of routes at once.
+// maxLines bounds the lines about routes that one round of converge logs, and the errors
+// that apply returns: a router may change thousands of routes at once.
 const maxLines = 100
 
 // routeLog is the log, with maxLines lines about routes at most.
@@ -95,7 +95,7 @@ func (silence) Info(string, string, ...any) {}
 // Warn drops a line.
 func (silence) Warn(string, string, ...any) {}
 
-// someErrors are the first errors, and how many more there are.
+// someErrors are the first maxLines errors, and how many more there are.
 type someErrors struct {
 	first []error
 	more  int
@@ -111,7 +111,7 @@ func (e *someErrors) add(err error) {
 
 func (e *someErrors) join() error {
 	if e.more > 0 {
-		e.first = append(e.first, fmt.Errorf("%d more changes have failed", e.more))
+		e.first = append(e.first, fmt.Errorf("%d more changes failed", e.more))
 	}
 	return errors.Join(e.first...)
 }

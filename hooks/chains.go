@@ -13,8 +13,9 @@ import (
 )
 
 // chains returns the chains that should exist; none if packets are to get no marks. The
-// one for answers comes first: with the first mark its answer finds it. An error says
-// that a template is broken; then chains uses what was rendered last.
+// chain for answers comes first, so that it is there for the answer to the first packet that
+// gets a mark. An error says that a template is broken; then chains uses what was rendered
+// last.
 func (h *Host) chains(ctx context.Context, l *look, n marking) ([]mangle.Chain, error) {
 	if !n.wanted {
 		return nil, nil
@@ -90,8 +91,8 @@ func marksInStanza(cfg, fragment string) bool {
 	return false
 }
 
-// chain returns a chain with its fragment. files are what was rendered anew for it, if
-// anything was: chain writes them, unless n only looks.
+// chain returns a chain with its fragment. files were rendered anew for it, if any: chain
+// writes them, unless the event only looks.
 func (h *Host) chain(n marking, name, iface, path string, files []render.File) (mangle.Chain, error) {
 	c := mangle.Chain{Name: name, Iface: iface, Path: path}
 	i := slices.IndexFunc(files, func(f render.File) bool { return f.Path == path })
@@ -105,8 +106,8 @@ func (h *Host) chain(n marking, name, iface, path string, files []render.File) (
 	return c, errors.Join(unwritten, unread)
 }
 
-// isStale reports whether a chain that is not wanted has to go. That of an interface which
-// somebody else configures now stays, as does one of which nothing is known.
+// isStale reports whether a chain that is not wanted has to go. The chain of an interface
+// that is left alone stays, as does that of one of which nothing is known.
 func (h *Host) isStale(l *look, n marking, chain string) bool {
 	name := strings.TrimPrefix(chain, mangle.Prefix)
 	link, there := l.State.LinkNamed(name)

@@ -12,7 +12,7 @@ import (
 // contests are the changes that another program undoes.
 type contests struct {
 	by     map[string]*contest // by the text of the change
-	warned time.Time           // until then no other warning is needed
+	warned time.Time           // no other warning is needed until then
 }
 
 type contest struct {
@@ -22,12 +22,13 @@ type contest struct {
 }
 
 const (
-	// maxContest is how many times a change is made before it is left to the other
-	// program; one of them is forgotten every contestDrip. Once takes watch 3 ms of CPU
-	// (measured), so a program that undoes it every five seconds costs less than a
-	// thousandth of a CPU, and may go on; one that undoes it at once is left alone after
-	// two seconds. What only passes must not reach it: "netplan apply" takes the rules away
-	// once for each link, cloud-init's hotplug applies seven times, five seconds apart.
+	// maxContest is how many times watch makes a change before it leaves it to the other
+	// program. Every contestDrip it forgets one of these times. Each costs 3 ms of CPU
+	// (measured): a program that undoes the change every five seconds costs less than a
+	// thousandth of a CPU, and may go on. If a program undoes it at once, watch gives up
+	// after two seconds. It must not give up at something that passes: "netplan apply" takes
+	// the rules away once for each link, and cloud-init's hotplug applies seven times, five
+	// seconds apart.
 	maxContest  = 12
 	contestDrip = 5 * time.Second
 )
@@ -59,8 +60,9 @@ func (all *contests) without(changes []plan.Change) []plan.Change {
 	})
 }
 
-// made notes a change that was made. It returns for how long it is left alone now. What it
-// adds may go again: another route, of which it is a copy, may flap.
+// made notes a change that was made. It returns for how long watch leaves the change now; 0
+// if it does not. A change that adds something also ends the contest about its removal: if a
+// route of main flaps, watch adds and deletes the copy in turn.
 func (all *contests) made(c plan.Change) time.Duration {
 	if all == nil {
 		return 0
@@ -71,7 +73,7 @@ func (all *contests) made(c plan.Change) time.Duration {
 	now := time.Now()
 	one := all.by[contestOf(c)]
 	if one == nil {
-		if n := len(all.by); n&(n-1) == 0 { // now and then: a round may make thousands
+		if n := len(all.by); n&(n-1) == 0 { // at powers of two: a round may make thousands
 			all.forget(now)
 		}
 		one = newContest()
@@ -102,7 +104,8 @@ func (all *contests) forget(now time.Time) {
 	}
 }
 
-// made notes that the change was made. It returns for how long it is left alone now.
+// made notes that the change was made. It returns for how long watch leaves it now; 0 if it
+// does not.
 func (one *contest) made(now time.Time) time.Duration {
 	if now.Sub(one.last) > 2*max(one.left.wait, time.Minute) {
 		one.left.reset()
@@ -124,7 +127,7 @@ type undone struct {
 	wait  time.Duration
 }
 
-// add notes for how long a change is left; 0 if it is not.
+// add notes for how long watch leaves a change; 0 if it does not.
 func (u *undone) add(iface string, c plan.Change, wait time.Duration) {
 	switch {
 	case wait == 0:
@@ -137,8 +140,8 @@ func (u *undone) add(iface string, c plan.Change, wait time.Duration) {
 	u.wait = max(u.wait, wait)
 }
 
-// warn logs what is left. One warning is enough until it is tried again: a program that
-// flushes the rules undoes many changes, some of them a moment later.
+// warn logs which changes watch leaves. One warning is enough until it tries them again: a
+// program that flushes the rules undoes many changes, some of them a moment later.
 func (all *contests) warn(log Log, u undone) {
 	if u.first == nil {
 		return
@@ -150,10 +153,11 @@ func (all *contests) warn(log Log, u undone) {
 	if u.more > 0 {
 		what, it = fmt.Sprintf("this and %d more changes", u.more), "them"
 	}
-	say(u.iface, "another program undoes %s again and again: leaving %s to that for %v: %s", what, it, u.wait, u.first)
+	say(u.iface, "another program undoes %s again and again: leaving %s alone for %v: %s", what, it, u.wait, u.first)
 }
 
-// next is when the first change is tried again that was left; the zero time if none was.
+// next is when watch tries the first of the changes again that it leaves; the zero time if
+// it leaves none.
 func (all *contests) next() (first time.Time) {
 	for _, one := range all.by {
 		if !one.left.due() && (first.IsZero() || one.left.until.Before(first)) {

@@ -9,7 +9,7 @@ import (
 	"ec2net/facts"
 )
 
-// undoLimit bounds what takes down what ifup has begun: no DHCP client waits there.
+// undoLimit bounds undo, which waits for no lease.
 const undoLimit = 100 * time.Second
 
 // ifup brings an ENI up, or leaves nothing behind. An ifup(8) that failed may have
@@ -59,8 +59,8 @@ func (h *Host) tellIPv6(e facts.ENI) {
 	}
 }
 
-// withIPv6 says that an ENI has IPv6 addresses, which ec2net does not configure; empty if
-// it has none, or if it is the primary, whose addresses are its own client's.
+// withIPv6 says which IPv6 addresses of an ENI ec2net does not configure; empty if it has
+// none, or is the primary, whose IPv6 is its own DHCP client's.
 func withIPv6(e facts.ENI) string {
 	var has []string
 	for _, a := range e.IPv6 {

@@ -40,8 +40,8 @@ var leaseEvents = map[string]leaseEvent{
 }
 
 // OnLease makes the rules and the secondary addresses of an ENI current, or removes the
-// rules. It makes these changes by netlink: no program runs, unless a renewal finds that
-// the marks of an ENI were never made.
+// rules. It does so by netlink and starts no program, unless a renewal finds that the marks
+// of an ENI were never made.
 func (h *Host) OnLease(ctx context.Context, lease Lease) error {
 	event := leaseEvents[lease.Reason]
 	if event == leaseNothing || facts.CheckName(lease.Interface) != nil {
@@ -97,7 +97,7 @@ func (h *Host) askForLease(ctx context.Context, l *look, n news, event leaseEven
 		case !errors.Is(err, errOvertaken):
 			return err
 		case tries == maxTries:
-			h.Log.Info(n.name, "%v again and again: leaving it to that (%s)", err, n.why)
+			h.Log.Info(n.name, "%v again and again: using that (%s)", err, n.why)
 			return nil
 		}
 		h.Log.Info(n.name, "%v: asking again (%s)", err, n.why)

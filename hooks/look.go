@@ -149,8 +149,8 @@ func (l *look) hear(n news) {
 	l.leave()
 }
 
-// meetPrimary adds the primary to what is known, if only the facts of other ENIs name it:
-// an administrator, or a program without a hook, configures it.
+// meetPrimary adds the primary to what is known, if only the facts of other ENIs name it. An
+// administrator, or a program without a hook, configures it then.
 func (l *look) meetPrimary(s memory) {
 	link, here := l.PrimaryLink()
 	if _, known := l.Of(link.Name); !here || known {

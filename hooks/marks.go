@@ -45,10 +45,10 @@ type marking struct {
 	going string     // one that is being taken down
 	// wanted says that packets are to get marks.
 	wanted bool
-	// looks says that nothing is to be written.
+	// looks says that the event only looks, and writes nothing.
 	looks bool
-	// restored says that another program may have put old marks back: look for them even
-	// if nothing was made and nothing is to be.
+	// restored says that another program may have put old marks back: keepMarks looks for
+	// them even if ec2net has made none and is to make none.
 	restored bool
 }
 
@@ -85,8 +85,8 @@ func (l *look) knownFacts(name string) (facts.ENI, bool) {
 	return k.FactsOf(link)
 }
 
-// MendMarks is KeepMarks for a person. It also removes marks that another program has put
-// back where none should be.
+// MendMarks is KeepMarks for a person: it also removes marks that another program has put
+// back on a machine that should have none.
 func (h *Host) MendMarks(ctx context.Context) error {
 	_, err := h.keepMarks(ctx, marking{restored: true})
 	return err
@@ -104,8 +104,8 @@ func (h *Host) marksAgain(ctx context.Context, n marking) error {
 	return err
 }
 
-// finishMarks makes the marks of an ENI that were never made, since ec2net or ifup was
-// killed before. To know that, it starts no process.
+// finishMarks makes the marks of an ENI that were never made, because ec2net or ifup was
+// killed first. It starts no process to find that out.
 func (h *Host) finishMarks(ctx context.Context, l *look) error {
 	n := marking{wanted: h.wantsMarks(), looks: true}
 	if !n.wanted {
@@ -148,9 +148,9 @@ func (h *Host) keepMarks(ctx context.Context, n marking) (missed bool, err error
 	return missed, errors.Join(broken, err)
 }
 
-// lookAtMarks looks at the marks, with more arguments of iptables-save. It returns nil if
-// there are none and should be none, or if it could not tell. An error may come with a
-// look: a template is broken.
+// lookAtMarks looks at the marks. args are more arguments of iptables-save. It returns nil
+// if ec2net has made none and should make none, or if it could not look. An error beside a
+// look says that a template is broken.
 func (h *Host) lookAtMarks(ctx context.Context, n marking, args ...string) (*mangle.Look, error) {
 	text, err := h.Tree.Read(marksPath)
 	if err != nil || !n.wanted && text == nil {
@@ -177,8 +177,8 @@ func (h *Host) lookAtMarks(ctx context.Context, n marking, args ...string) (*man
 	return k, broken
 }
 
-// marksPath has what iptables said of ec2net's chains when they were made last, since
-// boot: mangle.Made.
+// marksPath has a mangle.Made: what iptables said of ec2net's chains when ec2net made them
+// last, since boot.
 var marksPath = path.Join(runDir, "marks")
 
 // mangle is iptables' mangle table on this machine.
@@ -192,8 +192,8 @@ func (h *Host) mangle() mangle.Table {
 	}}
 }
 
-// dropRestored removes the chains that another program has put back, such as one that
-// saves and restores the firewall, on a machine that is to have none.
+// dropRestored removes the chains that another program, such as iptables-persistent, has put
+// back on a machine that should have none.
 func (h *Host) dropRestored(ctx context.Context, n marking) error {
 	if !n.restored {
 		return nil
@@ -205,7 +205,7 @@ func (h *Host) dropRestored(ctx context.Context, n marking) error {
 	return h.mangle().DropAll(ctx, k.Now, k.Stale)
 }
 
-// lookForRestored looks for marks where none should be; it returns nil if there are none.
+// lookForRestored looks for marks on a machine that should have none; nil if it has none.
 func (h *Host) lookForRestored(ctx context.Context, n marking) (*mangle.Look, error) {
 	now, err := h.mangle().Saved(ctx)
 	if err != nil || len(now.Own()) == 0 {
@@ -219,16 +219,16 @@ func (h *Host) lookForRestored(ctx context.Context, n marking) (*mangle.Look, er
 	return &mangle.Look{Stale: stale, Now: now, Last: mangle.NothingMade(now)}, nil
 }
 
-// marksDiffer returns a command for each chain of the marks that is not what it should
-// be: "ec2net marks" makes all of them. unseen says that there should be marks, and that
-// only root may look.
+// marksDiffer returns, for each chain that is not what it should be, the command "ec2net
+// marks", and why. One such command mends all chains. unseen says that only root may see
+// whether the marks differ.
 func (h *Host) marksDiffer(ctx context.Context) (commands []command, unseen bool, err error) {
 	unlock := h.lockToLook(ctx, "docker")
 	defer unlock()
 	n := marking{wanted: h.wantsMarks(), looks: true}
 	k, broken := h.lookAtMarks(ctx, n)
 	if k == nil && broken == nil && !n.wanted {
-		k, _ = h.lookForRestored(ctx, n) // a machine that needs no marks may have no iptables
+		k, _ = h.lookForRestored(ctx, n) // a machine without marks may have no iptables
 	}
 	var refused *mangle.Error
 	if k == nil && errors.As(broken, &refused) && os.Geteuid() != 0 {

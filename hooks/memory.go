@@ -90,8 +90,8 @@ func parse(text []byte, n facts.Numbers) (facts.Kept, error) {
 	return k, err
 }
 
-// stanza is what a cfg file says: that ec2net leaves the interface alone, that ec2net has
-// generated it; and what the commands make that ifup runs.
+// stanza is what a cfg file says: whether ec2net leaves the interface alone, whether ec2net
+// has generated the file, and what the commands make that ifup runs.
 type stanza struct {
 	unmanaged, generated bool
 	routes               []iproute.Route
@@ -289,11 +289,11 @@ func (s memory) script(name string) ([]byte, error) {
 	return s.tree.Read(file)
 }
 
-// device reads "MAC INDEX WORD", what the files of a device say.
+// device reads "MAC INDEX WORD", the form of the note and the lease.
 func device(text []byte) (mac facts.MAC, index int, word string, err error) {
 	words := strings.Fields(string(text))
 	if len(words) < 3 {
-		return mac, 0, "", errors.New("not three words")
+		return mac, 0, "", errors.New("fewer than three words")
 	}
 	if mac, err = facts.ParseMAC(words[0]); err != nil {
 		return mac, 0, "", err
@@ -380,7 +380,7 @@ func (s memory) setLease(name string, l plan.Lease) error {
 		return nil
 	}
 	if !l.Ended {
-		// Better none than the one before, which may have ended.
+		// No lease is better than the one before, which may have ended.
 		err = errors.Join(err, s.tree.Remove(leasePath(name)))
 	}
 	return err

@@ -274,9 +274,9 @@ func Contents(files []render.File) []disk.Content {
 	return contents
 }
 
-// downIfStale takes down what was brought up under this name for another device, by the
-// stanza that brought it up, or what has lost its DHCP client. Then it looks again: this
-// takes down the device that has the name now, too.
+// downIfStale takes an interface down, by the stanza that brought it up, if that was for
+// another device, or if its DHCP client is lost. Then it looks again, since ifdown also sets
+// the device down that has the name now.
 func (h *Host) downIfStale(ctx context.Context, l *look) (*look, error) {
 	k, _ := l.Of(l.name)
 	why := "was brought up for another device"

@@ -81,8 +81,8 @@ func devices(s plan.State) []facts.MAC {
 // question asks IMDS for the device of a look.
 type question func(context.Context, *look) (answer, error)
 
-// maxTries bounds how often an event asks IMDS again because a newer answer was faster, or
-// another device has got the name. Once is usual, twice takes three events at a time.
+// maxTries bounds how often an event asks IMDS, if each time a newer answer was faster, or
+// another device got the name. Two are usual; three take three events at a time.
 const maxTries = 5
 
 func (h *Host) refresh(ctx context.Context, name string, ask question) error {
@@ -98,7 +98,7 @@ func (h *Host) refresh(ctx context.Context, name string, ask question) error {
 			// The Refresh of the new device may have found the lock held.
 			h.Log.Info(name, "%v: beginning again (refresh)", err)
 		case errors.Is(err, errOvertaken):
-			h.Log.Info(name, "%v again and again: leaving it to that (refresh)", err)
+			h.Log.Info(name, "%v again and again: using that (refresh)", err)
 			return nil
 		case errors.Is(err, errTakenDown):
 			h.Log.Info(name, "%v: nothing done (refresh)", err)

@@ -64,8 +64,8 @@ func (l *look) knownMACs() []facts.MAC {
 // event was lost, what it started has failed, or it came too early.
 type unfinished struct {
 	name string
-	// gone says that the device is not there any more; lost, that the ENI is up without its
-	// DHCP client and the address that this had leased.
+	// gone says that the device is not there any more, lost that the ENI is up without its
+	// DHCP client and the leased address.
 	gone, lost bool
 	// what says what is the matter, for the log.
 	what string
@@ -81,8 +81,8 @@ func (h *Host) scan(ctx context.Context, l *look, macs []facts.MAC) error {
 	return failed
 }
 
-// attached returns those of some ENIs that are attached and lack something: one that is
-// not configured, or for which there is a change that adds a rule.
+// attached returns those of some ENIs that are attached and lack something: they are not
+// configured, have lost their DHCP client, or lack what a change would add.
 func (h *Host) attached(l *look, macs []facts.MAC, changes []plan.Change) (found []unfinished, failed error) {
 	for _, link := range plan.ENIsAmong(l.State.Links, macs) {
 		what, err := h.lacking(l, link, changes)
@@ -101,15 +101,15 @@ func (h *Host) attached(l *look, macs []facts.MAC, changes []plan.Change) (found
 	return found, failed
 }
 
-// What an ENI may be.
+// What may be the matter with an ENI.
 const (
 	notConfigured = "not configured"
 	withoutClient = "without its DHCP client and the leased address"
 )
 
 // lostClient reports whether an ENI that ec2net has brought up is up without the leased
-// address, and no DHCP client runs that could know why: it was killed, and nobody has
-// renewed the lease.
+// address and without a DHCP client: the client was killed, nobody has renewed the lease, and
+// the kernel has removed the address.
 func (h *Host) lostClient(l *look, link plan.Link) (bool, error) {
 	k, _ := l.Of(link.Name)
 	if k.Left != "" || !link.Up || !k.Note.Of(link) || !k.Lease.Held(link) || l.State.Has(link.Index, k.Lease.Addr) {

@@ -107,13 +107,13 @@ func (h *Host) Status(ctx context.Context, name string) (*Status, error) {
 	return s, errors.Join(failed, err)
 }
 
-// joined is two texts, of which each may be empty, as one.
+// joined joins two texts, each of which may be empty.
 func joined(a, b string) string {
 	return strings.Join(slices.DeleteFunc([]string{a, b}, func(s string) bool { return s == "" }), "; ")
 }
 
-// lockToLook takes a lock, so that half a change is no difference. It returns without it
-// if that takes too long, if only root may, or if nobody has ever taken it.
+// lockToLook takes a lock, so that the look does not see half a change. It goes on without
+// the lock if that takes too long, if only root may, or if nobody has ever taken it.
 func (h *Host) lockToLook(ctx context.Context, name string) (unlock func()) {
 	if there, err := h.lockThere(name); err != nil || !there {
 		return func() {}

@@ -96,8 +96,8 @@ func (h *Host) takeDown(ctx context.Context, l *look) error {
 		h.Log.Info(l.name, "ifdown done")
 	}
 	gone := news{name: l.name, why: "removed", going: true}
-	// After ifdown: until then packets that come in get the mark. Before the rules go:
-	// without them what a container still sends would leave by another ENI.
+	// After ifdown, since packets that come in get the mark until then; and before the rules
+	// go, since without them what a container still sends would leave by another ENI.
 	h.dropFlows(l.with(gone))
 	_, failed := h.converge(ctx, gone)
 	if err = errors.Join(err, failed); err == nil {

@@ -140,8 +140,8 @@ type watcher struct {
 	marks  *marker
 }
 
-// renew takes the settings and templates of now. If EC2NET_REFRESH is shorter now, the next
-// refresh comes sooner.
+// renew takes the settings and templates of now. If EC2NET_REFRESH has become shorter, the
+// next refresh comes sooner.
 func (w *watcher) renew() {
 	h := *w.current()
 	h.Log = sparing{keeping{h.Log, w.lately}, w.said}

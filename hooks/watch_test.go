@@ -288,7 +288,7 @@ func TestWatchContestOfAll(t *testing.T) {
 			w.after(300 * time.Millisecond)
 			flush()
 		}
-		if want := fmt.Sprintf("undoes this and %d more changes again and again: leaving them to that for 1m0s: ip rule add", all-1); len(w.warned) != 1 || !strings.Contains(w.warned[0], want) {
+		if want := fmt.Sprintf("undoes this and %d more changes again and again: leaving them alone for 1m0s: ip rule add", all-1); len(w.warned) != 1 || !strings.Contains(w.warned[0], want) {
 			t.Errorf("warnings %q\nwant %q", w.warned, want)
 		}
 		for range 600 {

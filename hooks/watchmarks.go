@@ -15,7 +15,7 @@ type marker struct {
 	mu      sync.Mutex
 	due     time.Time // zero: when there is a reason
 	busy    bool
-	event   bool   // nftables has told of a change
+	event   bool   // nftables has told of a change since the last look
 	seen    string // what the marks depended on, at the last look of Watch
 	failure backoff
 	contest *contest
@@ -40,7 +40,7 @@ func (l *look) markable(h *Host) string {
 	return text
 }
 
-// saw has the marker look if they depend on something else now.
+// saw asks for a look if the marks depend on something else now.
 func (m *marker) saw(what string) {
 	if what != m.seen {
 		m.seen = what
@@ -48,7 +48,7 @@ func (m *marker) saw(what string) {
 	}
 }
 
-// look has the marker look after a while; not before the contest of another program is
+// look asks for a look after a while, but not before the contest with another program is
 // over.
 func (m *marker) look(after time.Duration) {
 	m.mu.Lock()
@@ -62,7 +62,7 @@ func (m *marker) look(after time.Duration) {
 	}
 }
 
-// changed has the marker look soon after an event of nftables.
+// changed asks for a look soon after an event of nftables.
 func (m *marker) changed() {
 	m.mu.Lock()
 	m.event = true
@@ -122,7 +122,7 @@ func (m *marker) ended(h *Host, missed bool, err error) {
 		h.Log.Warn("", "%v (watch)", err)
 	}
 	if left > 0 {
-		h.Log.Warn("", "another program removes the marks again and again: leaving them to that for %v", left)
+		h.Log.Warn("", "another program removes the marks again and again: leaving them alone for %v", left)
 		again = left
 	}
 	if again > 0 {

@@ -103,11 +103,9 @@ func hitsExtra(named, has []byte) bool {
 
 // delRoute deletes this route and no other, or refuses: RTM_DELROUTE deletes the first
 // route to a destination that has every attribute in the request, and a request cannot
-// ask for a metric of 0, or for no gateway, preferred source or MTU. Of a table of an ENI,
-// which may have thousands of routes, it does not list them all again for each, if the
-// last look shows that the request hits no other route.
-//
-// A route with several hops has no interface.
+// ask for a metric of 0, or for no gateway, preferred source or MTU. An ENI's table may have
+// thousands of routes: if the last look shows that the request hits no other route, delRoute
+// does not list them again.
 func (k *Kernel) delRoute(c plan.DelRoute) error {
 	if k.unmistakableRoute(c.Route) {
 		err := k.change(c, routeRequest(unix.RTM_DELROUTE, 0, c.Route))
@@ -123,10 +121,11 @@ func (k *Kernel) delRoute(c plan.DelRoute) error {
 	return k.change(c, routeRequest(unix.RTM_DELROUTE, 0, c.Route))
 }
 
-// seenRoutes are the routes of the last look outside of main, without those deleted since.
+// seenRoutes are the routes of the last look, without those deleted since, and the hops of
+// routes with several.
 type seenRoutes struct {
-	all, hops []plan.Route // until there is the index
-	by, hopBy map[routeKey][]plan.Route
+	all, hops []plan.Route              // nil once they are sorted
+	by, hopBy map[routeKey][]plan.Route // sorted, without main's; nil until a route is deleted
 }
 
 // routeKey is what a request to delete a route always names.
@@ -137,7 +136,7 @@ type routeKey struct {
 
 func keyOf(r plan.Route) routeKey { return routeKey{r.Table, r.Link, r.TOS, r.Dst} }
 
-// byKey sorts the routes outside of main.
+// byKey sorts the routes outside of main by their keys.
 func byKey(routes []plan.Route) map[routeKey][]plan.Route {
 	by := make(map[routeKey][]plan.Route)
 	for _, r := range routes {
@@ -148,7 +147,8 @@ func byKey(routes []plan.Route) map[routeKey][]plan.Route {
 	return by
 }
 
-// unmistakableRoute is unmistakable for a route outside of main.
+// unmistakableRoute reports whether, by the last look, a request to delete a route hits that
+// route alone. It is false for every route of main. It counts the route as deleted.
 func (k *Kernel) unmistakableRoute(r plan.Route) bool {
 	if r.Table == unix.RT_TABLE_MAIN {
 		return false

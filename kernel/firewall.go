@@ -15,8 +15,9 @@ const (
 )
 
 // watchFirewall returns a channel that gets a token when nftables has added or deleted a
-// rule of iptables' mangle table, or deleted a chain or all of it; nil if the kernel does not tell: it has no
-// nftables, or CAP_NET_ADMIN is missing. iptables-legacy has no events.
+// rule of iptables' mangle table, or deleted a chain of it or the table. It returns nil if the
+// kernel does not tell: it has no nftables, or CAP_NET_ADMIN is missing. iptables-legacy has
+// no events.
 func watchFirewall(ctx context.Context) <-chan struct{} {
 	f, err := listenTo(unix.NETLINK_NETFILTER, 1<<(unix.NFNLGRP_NFTABLES-1))
 	if err != nil {
@@ -43,7 +44,8 @@ func watchFirewall(ctx context.Context) <-chan struct{} {
 }
 
 // mangled reports whether a datagram says that the rules of the table ip mangle have
-// changed: an old save that is loaded on top may double some. A set whose elements come and go is no reason to look.
+// changed. New rules count too: an old save, loaded on top of what is there, may double some.
+// A set whose elements come and go does not count.
 func mangled(b []byte) bool {
 	for m := range messages(b) {
 		if m.kind>>8 != unix.NFNL_SUBSYS_NFTABLES || len(m.data) < sizeofNfGenMsg || m.data[0] != unix.AF_INET {

@@ -30,7 +30,8 @@ type Kernel struct {
 	// allFilter is net.ipv4.conf.all.rp_filter of the namespace, open for reading; nil
 	// without /proc.
 	allFilter *os.File
-	// inet6 is the folder net.ipv6.conf of the namespace; nil without /proc or IPv6.
+	// inet6 is the folder /proc/sys/net/ipv6/conf of the namespace; nil without /proc or
+	// without IPv6.
 	inet6 *os.Root
 
 	mu     sync.Mutex

@@ -184,14 +184,14 @@ const (
 	disableNumber = 26
 )
 
-// withoutIPv6 reports whether IPv6 is off on an interface: in a message of the kernel,
+// withoutIPv6 reports whether IPv6 is off on an interface, by AF_INET6 of IFLA_AF_SPEC: there
 // IFLA_INET6_CONF is the array of all values of net.ipv6.conf.NAME.
 func withoutIPv6(inet6 []byte) bool {
 	conf := attribute(inet6, inet6Conf)
 	return len(conf) < 4*(disableNumber+1) || number(conf[4*disableNumber:][:4]) != 0
 }
 
-// disableIPv6 switches IPv6 off on an interface, which no request of netlink does.
+// disableIPv6 switches IPv6 off on an interface, by its file: netlink has no request for it.
 func (k *Kernel) disableIPv6(c plan.DisableIPv6) error {
 	if err := k.before(c.String()); err != nil {
 		return err

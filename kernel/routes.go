@@ -53,8 +53,8 @@ func (s *selection) end() {
 }
 
 // routes lists the unicast routes with one interface and those of other kinds, in the
-// kernel's order; those of a scope, or all if it is nil. Outside of main it also lists routes
-// with several hops, without an interface, and the hops as routes of their own.
+// kernel's order; those of a scope, or all if scope is nil. Outside of main it also lists the
+// routes with several interfaces, whose Link is 0, and as hops the routes by each of these.
 func (k *Kernel) routes(family int, scope *plan.Scope) (all, hops []plan.Route, err error) {
 	listed, _, err := list(k, "routes", func(each func(listed)) error {
 		pass := func(r plan.Route) { each(listed{Route: r}) }
@@ -82,8 +82,8 @@ func (k *Kernel) routes(family int, scope *plan.Scope) (all, hops []plan.Route, 
 	return all, hops, err
 }
 
-// listed is a route of a list; or a hop of a route with several, by which a request may
-// delete that.
+// listed is a route of a list, or a hop: one gateway of a route with several interfaces, as
+// a route. A request that names the hop may delete the route.
 type listed struct {
 	plan.Route
 	hop bool
@@ -126,10 +126,10 @@ func (k *Kernel) dumpRoutes(family, table, link int, each func(listed)) error {
 }
 
 // route reads a message of RTM_NEWROUTE: struct rtmsg and RTA_ attributes. Attributes
-// that plan.Route has no field for go into Extra as they are; several gateways by one
-// interface do too, and the first is the route's. route reports false for a unicast route
-// with several interfaces, for local, broadcast and multicast ones, and for one that depends
-// on the source.
+// that plan.Route has no field for go into Extra as they are. So do several gateways, of
+// which the first becomes the route's if they have one interface. route reports false for a
+// unicast route with several interfaces, for local, broadcast and multicast ones, and for one
+// that depends on the source.
 func route(data []byte) (plan.Route, bool) {
 	if len(data) < unix.SizeofRtMsg {
 		return plan.Route{}, false
@@ -177,16 +177,17 @@ func route(data []byte) (plan.Route, bool) {
 	if hops != nil {
 		hops, r.Link, r.Gateway = gateways(hops)
 	}
-	if hops != nil && !namesHops(extra) { // else they are the nexthop object's
+	if hops != nil && !namesHops(extra) { // with a nexthop object they are the object's
 		extra = append(extra, nl.NewRtAttr(unix.RTA_MULTIPATH, hops).Serialize()...)
 	}
 	r.Dst, r.Extra = netip.PrefixFrom(dst, length), string(extra)
 	return r, (r.Link != 0) == (r.Kind == iproute.Unicast) && r.Dst.IsValid()
 }
 
-// gateways reads RTA_MULTIPATH: of each gateway struct rtnexthop and attributes. It returns
-// the gateways without what is not configured (a link is down, say), their interface, and
-// the first gateway; no interface and no gateway if they have several interfaces.
+// gateways reads RTA_MULTIPATH: struct rtnexthop and attributes for each gateway. It returns
+// the gateways with the configured flags alone (not, for example, that a link is down), their
+// interface, and the first gateway; no interface and no gateway if they have several
+// interfaces.
 func gateways(value []byte) (plain []byte, link int, first netip.Addr) {
 	plain = slices.Clone(value)
 	several := false
@@ -210,11 +211,11 @@ func gateways(value []byte) (plain []byte, link int, first netip.Addr) {
 	return plain, link, first
 }
 
-// several passes on a unicast route with several interfaces: outside of main the route
-// itself, without an interface, and then its gateways as routes of their own. A request that
-// names the first gateway of an IPv4 route, or any of an IPv6 route, deletes the route:
-// fib_nh_match of net/ipv4/fib_semantics.c, ip6_route_del of net/ipv6/route.c. No request
-// that names an interface deletes a route that uses a nexthop object.
+// several passes a unicast route with several interfaces to each: outside of main the route
+// itself, with Link 0, and everywhere the hops by which a request would delete it. Those are
+// the first gateway of an IPv4 route, and every gateway of an IPv6 route: fib_nh_match of
+// net/ipv4/fib_semantics.c, ip6_route_del of net/ipv6/route.c. No request that names an
+// interface deletes a route that uses a nexthop object.
 func several(r plan.Route, family int, each func(listed)) {
 	if r.Kind != iproute.Unicast || r.Link != 0 || !namesHops([]byte(r.Extra)) {
 		return
@@ -304,8 +305,9 @@ func routeRequest(command, flags int, r plan.Route) *nl.NetlinkRequest {
 	return req
 }
 
-// namesHops reports whether attributes of a route name its gateways and interface: it uses a
-// nexthop object, or has several. The kernel refuses a request that names those besides.
+// namesHops reports whether attributes of a route name its gateways and interfaces, by a
+// nexthop object or by RTA_MULTIPATH. The kernel refuses a request that also has RTA_OIF or
+// RTA_GATEWAY.
 func namesHops(extra []byte) bool {
 	for attr := range attributes(extra) {
 		if attr == nextHop || attr == unix.RTA_MULTIPATH {

@@ -24,7 +24,7 @@ type Watch struct {
 func (w *Watch) Err() error { return w.err }
 
 // watched are the netlink groups of all that a look reads: links, their settings (such as
-// rp_filter), addresses, routes and rules. Of IPv6 they are the addresses: an interface
+// rp_filter), addresses, routes and rules. Of IPv6 there are only the addresses: an interface
 // gets one when somebody switches IPv6 on.
 const watched = 1<<(unix.RTNLGRP_IPV6_IFADDR-1) | 1<<(unix.RTNLGRP_IPV4_NETCONF-1) | 1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_IPV4_IFADDR-1) |
 	1<<(unix.RTNLGRP_IPV4_ROUTE-1) | 1<<(unix.RTNLGRP_IPV4_RULE-1)

@@ -5,8 +5,8 @@ import (
 )
 
 // Apply records changes that the kernel has made, which saves a look. Only a look
-// shows the side effects, such as a route that comes or goes with an address. The lists
-// are new ones, and of routes, which may be thousands, it copies them once.
+// shows the side effects, such as a route that comes or goes with an address. Apply makes new
+// lists, that of the routes once: they may be thousands.
 func (s *State) Apply(changes ...Change) {
 	var routes routeChanges
 	for _, c := range changes {
@@ -41,7 +41,7 @@ func (s *State) Apply(changes ...Change) {
 	s.Routes = routes.apply(s.Routes)
 }
 
-// routeChanges are routes that were added, and how often one was deleted.
+// routeChanges are the routes that were added, and how often each route was deleted.
 type routeChanges struct {
 	added []Route
 	gone  map[Route]int

@@ -113,9 +113,8 @@ func (SetLoose) Removes() bool { return false }
 // Of is the interface.
 func (c SetLoose) Of() string { return c.Link.Name }
 
-// DisableIPv6 switches IPv6 off on an interface: net.ipv6.conf.NAME.disable_ipv6 is 1 then.
-// The kernel drops the addresses and routes of IPv6 that the interface has, and lets
-// nobody add another one.
+// DisableIPv6 switches IPv6 off on an interface, by net.ipv6.conf.NAME.disable_ipv6=1. The
+// kernel drops the IPv6 addresses and routes of the interface, and lets nobody add one.
 type DisableIPv6 struct{ Link Link }
 
 func (c DisableIPv6) String() string {
@@ -265,7 +264,8 @@ func routeWords(l Link, r Route) string {
 	return b.String() + more
 }
 
-// usualScope is the scope that ip(8) gives a route. more are the words of its Extra.
+// usualScope returns the scope that ip(8) gives a route without the word scope. more are the
+// words of its Extra.
 func usualScope(r Route, more string) int {
 	if r.Kind == iproute.Unicast && r.Dst.Addr().Is4() && !r.Gateway.IsValid() && !namesHops(more) {
 		return scopeLink

@@ -125,14 +125,15 @@ func extraText(extra string, l Link) (text string, ok bool) {
 	return b.String(), ok
 }
 
-// namesHops reports whether the text of a route's attributes has its gateways and
-// interface: those of a nexthop object, or several.
+// namesHops reports whether the words of a route's attributes name its gateways and
+// interfaces, by a nexthop object or one by one.
 func namesHops(text string) bool {
 	return strings.HasPrefix(text, " nhid ") || strings.Contains(text, " nexthop ")
 }
 
-// gatewaysText spells the gateways of a route, of which each is a struct rtnexthop and
-// attributes: rtnetlink(7).
+// gatewaysText spells the gateways of a route by a link: RTA_MULTIPATH of rtnetlink(7), which
+// has a struct rtnexthop and attributes for each. It reports false if it has no words for
+// them.
 func gatewaysText(hops string, l Link) (text string, ok bool) {
 	const header = 8
 	for len(hops) >= header {
@@ -160,7 +161,8 @@ func gatewaysText(hops string, l Link) (text string, ok bool) {
 	return text, true
 }
 
-// metricsText spells the metrics of a route, such as its MTU.
+// metricsText spells the metrics of a route, such as its MTU. It reports false if it has no
+// words for one of them.
 func metricsText(metrics string) (text string, ok bool) {
 	var locked uint32
 	eachAttribute(metrics, func(metric int, value string) bool {
@@ -185,7 +187,7 @@ func metricsText(metrics string) (text string, ok bool) {
 	return text, ok && locked == 0
 }
 
-// nameWord is the name of an interface as a word for a shell: Linux allows nearly all
+// nameWord returns the name of an interface as a word of a shell. Linux allows nearly all
 // characters in it.
 func nameWord(name string) string {
 	plain := func(r rune) bool {

@@ -104,8 +104,8 @@ func diffMirror(own []Route, t Target) []Change {
 	return t.diffRoutes(byLink, without(t.Routes, func(r Route) bool { return taken[placeOf(r)] }))
 }
 
-// diffRoutes makes some routes of a table be the wanted ones. Each place holds one route:
-// the new one comes before the old one goes.
+// diffRoutes replaces routes of the target's table by the wanted ones. Each place holds one
+// route: the new one comes before the old one goes.
 func (t Target) diffRoutes(have, want []Route) []Change {
 	missing, extra := difference(have, want, plain)
 	old := make(map[place][]Change)
@@ -134,8 +134,8 @@ type place struct {
 
 func placeOf(r Route) place { return place{r.Dst, r.TOS, r.Metric} }
 
-// plain hides who made a route, and whether its gateway had to be reached: in that a copy
-// may differ from its original.
+// plain hides who made a route, and the flag onlink: a copy may differ from its original in
+// these.
 func plain(r Route) Route {
 	r.Protocol, r.OnLink = protocolBoot, false
 	return r
@@ -154,7 +154,7 @@ func diffRules(s State, w Want) []Change {
 		}
 	}
 	for _, r := range extra {
-		// While some wait, one of another shape may stand in for them.
+		// While group rules wait, one of another shape may stand in for them.
 		if w.Complete || len(missing) == 0 {
 			after = append(after, DelRule{Rule: r})
 		}
@@ -162,8 +162,8 @@ func diffRules(s State, w Want) []Change {
 	return slices.Concat(before, add, del, after)
 }
 
-// ruleChanges returns the changes of the ENIs' rules, and the rules that ec2net has then,
-// also for ENIs that rest.
+// ruleChanges returns the changes of the ENIs' rules, and the rules that the ENIs have after
+// them, those that rest too.
 func (w Want) ruleChanges(s State) (add, del []Change, rules []Rule) {
 	for _, t := range w.Targets {
 		own := filter(s.Rules, func(r Rule) bool { return r.Table == t.Number && (atENI(r) || r.Priority == t.Priority) })

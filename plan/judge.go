@@ -29,8 +29,8 @@ type Verdict struct {
 	Old bool
 	// Table is the table of an interface to clear that is to be empty; 0: none.
 	Table int
-	// Unlisted are the addresses of the primary without facts, by its interface; Subnet is
-	// their subnet.
+	// Unlisted are the addresses on the interface of the primary, if it has no facts. Subnet
+	// is their subnet.
 	Unlisted []netip.Addr
 	Subnet   netip.Prefix
 	// Numbers are those that the interface has or had. Clear removes the rules at all
@@ -236,9 +236,9 @@ func (m *Machine) serveLease(v Verdict, k Known) Verdict {
 	return v
 }
 
-// servePrimary serves the primary without facts, by the addresses on its interface:
-// nobody may ever ask IMDS for it, if no DHCP client with a hook configures it. Of those
-// only the addresses in the subnet of the first one can be the ENI's.
+// servePrimary serves the primary without facts, by the addresses on its interface: if no
+// DHCP client with a hook configures it, ec2net may never ask IMDS about it. Only addresses
+// in the subnet of the first one count, since the others cannot be the ENI's.
 func (m *Machine) servePrimary(v Verdict) Verdict {
 	addrs := filter(m.State.Addrs, func(a Addr) bool { return a.Link == v.Link.Index && a.Prefix.Addr().IsGlobalUnicast() })
 	if first, ok := find(addrs, func(a Addr) bool { return !a.Prefix.IsSingleIP() }); ok {
@@ -250,7 +250,7 @@ func (m *Machine) servePrimary(v Verdict) Verdict {
 		}
 	}
 	e := m.barePrimary(v.Link)
-	primary, _ := m.PrimaryLink() // not what is on top of it, and has its MAC
+	primary, _ := m.PrimaryLink() // v may be of an interface on top of it, with its MAC
 	if len(v.Unlisted) == 0 || !m.HasTable(e) || v.Link.Index != primary.Index {
 		v.Do = Rest
 		return v
@@ -262,7 +262,7 @@ func (m *Machine) servePrimary(v Verdict) Verdict {
 // barePrimary returns the primary without facts but its number.
 func (m *Machine) barePrimary(l Link) facts.ENI {
 	e, err := facts.Bare(l.Name, l.MAC, m.Numbers)
-	if err != nil { // its name has no number, so it has its place's: device 0 of card 0
+	if err != nil { // its name has no number, and device 0 of card 0 has BASE
 		e = facts.ENI{Name: l.Name, MAC: l.MAC, Number: m.Numbers.Base, MarkMask: m.Numbers.MarkMask}.Clone()
 	}
 	e.Primary, e.PrimaryMAC, e.Routed = true, l.MAC, m.Numbers.Primary
@@ -270,8 +270,7 @@ func (m *Machine) barePrimary(l Link) facts.ENI {
 }
 
 // HasTable reports whether an ENI is to have a table and rules of its own. The primary has
-// them only while another ENI is up: alone it needs none, and its rules would come before
-// those of other programs.
+// them only while another ENI is up: alone it needs none.
 func (m *Machine) HasTable(e facts.ENI) bool { return e.Routed && (!e.Primary || m.othersUp(e.MAC)) }
 
 // othersUp reports whether an ENI other than the primary is up, or about to come up, so

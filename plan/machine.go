@@ -43,8 +43,8 @@ type Known struct {
 	// Ours says that ec2net configures the interface, or did; Stanza that its cfg file
 	// exists.
 	Ours, Stanza bool
-	// Routes are those that the cfg file adds. Loose says that it makes the reverse path
-	// filter of the interface loose, NoIPv6 that it switches IPv6 off there.
+	// Routes are those that the cfg file adds. Loose says that the cfg file makes the reverse
+	// path filter of the interface loose, NoIPv6 that it switches IPv6 off on the interface.
 	Routes        []iproute.Route
 	Loose, NoIPv6 bool
 	// Left says why ec2net leaves the interface alone; empty if it is ec2net's. Try says

@@ -71,7 +71,7 @@ func (r Rule) Odd() bool { return r.Extra != "" }
 type Route struct {
 	Kind     iproute.Kind
 	Table    int
-	Link     int          // the interface's index; 0 if Kind is not iproute.Unicast, or Extra has several
+	Link     int          // the interface's index; 0 if Kind has none, or Extra names several
 	Dst      netip.Prefix // of length 0: the default route
 	Gateway  netip.Addr   // not valid: none
 	Source   netip.Addr   // preferred; not valid: none

@@ -116,8 +116,8 @@ func diffTable(s State, t Target) []Change {
 	return append(changes, t.diffRoutes(copies, without(t.Copies, func(r Route) bool { return taken[r.Dst] }))...)
 }
 
-// isCopy reports whether a route of the target's table is a copy of one of main's, and
-// not at the place of a wanted route, which it would do for.
+// isCopy reports whether a route of the target's table is a copy of one of main's. One at the
+// place of a wanted route is none: it counts as that.
 func (t Target) isCopy(r Route, wanted []Route) bool {
 	return r.isCopy() && r.Link == t.Link.Index && !slices.ContainsFunc(wanted, func(w Route) bool { return placeOf(w) == placeOf(r) })
 }

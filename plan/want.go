@@ -72,8 +72,8 @@ type Target struct {
 	// same destination will do in the place of one.
 	Routes []Route
 	Mirror bool
-	// Copies are the copies of main's routes that its table should have besides, unless
-	// it has another route to the same destination; nil: leave them alone.
+	// Copies are the copies of main's routes that its table should have besides, unless the
+	// table has another route to the same destination; nil: leave those in the table alone.
 	Copies []Route
 	// Bridge are the routes to docker's bridge that the table should have. NoBridge
 	// says that it should have none.
@@ -121,7 +121,7 @@ func (m *Machine) Want(verdicts []Verdict, rules RulesOf) Want {
 }
 
 // withoutIPv6 returns the ENIs that ec2net has brought up by a stanza that switches IPv6
-// off: also without a lease, and also those that rest.
+// off; those without a lease and those that rest, too.
 func (m *Machine) withoutIPv6() []Link {
 	var links []Link
 	for _, k := range m.Known {
@@ -213,13 +213,14 @@ func copies(routes []Route) []Route {
 	return marked
 }
 
-// mirrored returns what an ENI's own table has of main: all routes through the ENI, an
-// administrator's and those of DHCP's option 121 too. Of several with one place it takes
-// the first, which is the one that the kernel uses. It takes a copy in main only if its
-// original is gone, and never a decoy. Those without a gateway come first: the kernel adds
-// a route by a gateway only if it knows the way to that. In main it keeps one whose way has
-// gone since, so the table has that with the flag onlink. subnet is a network to which the
-// table has a route anyway.
+// mirrored returns main's routes through an ENI as its own table should have them, an
+// administrator's and those of DHCP's option 121 too. Of several with one place it takes the
+// first, which the kernel uses. It takes a copy in main only if its original is gone, and
+// never a decoy.
+//
+// Routes without a gateway come first, since the kernel adds a route by a gateway only if
+// another route leads to the gateway. In main it keeps a route even if that other route has
+// gone since: such a route gets the flag onlink. The table has a route to subnet anyway.
 func mirrored(s State, l Link, table int, subnet netip.Prefix) []Route {
 	main := s.mainBy(l)
 	var routes []Route
@@ -248,8 +249,8 @@ func mirrored(s State, l Link, table int, subnet netip.Prefix) []Route {
 	return routes
 }
 
-// onLink gives the flag onlink to each route by a gateway to which no other route leads, nor
-// the subnet.
+// onLink gives the flag onlink to each route by a gateway that is not in subnet, and to which
+// none of the routes leads.
 func onLink(routes []Route, l Link, subnet netip.Prefix) {
 	reached := make(map[netip.Addr]bool)
 	for i, r := range routes {
@@ -337,11 +338,11 @@ func (m *Machine) takenFrom(mac facts.MAC, a netip.Addr) bool {
 	return m.movedFrom(mac, a) || slices.ContainsFunc(m.Known, func(k Known) bool { return k.Facts.MAC != mac && k.isNew(a) })
 }
 
-// groupRule returns the group rule of a rule of an ENI: for the same packets it takes
-// main's answer if that leads to anything but an ENI (docker0, a VPN), and leaves the
-// rest to the ENI's rule. It ignores a route to a member of the group, and a default
-// route, even one in two halves (0.0.0.0/1 and 128.0.0.0/1), but not for the primary,
-// whose packets a VPN gets as before. All addresses of a subnet share one.
+// groupRule returns the group rule of a rule of an ENI. For the same packets it takes main's
+// answer if that leads to anything but an ENI (docker0, a VPN), and leaves the rest to the
+// ENI's rule: it ignores a route to a member of the group, and a default route. It also
+// ignores a default route in two halves (0.0.0.0/1 and 128.0.0.0/1), except for the primary,
+// whose packets go on leaving by such a VPN. All addresses of a subnet share one group rule.
 func (w Want) groupRule(r iprule.Rule) iprule.Rule {
 	if within(w.Subnets[r.Table], r.From) {
 		r.From = w.Subnets[r.Table]
@@ -355,15 +356,15 @@ func (w Want) groupRule(r iprule.Rule) iprule.Rule {
 	return r
 }
 
-// within reports whether a block of addresses is valid and within another one.
+// within reports whether a block of addresses contains another one, p, which is valid.
 func within(block, p netip.Prefix) bool {
 	return p.IsValid() && block.Bits() <= p.Bits() && block.Contains(p.Addr())
 }
 
-// groupRules returns the group rules of rules. If the subnet of an ENI is unknown, a group
-// rule of a block with the address will do that is there, or is wanted anyway. Rules at
-// the number of no known ENI, which may be another program's, keep theirs, and get no new
-// ones.
+// groupRules returns the group rules of rules. have are those that are there. If the subnet
+// of an ENI is unknown, a group rule that is there or wanted anyway will do, if its block
+// contains the address. A rule at the number of no known ENI may be another program's: its
+// group rule stays, and it gets no new one.
 func (w Want) groupRules(have, rules []Rule) []Rule {
 	var group []Rule
 	add := func(g Rule) {
@@ -398,8 +399,8 @@ func (w Want) groupRules(have, rules []Rule) []Rule {
 	return group
 }
 
-// isGroupRule reports whether a rule is a group rule, in any shape. Version 0.1 had one
-// for all packets.
+// isGroupRule reports whether a rule is a group rule, for whatever packets: that of version
+// 0.1 was for all.
 func isGroupRule(r Rule, base int) bool {
 	return (r.Priority == base-1 || r.Priority == facts.PrimaryPriority-1) && r.Table == iprule.MainTable && r.SuppressGroup == base
 }

@@ -78,11 +78,11 @@ func PodsByConfig(tree *disk.Tree) (Owner, error) {
 	return ciliumPods(tree)
 }
 
-// ciliumPods finds out by the settings of Cilium's agent whether its pods have addresses of
-// ENIs: the configuration of its plugin does not say. The kubelet has the settings on disk,
-// in the volumes of the agent's pod, from before the agent starts until the pod is deleted.
-// Cilium 1.13 and later copy them into another volume first. The folders of the pods' logs
-// tell which pod is the agent's.
+// ciliumPods looks in the settings of Cilium's agent, since the configuration of its plugin
+// does not say whether pods have addresses of ENIs. The kubelet has the settings on disk, in
+// a volume of the agent's pod, from before the agent starts until the pod is deleted; with
+// Cilium 1.13 and later in a copy, in another volume. The names of the pods' log folders tell
+// which pod is the agent's.
 func ciliumPods(tree *disk.Tree) (Owner, error) {
 	pods, err := tree.List("/var/log/pods") // NAMESPACE_NAME_UID
 	if err != nil {

@@ -106,7 +106,7 @@ nothing.`,
 		}})
 		var elsewhere *hooks.ElsewhereError
 		if errors.As(err, &elsewhere) {
-			return nil // it is in the log; a container's lease is no failure
+			return nil // it is in the log, and no failure of the container's DHCP client
 		}
 		return err
 	}),
@@ -242,7 +242,7 @@ func (j job) within(ctx context.Context, limit time.Duration, h *hooks.Host) err
 
 // host opens the machine, with the settings in force.
 func (inv *invocation) host(log hooks.Log) (*hooks.Host, func(), error) {
-	first, _ := os.Readlink("/proc/1/ns/net") // not even root may know in a sandbox
+	first, _ := os.Readlink("/proc/1/ns/net") // in a sandbox even root may not read it
 	tree, err := openMachine(first)
 	if err != nil {
 		return nil, nil, err
@@ -263,7 +263,7 @@ func (inv *invocation) host(log hooks.Log) (*hooks.Host, func(), error) {
 }
 
 // openMachine opens the machine's files, unless this process is in another network
-// namespace than these are about; first is that of process 1.
+// namespace than the machine's. first is the namespace of process 1: [hooks.Elsewhere].
 func openMachine(first string) (*disk.Tree, error) {
 	tree, err := disk.OpenMachine(hooks.OwnFolders...)
 	if err != nil {

@@ -16,12 +16,11 @@ type Chain struct {
 	Name string
 	// Iface is the interface whose packets go through the chain; empty: all.
 	Iface string
-	// Path is the file that the chain is loaded from, Text what that says: a fragment for
-	// iptables-restore(8).
+	// Path is the file of the chain's fragment for iptables-restore(8), Text the fragment.
 	Path, Text string
 }
 
-// Of names what the chain is about, in the log.
+// Of returns what the chain is about, for the log: an interface, or "marks".
 func (c Chain) Of() string { return cmp.Or(c.Iface, "marks") }
 
 // ifaceOf returns the interface that a chain is about; empty if it is about all.
@@ -40,7 +39,7 @@ func (c Chain) jump() string {
 	return "PREROUTING -i " + c.Iface + " -j " + c.Name
 }
 
-// Declares reports whether the fragment makes the chain: an administrator's may be empty.
+// Declares reports whether the fragment makes the chain. An administrator's may be empty.
 func (c Chain) Declares() bool { return slices.Contains(c.declared(), c.Name) }
 
 // declared are the chains of the mangle table that the fragment makes.

@@ -6,12 +6,13 @@ import (
 	"strings"
 )
 
-// Unknown is in the place of the back end if nobody knows which was in use.
+// Unknown stands for the back end if nobody knows which was in use.
 const Unknown = "unknown"
 
-// Made is what was made last: a line with the back end, and a line with each chain and its
-// state. What iptables says of a rule need not be what the fragment says, so Made has what
-// iptables said of the same fragment.
+// Made is what ec2net made last: the back end, and the state of each chain. iptables need
+// not say of a rule what the fragment says, so the state is what iptables said once the
+// fragment was loaded. As text it is a line with the back end, and a line for each chain with
+// its name and state.
 type Made struct {
 	backEnd string
 	chains  map[string]string
@@ -31,7 +32,7 @@ func ParseMade(text []byte) *Made {
 	return m
 }
 
-// NothingMade is what was made if ec2net has made nothing, with the back end of now.
+// NothingMade returns a Made without chains, with the back end of now.
 func NothingMade(now Saved) *Made { return &Made{backEnd: now.backEnd} }
 
 // Has reports whether a chain was made.
@@ -53,7 +54,7 @@ type Look struct {
 	Last *Made
 }
 
-// last is Last, or a Made that says nothing.
+// last returns Last, or a Made without chains and with an unknown back end.
 func (l *Look) last() *Made {
 	if l.Last == nil {
 		return &Made{backEnd: Unknown}
@@ -61,7 +62,8 @@ func (l *Look) last() *Made {
 	return l.Last
 }
 
-// Agrees reports whether iptables has what was made, and nothing that has to go.
+// Agrees reports whether iptables has every wanted chain as it was made, and none that has
+// to go.
 func (l *Look) Agrees() bool {
 	last := l.last()
 	return last.backEnd == l.Now.backEnd && !slices.ContainsFunc(l.Now.Own(), l.Stale) &&
@@ -74,7 +76,7 @@ type Difference struct {
 	Iface, Why string
 }
 
-// Differences says what is wrong with each chain; nothing if Agrees.
+// Differences returns what is wrong with each chain; nothing if the look [Look.Agrees].
 func (l *Look) Differences() (all []Difference) {
 	if l.Agrees() {
 		return nil

@@ -41,7 +41,7 @@ func parseSaved(text string) Saved {
 	return s
 }
 
-// Own are ec2net's chains, sorted: the order of a map is another each time.
+// Own returns the names of ec2net's chains, sorted.
 func (s Saved) Own() (names []string) {
 	for name := range s.rules {
 		if strings.HasPrefix(name, Prefix) {
@@ -52,7 +52,7 @@ func (s Saved) Own() (names []string) {
 	return names
 }
 
-// jumps are the jumps into a chain, with which ec2net sends packets there.
+// jumps returns the jumps into a chain that have the form of ec2net's.
 func (s Saved) jumps(name string) (found []string) {
 	iface := strings.TrimPrefix(name, Prefix)
 	for _, r := range s.rules["PREROUTING"] {
@@ -63,8 +63,8 @@ func (s Saved) jumps(name string) (found []string) {
 	return found
 }
 
-// state is a digest of a chain as it is, and of the fragment that it was made of; empty
-// if it cannot be what the fragment makes.
+// state returns a digest of the fragment of a chain and of the rules that iptables has for
+// it; empty if a chain that the fragment makes, or the one jump, is missing.
 func (s Saved) state(c Chain) string {
 	if c.Declares() && !slices.Equal(s.jumps(c.Name), []string{c.jump()}) {
 		return ""

@@ -1,5 +1,5 @@
 // Package mangle looks at ec2net's chains in iptables' mangle table, makes them and
-// removes them: iptables-save(8), iptables-restore(8), iptables(8).
+// removes them. It runs iptables-save(8), iptables-restore(8) and iptables(8).
 package mangle
 
 import (
@@ -12,12 +12,12 @@ import (
 
 // Table is the mangle table of the back end in use, which update-alternatives(8) chooses.
 type Table struct {
-	// Run runs a program and waits for it, Output returns what it prints.
+	// Run runs a program and waits for it. Output also returns what it prints.
 	Run    func(ctx context.Context, program string, args ...string) error
 	Output func(ctx context.Context, program string, args ...string) ([]byte, error)
-	// Note keeps the text of what was made, for ParseMade; empty if there is nothing.
+	// Note keeps the text of a Made, for ParseMade; empty if there are no chains.
 	Note func(text string) error
-	// Info is a line for the log, about an interface.
+	// Info logs a line about an interface.
 	Info func(iface, format string, args ...any)
 
 	program string // empty: iptables
@@ -27,11 +27,11 @@ type Table struct {
 // hold.
 const lockWait = "10"
 
-// Alone are the arguments of iptables-save for the mangle table alone. Asked for it, legacy
-// makes the table.
+// Alone are the arguments of iptables-save for the mangle table alone. With them
+// iptables-legacy makes the table if there is none.
 var Alone = []string{"-t", "mangle"}
 
-// Error says that iptables has failed.
+// Error says that a program of iptables failed.
 type Error struct{ error }
 
 func (e *Error) Unwrap() error { return e.error }
@@ -50,8 +50,8 @@ func (t Table) name() string {
 	return t.program
 }
 
-// Saved reads the table. args are more arguments of iptables-save: without Alone it makes
-// no table that does not exist.
+// Saved reads the table. args are arguments of iptables-save: [Alone], or none, so that
+// iptables-legacy makes no table.
 func (t Table) Saved(ctx context.Context, args ...string) (Saved, error) {
 	text, err := t.Output(ctx, t.name()+"-save", args...)
 	if err != nil {
@@ -60,12 +60,12 @@ func (t Table) Saved(ctx context.Context, args ...string) (Saved, error) {
 	return parseSaved(string(text)), nil
 }
 
-// Mend makes the chains that differ, and removes the stale ones, also where another back
-// end has them. It reports whether one was missing that ec2net had made.
+// Mend makes the chains that differ, and removes the stale ones, also from another back end.
+// It reports whether a chain was missing that ec2net had made.
 func (t Table) Mend(ctx context.Context, l *Look) (missed bool, err error) {
 	last := l.last()
 	if last.backEnd != l.Now.backEnd {
-		// Killed from here on, ec2net may have chains in both.
+		// If ec2net is killed from here on, both back ends may have chains.
 		err = t.Note(Unknown + "\n")
 	}
 	var made []Chain
@@ -85,7 +85,7 @@ func (t Table) Mend(ctx context.Context, l *Look) (missed bool, err error) {
 	return t.remember(ctx, l.Want, made, last)
 }
 
-// remember notes what iptables says of the chains now, and logs which were made. It
+// remember notes what iptables says of the wanted chains now, and logs which were made. It
 // reports whether one of them was missing.
 func (t Table) remember(ctx context.Context, want, made []Chain, last *Made) (missed bool, err error) {
 	now, err := t.Saved(ctx, Alone...)
@@ -96,14 +96,14 @@ func (t Table) remember(ctx context.Context, want, made []Chain, last *Made) (mi
 	for _, c := range want {
 		state := now.state(c)
 		if state == "" {
-			return missed, refused(fmt.Errorf("iptables took %s, and the chain %s is not what it says", c.Path, c.Name))
+			return missed, refused(fmt.Errorf("iptables took %s, but the chain %s is not what it says", c.Path, c.Name))
 		}
 		text += c.Name + " " + state + "\n"
 	}
 	for i, c := range made {
 		again := last.backEnd == now.backEnd && last.chains[c.Name] == now.state(c)
 		missed = missed || again
-		if !again || c.Iface != "" || i == len(made)-1 { // of all chains the ENIs' lines are enough
+		if !again || c.Iface != "" || i == len(made)-1 { // for all chains, the lines of the ENIs are enough
 			t.tell(c, again)
 		}
 	}
@@ -113,7 +113,7 @@ func (t Table) remember(ctx context.Context, want, made []Chain, last *Made) (mi
 	return missed, t.Note(text)
 }
 
-// tell logs that a chain is there, or is there again.
+// tell logs that a chain was made, or was missing and made again.
 func (t Table) tell(c Chain, again bool) {
 	switch {
 	case again:
@@ -125,8 +125,8 @@ func (t Table) tell(c Chain, again bool) {
 	}
 }
 
-// fill loads the fragment of a chain, and makes the jump if it is missing, or the only
-// one.
+// fill loads the fragment of a chain. Then it makes the jump if there is none, and removes
+// all but one.
 func (t Table) fill(ctx context.Context, c Chain, now Saved) error {
 	if err := t.Run(ctx, t.name()+"-restore", "-w", lockWait, "--noflush", c.Path); err != nil {
 		return refused(err)
@@ -146,7 +146,7 @@ func (t Table) fill(ctx context.Context, c Chain, now Saved) error {
 	return nil
 }
 
-// DropAll drops those of ec2net's chains that have to go.
+// DropAll removes those of ec2net's chains for which drops returns true.
 func (t Table) DropAll(ctx context.Context, now Saved, drops func(name string) bool) (err error) {
 	for _, name := range now.Own() {
 		if drops(name) {
@@ -173,9 +173,9 @@ func (t Table) drop(ctx context.Context, name string, now Saved) error {
 	return nil
 }
 
-// dropOthers removes chains where another back end than that in use has them: the one
-// that was in use when the marks were made, or if nobody knows, any. ec2net asks it for
-// all its tables, so that legacy makes none.
+// dropOthers removes chains from the back end that is not in use, if that was in use when
+// the marks were made, or nobody knows which was. It asks for all tables, so that
+// iptables-legacy makes none.
 func (t Table) dropOthers(ctx context.Context, last, now string, drops func(string) bool) error {
 	if last == now {
 		return nil

@@ -64,7 +64,7 @@ func (k *Kernel) SetStrict(name string) {
 	k.must(name, func(l *plan.Link) { l.Strict = true })
 }
 
-// SetIPv6 switches IPv6 on or off on an interface; it is on at first.
+// SetIPv6 switches IPv6 on or off on an interface. At first it is on.
 func (k *Kernel) SetIPv6(name string, on bool) {
 	k.must(name, func(l *plan.Link) { l.NoIPv6 = !on })
 }

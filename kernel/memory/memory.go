@@ -1,7 +1,7 @@
 // Package memory is a kernel in memory, for tests: links, addresses, rules and routes as
 // plain data, with the habits of the kernel that matter to a plan. Its test compares it
-// with package kernel. Of IPv6 it knows whether it is on. It has no local or broadcast routes, and does not
-// promote secondary addresses (net.ipv4.conf.*.promote_secondaries=0).
+// with package kernel. Of IPv6 it knows only whether it is on. It has no local or broadcast
+// routes, and does not promote secondary addresses (net.ipv4.conf.*.promote_secondaries=0).
 package memory
 
 import (

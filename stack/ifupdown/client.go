@@ -34,8 +34,8 @@ func clients(name string) []client {
 	}
 }
 
-// Limit bounds ifup. It waits for a lease as long as dhclient does: a minute, or what
-// dhclient.conf(5) says, in Ubuntu five. The rest of ifup takes seconds.
+// Limit bounds ifup, which waits for a lease as long as dhclient does: a minute, or longer
+// by dhclient.conf(5) (Ubuntu's says five). The rest of ifup takes seconds.
 func (s *Stack) Limit() time.Duration {
 	text, _ := s.Tree.Read("/etc/dhcp/dhclient.conf") // without it the default holds
 	return leaseWait(string(text)) + rest
@@ -45,7 +45,7 @@ const (
 	usualWait   = time.Minute
 	longestWait = 5 * time.Minute
 	rest        = 40 * time.Second
-	// LongestLimit is the longest of Limit.
+	// LongestLimit is the longest that Limit returns.
 	LongestLimit = longestWait + rest
 )
 

@@ -92,7 +92,8 @@ func DHCP(text []byte, name string) bool {
 // UpCommands returns the commands that ifup runs once an interface is up, in their order.
 func UpCommands(text []byte, name string) []string { return commandsOf(text, name, "up", "post-up") }
 
-// commandsOf returns the commands of an interface's stanzas at some moments, in their order.
+// commandsOf returns the commands of an interface's stanzas at some moments, such as
+// "post-up", in their order.
 func commandsOf(text []byte, name string, moments ...string) []string {
 	var commands []string
 	in := false
@@ -131,8 +132,8 @@ func NoIPv6(text []byte, name string) bool {
 		})
 }
 
-// only reports whether one command, perhaps with "|| true", is among others, and is all
-// of them that are about the same.
+// only reports whether one command, perhaps with "|| true", is among commands, and no other
+// one is about the same.
 func only(commands []string, one string, about func(string) bool) bool {
 	there := false
 	for _, command := range commands {
