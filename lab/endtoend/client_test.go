@@ -6,8 +6,8 @@ import (
 	"ec2net/lab"
 )
 
-// The DHCP client of eth1 is killed, as by the OOM killer, and when its lease is over the
-// kernel removes the address: eth1 comes up again, by watch, or by a scan without watch.
+// The DHCP client of eth1 is killed, as by the OOM killer, and the kernel removes the address
+// when the lease is over. Then watch, or without watch a scan, brings eth1 up again.
 func TestClientKilled(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -28,7 +28,7 @@ func TestClientKilled(t *testing.T) {
 			}
 			eth1.Attach(t, "eth1")
 			waitUp(t, i, "eth1")
-			// The kernel removes an address whose lifetime is over, and tells nobody else.
+			// The kernel removes an address when its lifetime is over.
 			i.Sh(t, `for pid in $(pgrep -x 'dhclient|dhcpcd'); do ! grep -q eth1 /proc/$pid/cmdline || kill -KILL $pid; done
 ip addr change 10.0.1.20/24 dev eth1 valid_lft 1 preferred_lft 1`)
 			i.WaitSh(t, "! ip addr show dev eth1 | grep -q 10.0.1.20/")

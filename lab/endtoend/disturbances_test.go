@@ -13,25 +13,24 @@ import (
 	"ec2net/lab/report"
 )
 
-// A disturbance is what another program does to the network of an instance with eth1.
+// disturbance is what another program does to the network of an instance with eth1.
 type disturbance struct {
 	name, script string
 	// harmless says that it takes nothing away from ec2net.
 	harmless bool
 }
 
-// A disturbed is an instance, and what disturbs it.
+// disturbed is an instance, and what disturbs it.
 type disturbed struct {
 	name  string
 	setup lab.Setup
 	// before is a script that runs once, after the boot, and before eth1 is attached.
 	before string
-	// publish makes something answer at port 81 of every address, and returns what has to
-	// be done for that again after a disturbance.
+	// publish makes something answer at port 81 of every address. again does so after a
+	// disturbance, if the disturbance ends that.
 	publish      func(t *testing.T, i *lab.Instance) (again func(t *testing.T))
 	disturbances []disturbance
-	// refresh is EC2NET_REFRESH where netlink does not tell of the disturbances; elsewhere
-	// it is 0.
+	// refresh is EC2NET_REFRESH if netlink does not tell of the disturbances; empty: 0.
 	refresh string
 }
 
@@ -163,9 +162,8 @@ const configured = `
 until networkctl list --no-legend eth0 | grep -q ' configured'; do sleep 0.05; done
 `
 
-// snapshot is a shell function that prints what the disturbances change, without what
-// comes back with another order or lifetime, and without eth1's default route in main: that
-// is dhclient's, and comes back with its next lease.
+// snapshot is a shell function that prints what the disturbances change, without orders and
+// lifetimes, and without eth1's default route in main, which dhclient makes at its next lease.
 const snapshot = `
 snapshot() {
 	ip rule | sort; ip -o link | sed -n 's/.*: \(eth[0-9]*\)[:@].*\(group [^ ]*\).*/\1 \2/p'
@@ -176,9 +174,8 @@ snapshot() {
 }
 `
 
-// What other programs take away is there again by itself, with watch. Without it
-// "ec2net status" names it, and its commands, typed, mend it; so does the next lease, or,
-// for marks, the next refresh.
+// Watch puts back what other programs take away. Without watch "ec2net status" names it, and
+// its commands, typed, mend it. So does the next lease, or, for marks, the next refresh.
 func TestDisturbances(t *testing.T) {
 	t.Parallel()
 	rows := make([]string, len(disturbedInstances))
@@ -222,7 +219,7 @@ func (d disturbed) run(t *testing.T) string {
 	eth1.Attach(t, "eth1")
 	waitUp(t, i, "eth1")
 	i.WaitSh(t, "systemctl is-active -q ec2net-watch && test inactive = $(systemctl is-active ec2net-hotplug@eth1.service)")
-	i.Sh(t, "ec2net refresh") // no client of networkd's tells ec2net of the primary
+	i.Sh(t, "ec2net refresh") // networkd has no hook that tells ec2net of the primary
 	i.WaitSh(t, "ec2net status >/dev/null && iptables-save -t mangle | grep -q -e '-i eth1 -j ec2net-eth1'")
 	h.whole(t, "at first")
 
@@ -290,7 +287,7 @@ func (h *host) answersNow(t *testing.T) bool {
 	return ok
 }
 
-// mendedByWatch disturbs, and returns how long it takes until everything is as before, and
+// mendedByWatch disturbs, and returns how long it takes until everything is as before and
 // answers.
 func (h *host) mendedByWatch(t *testing.T, d disturbance) time.Duration {
 	t.Helper()
@@ -311,8 +308,8 @@ func (h *host) mendedByWatch(t *testing.T, d disturbance) time.Duration {
 	}
 }
 
-// mendedWithout disturbs, and mends that by what "ec2net status" prints; then disturbs
-// again, and returns what mends it.
+// mendedWithout disturbs, and mends that by what "ec2net status" prints. Then it disturbs
+// again, and returns which event mends that.
 func (h *host) mendedWithout(t *testing.T, d disturbance) (by string) {
 	t.Helper()
 	before := h.state(t)

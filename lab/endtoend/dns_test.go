@@ -21,7 +21,7 @@ find /etc/resolv.conf /run/resolvconf /run/network/isc-dhcp* /run/dhcpcd/hook-st
 // dhcpClient is a DHCP client, and the programs beside it that use DHCP's options.
 type dhcpClient struct {
 	setup lab.Setup
-	named string // what there is of the primary's beside resolv.conf: a file, its text
+	named string // a file that has the primary's options, beside resolv.conf; it may be empty
 }
 
 var dhcpClients = map[string]dhcpClient{
@@ -33,8 +33,8 @@ var dhcpClients = map[string]dhcpClient{
 	"dhcpcd, openresolv":            {setup: lab.Setup{Release: "trixie-openresolv", Dhcpcd: true}},
 }
 
-// bootWith boots an instance of which the primary's DHCP server knows options, and eth1's
-// others, as in another VPC.
+// bootWith boots an instance. The DHCP server tells its primary some options, and eth1
+// others. more are more files of the instance.
 func (c dhcpClient) bootWith(t *testing.T, more map[string]string) (*lab.Instance, *lab.VPC, *lab.ENI) {
 	t.Helper()
 	v := lab.NewVPC(t, lab.Plan{Lease: 2 * time.Minute})
@@ -72,7 +72,7 @@ func (c dhcpClient) renew(t *testing.T, i *lab.Instance, name, addr string) {
 	i.WaitFor(t, name+" to renew its lease", func() bool { return bound() > before })
 }
 
-// byIPv6 calls the client's script with what it learns of DNS servers by IPv6.
+// byIPv6 is a command that calls the client's script with DNS servers that IPv6 brings.
 func (c dhcpClient) byIPv6() string {
 	if c.setup.Dhcpcd {
 		return `env interface=eth1 reason=ROUTERADVERT protocol=ra if_configured=true if_up=true nd1_acquired=1 nd1_now=1 \
@@ -81,9 +81,9 @@ func (c dhcpClient) byIPv6() string {
 	return "env interface=eth1 reason=RENEW6 new_dhcp6_name_servers=fd00::2 new_dhcp6_domain_search=sixth.example /sbin/dhclient-script"
 }
 
-// What the machine has of the primary's DHCP server stays, byte for byte: while another
-// ENI comes up, renews its lease with other options, and goes; and when that ENI is up
-// before the primary.
+// What the machine has of the primary's DHCP options stays, byte for byte, while another ENI
+// comes up, renews its lease with other options, and goes. If that ENI is up before the
+// primary, the machine has nothing of its options either.
 func TestPrimaryKeepsDNS(t *testing.T) {
 	t.Parallel()
 	for name, c := range dhcpClients {
@@ -97,7 +97,7 @@ func TestPrimaryKeepsDNS(t *testing.T) {
 				}
 			}
 			if !c.setup.Systemd {
-				i.Sh(t, "hostname localhost") // for whoever comes next
+				i.Sh(t, "hostname localhost") // so that the next lease may set one
 				before = i.Sh(t, global)
 			}
 			eth1.Attach(t, "eth1")
@@ -123,7 +123,7 @@ func TestPrimaryKeepsDNS(t *testing.T) {
 
 			i.Sh(t, "ec2ifdown eth1")
 			sameState(t, "ec2ifdown", before, i.Sh(t, global))
-			// By ifup, of which ec2net knows nothing.
+			// By ifup alone, without ec2net.
 			i.Sh(t, "ifup eth1")
 			sameState(t, "ifup", before, i.Sh(t, global))
 			i.Sh(t, "ifdown eth1; ec2ifup eth1")
@@ -185,8 +185,8 @@ source /etc/network/interfaces.d/*.cfg
 	}
 }
 
-// dhclient's other hooks run for an ENI as before: those of its package, which make routes,
-// and an administrator's, which see the address, and of which a failure is logged.
+// dhclient's other hooks run for an ENI as before: those of its package make routes, and an
+// administrator's see the address. If one fails, the log names it.
 func TestOtherHooks(t *testing.T) {
 	t.Parallel()
 	i, _, eth1 := dhcpClients["dhclient"].bootWith(t, map[string]string{
@@ -202,7 +202,7 @@ func TestOtherHooks(t *testing.T) {
 	}
 }
 
-// Who wants what an ENI's DHCP server says, or DNS servers by hand, says so in a template.
+// A template can say that an ENI's DHCP server counts, or name DNS servers itself.
 func TestWantedDNS(t *testing.T) {
 	t.Parallel()
 	for name, c := range dhcpClients {
@@ -229,8 +229,8 @@ func TestWantedDNS(t *testing.T) {
 	}
 }
 
-// An interface that only has the name of an ENI of ec2net's, or that is its
-// administrator's, has what its DHCP server says.
+// An interface that ec2net does not configure gets what its DHCP server says, also if its
+// cfg file is that of another ENI, or has EC2SYNC=no.
 func TestOthersDNS(t *testing.T) {
 	t.Parallel()
 	for _, cfg := range []string{

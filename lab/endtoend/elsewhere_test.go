@@ -7,7 +7,7 @@ import (
 	"ec2net/lab"
 )
 
-// /run is full: what the DHCP client says is noted all the same, so that the next event
+// While /run is full, ec2net notes what the DHCP client says all the same: the next event
 // neither gives an ended lease its rules back nor takes those of a new one away.
 func TestRunFull(t *testing.T) {
 	t.Parallel()
@@ -40,8 +40,8 @@ func TestRunFull(t *testing.T) {
 	}
 }
 
-// /var/lib/ec2net is a link to another disk: everything works as without, in the confined
-// units too. If the disk is missing, watch says so, and serves once it is there.
+// If /var/lib/ec2net is a link to another disk, everything works, in the confined units too.
+// If the disk is missing, watch says so, and serves once it is there.
 func TestStateOnAnotherDisk(t *testing.T) {
 	t.Parallel()
 	for _, release := range []string{"bookworm", "trixie"} {

@@ -55,7 +55,7 @@ func (h *hour) event() {
 	}
 }
 
-// sh runs a script of an event, which may fail: what it is about may be under way.
+// sh runs a script of an event. It may fail, since what it is about may be under way.
 func (h *hour) sh(script string) (ok bool) {
 	h.note("%s", script)
 	r := h.i.Run(h.t, lab.Cmd{Args: []string{"timeout", "-k", "5", "60", "sh", "-c", script + " >/tmp/event 2>&1 </dev/null"}})
@@ -66,7 +66,7 @@ func (h *hour) sh(script string) (ok bool) {
 	return r.Status == 0
 }
 
-// soon runs a script some milliseconds later.
+// soon starts a script on the machine that waits some milliseconds.
 func (h *hour) soon(ms int, script string) {
 	h.i.Start(h.t, lab.Cmd{Args: []string{"sh", "-c", fmt.Sprintf("sleep %.3f; %s", float64(ms)/1000, script)}})
 }
@@ -83,6 +83,7 @@ func (h *hour) attached() string {
 	return names[n%len(names)]
 }
 
+// later calls a function some milliseconds later, unless everything is made well before.
 func (h *hour) later(ms int, what func()) {
 	h.timers = append(h.timers, time.AfterFunc(time.Duration(ms)*time.Millisecond, what))
 }
@@ -183,7 +184,7 @@ func (h *hour) pause() {
 	time.Sleep(time.Duration(h.rng.IntN(4)*h.rng.IntN(150)) * time.Millisecond)
 }
 
-// replace gives the name to another ENI at once, or two ENIs each other's names.
+// replace gives the name of an ENI to another one at once, or swaps the names of two.
 func (h *hour) replace() {
 	name, other := h.attached(), h.attached()
 	if name == "" {
@@ -207,7 +208,7 @@ func (h *hour) changeAddrs(e *lab.ENI) {
 		a := more[h.rng.IntN(len(more))]
 		h.note("EC2 takes %s from %s", a, e.Addrs()[0])
 		e.Unassign(h.t, a)
-		// It may be another's at once.
+		// EC2 may give it to another ENI at once.
 		if to := h.ofSubnet(a); h.rng.IntN(2) == 0 && to != nil && to != e {
 			h.note("EC2 gives %s to %s", a, to.Addrs()[0])
 			to.Assign(h.t, a)
@@ -287,7 +288,7 @@ func (h *hour) reboot() {
 // victims are the programs that are killed.
 var victims = []string{"ec2net", "ec2net", "ec2net", "ifup|ifdown", "ifup|ifdown", "dhclient|dhcpcd", "dhclient-script", "iptables.*"}
 
-// kill ends a process, if there is one. The primary's DHCP client is nobody's but the
+// kill ends a process, if there is one, but never the primary's DHCP client, which is the
 // administrator's.
 func (h *hour) kill() {
 	what, n := victims[h.rng.IntN(len(victims))], h.rng.IntN(100)
@@ -302,15 +303,15 @@ tr '\0' ' ' </proc/$1/cmdline
 kill -KILL $1`, what, n))
 }
 
-// notOfPrimary is a shell function that prints the processes with a name, without those
-// that bring up the primary.
+// notOfPrimary is a shell function that prints the processes with a name, except those with
+// the word eth0 in their arguments.
 const notOfPrimary = `
 targets() {
 	pgrep -x "$1" | while read -r pid; do grep -qz eth0 /proc/$pid/cmdline || echo $pid; done
 }
 `
 
-// massacre kills whatever there is, as a machine without memory does.
+// massacre kills all of the victims again and again, as the OOM killer may.
 func (h *hour) massacre() {
 	times, ms := 2+h.rng.IntN(10), 20+h.rng.IntN(200)
 	h.killing(fmt.Sprintf("kill all %d times, every %d ms", times, ms), fmt.Sprintf(notOfPrimary+`
@@ -328,7 +329,7 @@ func (h *hour) killing(what, script string) {
 	h.note("%s: %s", what, strings.TrimSpace(r.Stdout))
 	h.killed = h.killed || r.Stdout != ""
 	for _, name := range append([]string{"eth0"}, hourNames...) {
-		// ifdown ends the client first; what "ifup -a" has started ends with its unit.
+		// ifdown ends the client first, and what "ifup -a" has started ends with its unit.
 		if regexp.MustCompile(`(dhclient|dhcpcd).*\b` + name + `\b|if(up|down) (-a|.*\b` + name + `\b)`).MatchString(r.Stdout) {
 			h.clientless[name] = true
 		}
@@ -360,8 +361,8 @@ func (h *hour) pauseWatch() {
 	h.soon(1000, "pkill -CONT -f '^/usr/sbin/ec2net watch'")
 }
 
-// handCommands are what a person does to an ENI: in what way it is down then, and what of
-// that it mends.
+// handCommands are what a person does to an ENI: the script, how the ENI is down after it,
+// and which such states it mends.
 var handCommands = []struct {
 	script, down string
 	mends        []string
@@ -376,7 +377,7 @@ var handCommands = []struct {
 	{"ec2ifupscan", "", nil},
 }
 
-// hand is a person at work.
+// hand lets a person take an ENI down or bring it up.
 func (h *hour) hand() {
 	name := cmp.Or(h.attached(), "eth1")
 	c := handCommands[h.rng.IntN(len(handCommands))]
@@ -388,8 +389,8 @@ func (h *hour) hand() {
 	}
 }
 
-// meddle is another program at work. What it leaves at the numbers of an interface that
-// ec2net has not brought up is its own.
+// meddle lets another program change the network. What it adds at the number of an
+// interface that ec2net has not brought up is its own, and so it adds nothing there.
 func (h *hour) meddle() {
 	name := h.attached()
 	if name == "" {
@@ -434,8 +435,8 @@ func (h *hour) settings() {
 	h.soon(500+h.rng.IntN(4000), "sed -i '/# wrong/d' /etc/default/ec2net")
 }
 
-// well ends all that an administrator or EC2 would end. What a kill has made of
-// networking.service and the primary, an administrator mends.
+// well ends what an administrator or EC2 would end. If a kill has stopped networking.service
+// or the primary's DHCP client, an administrator starts it again.
 func (h *hour) well() {
 	h.note("all is made well")
 	h.stopTimers()

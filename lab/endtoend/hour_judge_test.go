@@ -12,9 +12,9 @@ import (
 	"ec2net/lab"
 )
 
-// The one judge of TestHour: what a quiet machine has, by the model alone.
+// This file judges for TestHour: it says what a quiet machine has, by the model alone.
 
-// expectation is how many times each line has to be there, and which may be there besides.
+// expectation is which lines have to be there, each once, and which may be there besides.
 type expectation struct {
 	must map[string]int
 	may  map[string]bool
@@ -24,7 +24,7 @@ func newExpectation() expectation {
 	return expectation{must: make(map[string]int), may: make(map[string]bool)}
 }
 
-// add adds lines that have to be there once; optional ones may be there.
+// add adds lines that have to be there, or, if they are optional, may be there.
 func (e expectation) add(optional bool, lines ...string) {
 	for _, line := range lines {
 		if optional {
@@ -67,11 +67,11 @@ const (
 	serving                  // it has all that it should have
 )
 
-// interface names in the order of the judge.
+// hourNames are the names that the ENIs get.
 var hourNames = []string{"eth1", "eth2", "eth3"}
 
-// standings says what is expected of each interface. An ENI that a person took down may
-// have come up since, for instance with a restart of networking; then it is to be whole.
+// standings returns what is expected of each interface. An ENI that a person took down may
+// have come up since, for example with a restart of networking: then it has to be whole.
 func (h *hour) standings(s sight) map[string]standing {
 	all := make(map[string]standing)
 	for _, name := range hourNames {
@@ -87,60 +87,7 @@ func (h *hour) standings(s sight) map[string]standing {
 	return all
 }
 
-// sight is what one script has seen of the machine.
-type sight struct {
-	parts map[string][]string
-	up    map[string]bool
-}
-
-// parts are the scripts of a sight, by name.
-var hourParts = []struct{ name, script string }{
-	{"links", "ip -o link"},
-	{"addresses", "ip -o -4 addr"},
-	{"rules", "ip -4 rule"},
-	{"routes", "ip -4 route show table all"},
-	{"way out", "ip -4 route get 203.0.113.9"},
-	{"marks", "iptables-save -t mangle"},
-	{"marks of nft", "iptables-nft-save"},
-	{"marks of legacy", "iptables-legacy-save"},
-	{"run", "ls -A /run/ec2net"},
-	{"state", "ls -A /var/lib/ec2net /etc/network/interfaces.d"},
-	{"ifstate", "cat /run/network/ifstate"},
-	{"processes", `ps -e -o sid=,stat=,comm=,args= | awk -v me=$$ '$1 != me && $2 !~ "^Z" { $1 = $2 = ""; print substr($0, 3) }'`},
-	{"jobs", "systemctl list-jobs --no-legend --plain"},
-	{"busy", "systemctl list-units --all --no-legend --plain --state=activating,deactivating,reloading 'ec2net*' 'networking*' 'ifup*'"},
-	{"failed", "systemctl --failed --no-legend --plain"},
-	{"locks", "for f in /run/ec2net/*.lock; do test $f = /run/ec2net/watch.lock || flock -n $f true || echo $f; done"},
-	{"status", "ec2net status >/tmp/status 2>&1 || cat /tmp/status"},
-	{"loose", "grep -H . /proc/sys/net/ipv4/conf/eth*/rp_filter"},
-	{"watch", "systemctl is-active ec2net-watch.service"},
-}
-
-func (h *hour) look() sight {
-	var script strings.Builder
-	for _, p := range hourParts {
-		fmt.Fprintf(&script, "echo '==> %s'\n{ %s\n} 2>&1\n", p.name, p.script)
-	}
-	out := h.i.Run(h.t, lab.Cmd{Args: []string{"sh", "-c", script.String()}}).Stdout
-	s := sight{parts: make(map[string][]string), up: make(map[string]bool)}
-	name := ""
-	for line := range strings.Lines(out) {
-		line = strings.TrimSpace(line)
-		if next, ok := strings.CutPrefix(line, "==> "); ok {
-			name = next
-		} else if line != "" {
-			s.parts[name] = append(s.parts[name], line)
-		}
-	}
-	for _, line := range s.parts["links"] {
-		if f := strings.Fields(line); len(f) > 2 && strings.Contains(f[2], ",UP") {
-			s.up[strings.TrimRight(strings.Split(f[1], "@")[0], ":")] = true
-		}
-	}
-	return s
-}
-
-// judge says what is wrong.
+// judge returns what is wrong.
 func (h *hour) judge(s sight) []string {
 	now := h.standings(s)
 	wrong := h.quiet(s)
@@ -152,7 +99,7 @@ func (h *hour) judge(s sight) []string {
 	return wrong
 }
 
-// quiet says what goes on, or has failed.
+// quiet returns what still goes on, or has failed.
 func (h *hour) quiet(s sight) (wrong []string) {
 	for _, part := range []string{"jobs", "busy", "failed", "locks", "status"} {
 		for _, line := range s.parts[part] {
@@ -180,8 +127,8 @@ func (h *hour) eni(name string) *lab.ENI {
 	return h.at[name]
 }
 
-// all returns the interfaces that may be there with what is expected of them; the
-// primary has rules, a table and a mark while another ENI is up.
+// all adds what is expected of the primary, which has rules, a table and a mark while another
+// ENI is up.
 func all(now map[string]standing) map[string]standing {
 	with := maps.Clone(now)
 	with["eth0"] = slices.Max(slices.Collect(maps.Values(now)))
@@ -199,7 +146,6 @@ func (h *hour) links(s sight, now map[string]standing) []string {
 			}
 		}
 	}
-	// Alone, the primary is in the group if ec2net has met it.
 	var there []string
 	for _, line := range s.parts["links"] {
 		f := strings.Fields(line)
@@ -219,7 +165,7 @@ func (h *hour) links(s sight, now map[string]standing) []string {
 	return wrong
 }
 
-// prefixOf is the subnet of an address of the lab.
+// prefixOf returns the subnet of an address of the lab.
 func prefixOf(addr string) netip.Prefix {
 	p, _ := netip.MustParseAddr(addr).Prefix(24)
 	return p
@@ -289,8 +235,8 @@ func (h *hour) rules(s sight, now map[string]standing) []string {
 	return e.differs("rules", there)
 }
 
-// ofHand reports whether a line is about the number of an interface that a person took
-// down: its rules stay as they were then.
+// ofHand reports whether a rule leads to the table of an interface that a person took down.
+// Its rules stay as they were then.
 func (h *hour) ofHand(line string, now map[string]standing) bool {
 	for name, st := range now {
 		if st == byHand && strings.Contains(line, fmt.Sprintf("lookup %d ", number(name))) {
@@ -300,7 +246,7 @@ func (h *hour) ofHand(line string, now map[string]standing) bool {
 	return false
 }
 
-// noise is what a route says besides where it leads.
+// noise matches what a route says besides where it leads.
 var noise = regexp.MustCompile(` (proto|scope|src|metric|table|mtu) [^ ]+| linkdown| onlink`)
 
 func (h *hour) routes(s sight, now map[string]standing) []string {
@@ -313,8 +259,8 @@ func (h *hour) routes(s sight, now map[string]standing) []string {
 		first := h.eni(name).Addrs()[0]
 		subnet := fmt.Sprintf("%s dev %s", prefixOf(first), name)
 		out := fmt.Sprintf("default via %s dev %s", routerOf(first), name)
-		// dhclient's default routes of main come back with dhclient; dhcpcd gives the primary
-		// the metric of an ENI, eth2, and then this one's routes have no place.
+		// dhclient's default routes in main come back only with dhclient. dhcpcd may give the
+		// primary's routes the metric of eth2's, which then have no place.
 		e.add((st == byHand || h.dhcpcd) && name != "eth0", "main "+subnet)
 		e.add(name != "eth0", "main "+out)
 		if st == detached {
@@ -333,9 +279,9 @@ func (h *hour) routes(s sight, now map[string]standing) []string {
 	return wrong
 }
 
-// routesThere returns the routes, without what is noise. copied says that another ENI is
-// attached: then main has a copy of the primary's routes and a decoy for dhcpcd, as
-// ARCHITECTURE.md has it.
+// routesThere returns the routes, without the noise. copied says that another ENI is attached:
+// then main has a copy of the primary's routes and a decoy for dhcpcd, which ARCHITECTURE.md
+// explains. They are left out.
 func (h *hour) routesThere(s sight, copied bool) (there []string) {
 	for _, line := range s.parts["routes"] {
 		f := strings.Fields(line)
@@ -429,23 +375,13 @@ func (h *hour) files(s sight, now map[string]standing) []string {
 	return wrong
 }
 
-// remembered are the files on disk, by design.
+// remembered matches the files that ec2net keeps on disk.
 var remembered = regexp.MustCompile(`^(/.*:|eth[0-3]\.(json|rules|iptables|iptables-down|cfg)|docker\.iptables|moved|settings\.last)$`)
 
 // half reports whether a file is the temporary file of an ec2net that was killed.
 func (h *hour) half(file string) bool { return h.killed && strings.HasPrefix(file, ".") }
 
-// clients is how many DHCP clients an interface has.
-func (s sight) clients(name string) (n int) {
-	for _, line := range s.parts["processes"] {
-		if strings.HasPrefix(line, "dhclient ") && slices.Contains(strings.Fields(line), name) || strings.HasPrefix(line, "dhcpcd dhcpcd: "+name+" ") {
-			n++
-		}
-	}
-	return n
-}
-
-// clients checks that each interface has one DHCP client; none if one was killed.
+// clients checks that each interface has one DHCP client, or, if one was killed, none.
 func (h *hour) clients(s sight, now map[string]standing) (wrong []string) {
 	with := maps.Clone(now)
 	with["eth0"] = serving
@@ -458,7 +394,7 @@ func (h *hour) clients(s sight, now map[string]standing) (wrong []string) {
 	return wrong
 }
 
-// The judge of TestHour finds what it should: each of these is wrong on a quiet machine,
+// The judge of TestHour finds what is wrong: each case breaks something on a quiet machine,
 // on which nothing mends it.
 func TestHourJudge(t *testing.T) {
 	t.Parallel()
@@ -479,7 +415,7 @@ func TestHourJudge(t *testing.T) {
 	if wrong := judge(); len(wrong) > 0 {
 		t.Fatalf("before anything is wrong: %q", wrong)
 	}
-	for _, c := range []struct{ name, break_, mend string }{
+	for _, c := range []struct{ name, breaks, mend string }{
 		{"doubled jump", "iptables -t mangle -A PREROUTING -i eth1 -j ec2net-eth1", "iptables -t mangle -D PREROUTING -i eth1 -j ec2net-eth1"},
 		{"stale chain", "iptables -t mangle -N ec2net-eth3", "iptables -t mangle -X ec2net-eth3"},
 		{"mark missing", "iptables -t mangle -D ec2net-eth1 1", "iptables-restore -w 10 --noflush /var/lib/ec2net/eth1.iptables"},
@@ -500,7 +436,7 @@ func TestHourJudge(t *testing.T) {
 		{"strict", "sysctl -qw net.ipv4.conf.eth1.rp_filter=1", "sysctl -qw net.ipv4.conf.eth1.rp_filter=2"},
 		{"down", "ip link set eth1 down", "ip link set eth1 up"},
 	} {
-		h.i.Run(t, lab.Cmd{Args: []string{"sh", "-c", c.break_}})
+		h.i.Run(t, lab.Cmd{Args: []string{"sh", "-c", c.breaks}})
 		if wrong := judge(); len(wrong) == 0 {
 			t.Errorf("%s: the judge finds nothing", c.name)
 		} else {

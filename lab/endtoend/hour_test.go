@@ -13,23 +13,23 @@ import (
 	"ec2net/lab/report"
 )
 
-var hourLong = flag.Duration("hour", 0, "how long random hours go on, seed by seed; 0: four short ones")
+var hourLong = flag.Duration("hour", 0, "how long to disturb machines, seed by seed; 0: four short runs")
 
 const (
 	// hourEpisodes is how many times a machine is disturbed, left alone and judged.
 	hourEpisodes = 6
 	// hourMachines is how many machines a long hour has at a time.
 	hourMachines = 2
-	// hourBound is how soon it has to be whole when everything is well again.
+	// hourBound is how soon a machine has to be whole when everything is well again.
 	hourBound = 3 * time.Minute
-	// hourSlow is so late that the log says what came before.
+	// hourSlow is how soon it should be; later, the log says what came before.
 	hourSlow = 20 * time.Second
 )
 
-// TestHour does random things to a machine that systemd has booted, as people, EC2, the
-// kernel and other programs do them, several within a second. Then everything is well
-// again, and it waits until the machine is quiet and has all that the model says and
-// nothing else. A seed always means the same things; what a thing meets differs.
+// TestHour disturbs a machine that systemd has booted at random, as people, EC2, the kernel
+// and other programs do, several times within a second. Then it makes everything well, and
+// waits until the machine is quiet and has what the model says and nothing else. A seed
+// always gives the same events, but each may find the machine in another state.
 func TestHour(t *testing.T) {
 	t.Parallel()
 	var told hourTally
@@ -109,12 +109,12 @@ type hour struct {
 	enis  []*lab.ENI // all, the primary too
 	spare []*lab.ENI // not attached
 	at    map[string]*lab.ENI
-	// hands has, by interface, how a person has taken it down.
+	// hands says, by interface, how a person has taken it down.
 	hands map[string]string
-	// clientless are the interfaces of which a DHCP client was killed, or ifup or ifdown,
-	// after which ifupdown knows no better.
+	// clientless are the interfaces whose DHCP client, ifup or ifdown was killed: they may be
+	// up without a client, and ifupdown's state may be wrong.
 	clientless map[string]bool
-	killed     bool
+	killed     bool // some process was
 	forwards   bool
 	legacy     bool // the back end of iptables
 	short      bool // leases
@@ -125,7 +125,7 @@ type hour struct {
 	timers     []*time.Timer
 }
 
-// hourFiles make what tries again later try again sooner.
+// hourFiles make units try again sooner, and dhclient give up sooner.
 var hourFiles = map[string]string{
 	"/etc/systemd/system/ec2net-hotplug@.service.d/lab.conf": "[Service]\nRestartSec=5s\n",
 	"/etc/systemd/system/ec2net-unplug@.service.d/lab.conf":  "[Service]\nRestartSec=5s\n",
@@ -137,7 +137,7 @@ const hourPrepare = "test ! -e /etc/dhcpcd.conf || printf 'noarp\\ntimeout 20\\n
 func newHour(t *testing.T, seed uint64, told *hourTally) *hour {
 	plan := lab.Plan{Primary: []string{"10.0.0.10", "10.0.0.11"}}
 	if seed%3 == 0 {
-		plan.Lease = 2 * time.Minute // a client that was killed matters, and the others are busy
+		plan.Lease = 2 * time.Minute // clients renew often, and a lease ends if its client was killed
 	}
 	h := &hour{t: t, rng: rand.New(rand.NewPCG(seed, 0)), v: lab.NewVPC(t, plan), told: told,
 		at: make(map[string]*lab.ENI), hands: make(map[string]string), clientless: make(map[string]bool)}
@@ -178,7 +178,7 @@ func (h *hour) run(episodes int) {
 		}
 		for range 3 + h.rng.IntN(20) {
 			h.event()
-			// What came before is under way, or done.
+			// The next event meets this one under way, or done.
 			time.Sleep([]time.Duration{0, 0, 50, 200, 1000, 2500}[h.rng.IntN(6)] * time.Millisecond)
 		}
 		h.well()
@@ -236,12 +236,4 @@ func (h *hour) wholeAgain() {
 	if h.rng.IntN(2) == 0 {
 		h.sh("iptables-save >/root/saved") // and soon it is an old one
 	}
-}
-
-func (s sight) String() string {
-	var b strings.Builder
-	for _, p := range hourParts {
-		fmt.Fprintf(&b, "==> %s\n%s\n", p.name, strings.Join(s.parts[p.name], "\n"))
-	}
-	return b.String()
 }

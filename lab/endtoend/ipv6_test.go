@@ -10,8 +10,8 @@ import (
 	"ec2net/lab"
 )
 
-// clients6 are DHCP clients of instances with IPv6. dhcpcd takes the router's
-// advertisements itself; beside dhclient the kernel does.
+// clients6 are DHCP clients of instances with IPv6. dhcpcd follows the router's
+// advertisements itself; with dhclient the kernel does.
 var clients6 = []struct {
 	name  string
 	setup lab.Setup
@@ -21,16 +21,16 @@ var clients6 = []struct {
 	{"dhclient", lab.Setup{Prepare: `printf '\niface eth0 inet6 dhcp\n    accept_ra 2\n' >>/etc/network/interfaces`}},
 }
 
-// six prints the machine's IPv6: addresses and routes, without their lifetimes.
+// six prints the machine's IPv6 addresses and routes, without their lifetimes.
 const six = `
 ip -6 -o address | sed -E 's/^[0-9]+: //; s/ *\\.*//' | sort
 ip -6 route show table all | sed -E 's/ expires [0-9]+sec//; s/ pref medium//; s/ (hoplimit|mtu) [0-9]+//g'
 `
 
-// Whatever the routers of two ENIs advertise, in the primary's subnet and in another one,
-// and whatever a DHCP client does of itself, the machine's IPv6 is as it was before, at
-// every moment: what leaves from the primary's address leaves by the primary. ec2net says
-// once that the ENIs have addresses which it does not configure.
+// Two ENIs, one in the primary's subnet and one in another, change nothing of the machine's
+// IPv6 at any moment, whatever their routers advertise and a DHCP client does: what leaves
+// from the primary's address leaves by the primary. ec2net says once that it does not
+// configure the IPv6 addresses of the ENIs.
 func TestPrimaryIPv6(t *testing.T) {
 	t.Parallel()
 	for _, c := range clients6 {
@@ -47,7 +47,7 @@ func TestPrimaryIPv6(t *testing.T) {
 			isAsBefore := func(when string) {
 				t.Helper()
 				v.WaitAdvertised(t, i)
-				v.WaitAdvertised(t, i) // the first is through
+				v.WaitAdvertised(t, i) // by now the machine has handled the one before
 				sameState(t, when, before, i.Sh(t, six))
 				if err := sends6(i, v.Primary); err != nil {
 					t.Errorf("%s: %v\n%s%s", when, err, i.Sh(t, fmt.Sprintf("ip -6 route get %s from %s", lab.ClientIPv6, v.Primary.IPv6)), v.Dropped(t))
@@ -98,8 +98,8 @@ func TestPrimaryIPv6(t *testing.T) {
 	}
 }
 
-// Whoever switches IPv6 on on an ENI, or on all interfaces, watch switches it off again;
-// what had come by it is gone. What an administrator's template configures on one stays.
+// If somebody switches IPv6 on, on an ENI or on all interfaces, watch switches it off again,
+// and no address or route stays. What an administrator's template configures stays.
 func TestWatchIPv6(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVPC(t, lab.Plan{IPv6: true})
@@ -134,7 +134,7 @@ END
 	}
 	i.Sh(t, "test 0 = $(cat /proc/sys/net/ipv6/conf/eth2/disable_ipv6)")
 
-	// One that was up before ec2net got it has a default route by then.
+	// An ENI that was up before ec2net got it has a default route by then.
 	i.Sh(t, "echo EC2NET_UNMANAGED=eth3 >>/etc/default/ec2net")
 	v.AddENI(t, "10.0.0.40").Attach(t, "eth3")
 	i.Sh(t, "udevadm settle; ip link set eth3 up")

@@ -8,10 +8,9 @@ import (
 	"ec2net/lab"
 )
 
-// Two programs that undo what watch does whenever it does it: systemd-networkd, which
-// somebody reconfigures again and again, and firewalld, which is reloaded again and again.
-// Watch gives up after a bounded number of rounds, says so in one warning, and tries again
-// later.
+// Two programs undo what watch does, whenever it does it: somebody reconfigures
+// systemd-networkd, or reloads firewalld, again and again. Watch gives up after a bounded
+// number of times, says so in one warning, and tries again later.
 func TestTwoMasters(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVPC(t, lab.Plan{Primary: []string{"10.0.0.10", "10.0.0.11"}})
@@ -49,7 +48,7 @@ until warned; do
 	`+master.undo+`
 	until warned || `+master.whole+`; do sleep 0.05; done
 done`)
-		// Left alone, it is undone once more, and stays so.
+		// Now watch leaves what this undoes once more.
 		i.Sh(t, master.undo)
 		if n := logged(master.made, "info") - before; n > 40 {
 			t.Errorf("%s: made %d times", master.undo, n)

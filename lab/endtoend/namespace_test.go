@@ -7,9 +7,9 @@ import (
 	"ec2net/lab"
 )
 
-// A DHCP client in another network namespace runs the same hook, about an eth1 of its own,
-// whether it shares the processes of the machine or not: ec2net changes nothing, there,
-// here, or on disk, and says so.
+// A DHCP client in another network namespace runs the same hook, about an eth1 of its own.
+// ec2net changes nothing in that namespace, in the machine's, or on disk, and says so,
+// whether the client shares the machine's processes or not.
 func TestHookOfContainer(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVPC(t, lab.Plan{})

@@ -6,9 +6,9 @@ import (
 	"ec2net/lab"
 )
 
-// Somebody loads an old save of the firewall, which has ec2net's marks, on top of what is
-// there, as iptables-persistent does at boot: no jump is doubled, nothing of an ENI that is
-// gone stays, and on a machine that forwards no packets nothing of ec2net's at all.
+// Somebody loads an old save of the firewall, with ec2net's marks in it, on top of what is
+// there, as iptables-persistent does at boot. ec2net leaves no jump doubled, and nothing of an
+// ENI that is gone; on a machine that forwards no packets, it leaves no marks.
 func TestFirewallRestored(t *testing.T) {
 	t.Parallel()
 	for _, backend := range []string{"nft", "legacy"} {
@@ -40,7 +40,7 @@ func TestFirewallRestored(t *testing.T) {
 			i.Sh(t, "sysctl -qw net.ipv4.ip_forward=0")
 			i.WaitSh(t, "! iptables -t mangle -S | grep ec2net")
 			i.Sh(t, "iptables-restore --noflush </root/saved")
-			if backend == "legacy" { // which tells nobody
+			if backend == "legacy" { // it has no events
 				i.Sh(t, "ec2ifupscan")
 			}
 			i.WaitSh(t, "! iptables -t mangle -S | grep ec2net")
