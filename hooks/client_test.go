@@ -9,9 +9,9 @@ import (
 	"ec2net/plan"
 )
 
-// The DHCP client of an ENI was killed, and then the kernel has removed the address, since
-// nobody has renewed its lease: watch has the ENI brought up again. A client that lives
-// knows why the address is gone.
+// The DHCP client of an ENI was killed. When the kernel has removed the address, whose lease
+// nobody renewed, watch asks udev to add the ENI again. While the client lives, watch does
+// not: the client knows why the address is gone.
 func TestClientKilled(t *testing.T) {
 	watched(t, 0, func(t *testing.T, w *watchedWorld) {
 		eth1, _, err := w.linkOf("eth1")

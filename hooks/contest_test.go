@@ -8,9 +8,8 @@ import (
 	"ec2net/plan"
 )
 
-// A route of main flaps, and the copy of it follows: in the end ec2net leaves the copy
-// away, but never one that it has made and that main no longer has. The same of rules and
-// addresses.
+// A route of main flaps, and its copy follows. In the end ec2net no longer adds the copy, but
+// it never leaves one that main no longer has. The same goes for rules and addresses.
 func TestContestOfAFlap(t *testing.T) {
 	link := plan.Link{Name: "eth1", Index: 3}
 	route := plan.Route{Table: 1001, Link: 3, Dst: netip.MustParsePrefix("10.50.0.0/16"), Protocol: iprule.Protocol}

@@ -7,7 +7,7 @@ import (
 	"ec2net/disk"
 )
 
-// The first that shares the network namespace of process 1 says which is the machine's.
+// The first ec2net in the network namespace of process 1 notes that as the machine's.
 func TestElsewhere(t *testing.T) {
 	const machine, other = "net:[1]", "net:[2]"
 	tree, err := disk.OpenTree(t.TempDir(), false)

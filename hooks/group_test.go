@@ -23,11 +23,11 @@ func (m *machine) leads(t *testing.T, to string, how netlink.RouteGetOptions) st
 	return l.Attrs().Name
 }
 
-// A VPN has a rule behind ec2net's, for a network to which main leads by another tunnel.
-// With ENIs attached the VPN's rule decides as before about packets without an address of
-// another ENI, also about what the primary answers a host of the VPN's (Tailscale's rule
-// 5270, wg-quick's 32765), and a default route in two halves (OpenVPN's) as before about
-// the rest. The answers of an ENI to a bridge leave by that.
+// A VPN has a rule behind ec2net's, for a network to which main leads by another tunnel. With
+// eth1 attached the rule decides as before about packets without an address of eth1, also
+// about the primary's answers to the VPN's hosts (Tailscale's rule 5270, wg-quick's 32765). A
+// default route in two halves (OpenVPN's) decides as before about the rest. The answers of an
+// ENI to a bridge leave by the bridge.
 func TestGroupRulesAreNarrow(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		m.Numbers.Primary = true
@@ -76,8 +76,8 @@ func TestGroupRulesAreNarrow(t *testing.T) {
 	})
 }
 
-// The group rule of version 0.1 goes when those for the ENIs' packets are there; not
-// before, and no other rule with it, wherever it stands among them.
+// The group rule of version 0.1 goes once those for the ENIs' packets are there. No other
+// rule goes with it, wherever it stands among them.
 func TestOldGroupRule(t *testing.T) {
 	old := iprule.Rule{Priority: 999, Table: iprule.MainTable, Protocol: iprule.Protocol, SuppressPrefixLength: 1, SuppressGroup: 1000}
 	for _, first := range []bool{true, false} {

@@ -37,7 +37,7 @@ func TestCountedAsUp(t *testing.T) {
 	})
 }
 
-// Ubuntu's dhclient waits five minutes for a lease: ifup may take longer.
+// Ubuntu's dhclient waits five minutes for a lease, and ifup may take longer.
 func TestIfupOnUbuntu(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		m.put(t, "/etc/dhcp/dhclient.conf", "timeout 300;\n")

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// An ENI has IPv6 addresses, which ec2net does not configure: it says so once when the
-// ENI comes up, once when EC2 gives it the first ones later, and in the status.
+// An ENI has IPv6 addresses, which ec2net does not configure. ec2net says so once when the
+// ENI comes up, or when EC2 gives it the first ones later, and in the status.
 func TestTellsIPv6(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		const says = "eth1: EC2 has given it IPv6, which ec2net does not configure yet: "
@@ -22,7 +22,7 @@ func TestTellsIPv6(t *testing.T) {
 			return lines
 		}
 		give := func(addrs []netip.Addr, prefixes ...netip.Prefix) {
-			for _, name := range []string{"eth0", "eth1"} { // the primary's are its client's
+			for _, name := range []string{"eth0", "eth1"} { // it says nothing of the primary's
 				e := m.vpc.enis[macs[name]].Clone()
 				e.IPv6, e.IPv6Prefixes, e.IPv6Subnets = addrs, prefixes, []netip.Prefix{netip.MustParsePrefix("2001:db8::/64")}
 				m.vpc.enis[macs[name]] = e
@@ -62,8 +62,8 @@ func TestTellsIPv6(t *testing.T) {
 	})
 }
 
-// Whoever switches IPv6 on, the next event switches it off again; but not if the stanza has
-// something else of IPv6, which is an administrator's, and never on the primary.
+// If somebody switches IPv6 on, the next event switches it off again, except on the primary,
+// and on an ENI whose stanza has something else of IPv6, which is an administrator's.
 func TestKeepsIPv6Off(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)

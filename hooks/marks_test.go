@@ -73,8 +73,8 @@ func TestMarksWatched(t *testing.T) {
 	})
 }
 
-// A machine that forwards nothing gets an old save of its firewall back, with the marks of
-// ENIs that are here and gone: watch removes them, and so does a scan, as at boot.
+// Somebody restores an old save of the firewall on a machine that forwards nothing, with the
+// marks of ENIs that are here and that are gone. Watch removes them; so does a scan, as at boot.
 func TestMarksRestored(t *testing.T) {
 	forwarding(t, 0, func(t *testing.T, w *watchedWorld, _ []string) {
 		f, k := w.firewall, w.kernel.(*mem.Kernel)
@@ -230,8 +230,8 @@ func TestMarksRenewal(t *testing.T) {
 	})
 }
 
-// A renewal makes marks that were never made: ec2net was killed before. Then it starts no
-// process again.
+// A renewal makes marks that were never made, since ec2net was killed first. The renewals after
+// it start no process.
 func TestMarksRenewalOfHalfUp(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		m.forward(t, true)
@@ -249,8 +249,8 @@ func TestMarksRenewalOfHalfUp(t *testing.T) {
 	})
 }
 
-// Whatever is wrong with the marks, the status names it and changes nothing; its
-// command, typed, mends it.
+// The status names whatever is wrong with the marks, and changes nothing. Its command, typed,
+// mends it.
 func TestStatusOfMarks(t *testing.T) {
 	type table = map[string][]string
 	for what, c := range map[string]struct {
@@ -328,7 +328,7 @@ func TestStatusOfMarks(t *testing.T) {
 	}
 }
 
-// If iptables fails, the status is an error, with what it knows of the rest.
+// If iptables fails, Status returns an error, and what it knows of the rest.
 func TestStatusOfMarksUnread(t *testing.T) {
 	withENIs(t, func(m *machine) {
 		m.forward(t, true)

@@ -63,8 +63,8 @@ func TestSlowAnswer(t *testing.T) {
 	}
 }
 
-// Every answer is overtaken: an event asks a few times, and then leaves it to the newer
-// answers and the next event.
+// If a newer answer overtakes every answer, an event asks maxTries times, and then leaves it
+// to the newer answers and the next event.
 func TestOvertakenAgainAndAgain(t *testing.T) {
 	for what, event := range map[string]func(*testing.T, *machine) error{
 		"lease":   func(t *testing.T, m *machine) error { m.lease(t, "eth1", "RENEW", "10.0.1.20"); return nil },

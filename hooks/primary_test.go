@@ -27,8 +27,8 @@ func (m *machine) table(t *testing.T, table int) (texts []string) {
 	return texts
 }
 
-// withPrimaryTable makes the settings the default ones, and eth1 one that ifup is at work
-// on, beside which the primary has a table of its own.
+// withPrimaryTable makes the settings the default ones, and lets ifup be at work on eth1: then
+// the primary has a table of its own.
 func (m *machine) withPrimaryTable(t *testing.T) {
 	t.Helper()
 	m.Numbers.Primary = true
@@ -50,9 +50,9 @@ func primaryTable(t *testing.T, m *machine) {
 		Gw: net.IPv4(192, 0, 2, 1), Flags: int(netlink.FLAG_ONLINK)}))
 }
 
-// Nothing is known of a primary that no DHCP client with a hook configures, and IMDS is
-// asked for eth1 alone: the primary's rules and table come with eth1, by the addresses on
-// its interface, and go with it.
+// No DHCP client with a hook configures the primary, and ec2net asks IMDS about eth1 alone. By
+// the addresses on the primary's interface, its rules and table come with eth1, and go with
+// it.
 func TestPrimaryWithoutFacts(t *testing.T) {
 	rules := []string{"pref 32765 from 10.0.0.10 lookup 1000 protocol 236", "pref 32765 from all fwmark 0x3e8/0x3fff lookup 1000 protocol 236"}
 	primarys := func(m *machine) (found []string) {

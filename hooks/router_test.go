@@ -16,9 +16,9 @@ import (
 	"ec2net/kernel"
 )
 
-// A router adds 20,000 routes at once by the primary and by eth1, and deletes them: the
-// kernel may drop events, watch goes on, and the ENIs' own tables follow, in a second or two
-// of CPU. A step that takes quadratic time would need minutes. The log has a few lines.
+// A router adds 20,000 routes at once by the primary and by eth1, and deletes them. The
+// kernel may drop events, but watch goes on, and the ENIs' own tables follow, in a second or
+// two of CPU. A step that takes quadratic time would need minutes. The log has a few lines.
 func TestWatchKeepsUpWithARouter(t *testing.T) {
 	routes := 20_000
 	if race {

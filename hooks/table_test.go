@@ -17,10 +17,10 @@ func (m *machine) via(t *testing.T, from, to string) string {
 	return routes[0].Gw.String()
 }
 
-// What is sent from an ENI's address to a destination to which main has a route by that
-// ENI takes that route, whoever made it and in whatever order main lists the routes: that
-// of a gateway behind another network too. An administrator's routes in the ENI's own
-// table stay, and come first.
+// If main has a route by an ENI to a destination, packets from the ENI's address take it,
+// whoever made it and in whatever order main lists the routes, also one whose gateway is
+// behind another network. An administrator's routes in the ENI's own table stay, and come
+// first.
 func TestMainsRoutesInTheTable(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		ready(t, m)
@@ -62,8 +62,8 @@ func TestMainsRoutesInTheTable(t *testing.T) {
 	})
 }
 
-// An administrator's route with several hops stays, in the place of ec2net's, whatever
-// happens, and goes with the ENI.
+// An administrator's route with several hops stays in the place of ec2net's, and goes with
+// the ENI.
 func TestRouteOfSeveralHops(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		two(t, m)

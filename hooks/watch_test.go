@@ -185,8 +185,8 @@ func TestWatchStanza(t *testing.T) {
 	})
 }
 
-// Whoever gives the primary's default route another metric, main goes on preferring it to
-// those of the other ENIs, within a second and without a lease.
+// If somebody gives the primary's default route another metric, main prefers it to those of
+// the other ENIs again within a second, without a lease.
 func TestWatchKeepsPrimaryFirst(t *testing.T) {
 	watched(t, 0, func(t *testing.T, w *watchedWorld) {
 		eth0, _, err := w.linkOf("eth0")
@@ -271,7 +271,7 @@ func TestWatchContest(t *testing.T) {
 	})
 }
 
-// A program that flushes all rules whenever they come gets one warning, not one a rule.
+// If a program flushes all rules whenever they come, there is one warning, not one a rule.
 func TestWatchContestOfAll(t *testing.T) {
 	watched(t, 0, func(t *testing.T, w *watchedWorld) {
 		flush := func() (n int) {
@@ -457,8 +457,8 @@ func TestWatchKeepsLease(t *testing.T) {
 	})
 }
 
-// EC2NET_REFRESH is shortened while watch runs: it does not wait for the end of the old
-// period.
+// If EC2NET_REFRESH becomes shorter while watch runs, watch does not wait for the end of the
+// old period.
 func TestWatchTakesAShorterRefresh(t *testing.T) {
 	watched(t, 24*time.Hour, func(t *testing.T, w *watchedWorld) {
 		w.after(25 * time.Hour) // the first refresh comes at a random time

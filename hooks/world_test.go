@@ -451,7 +451,7 @@ func rulesOf(s plan.State) []string {
 	return texts
 }
 
-// textsOfRules has each rule's text: the sequences read the same few some million times.
+// textsOfRules caches the text of each rule: the sequences read the same few millions of times.
 var textsOfRules sync.Map // of plan.Rule to string
 
 // always checks what holds after every step, even one in which ec2net was struck.

@@ -140,9 +140,8 @@ func TestNexthopObject(t *testing.T) {
 	wantRoutes(t, routesTo(t, k, dst), []plan.Route{r})
 }
 
-// A route may have several gateways by one interface. It is copied and moved as it is, and
-// a request for a route by the first of them alone would hit it too. What a look sees does
-// not depend on the carrier.
+// A route with several gateways by one interface is copied and moved as it is. A request for
+// a route by the first of them alone would hit it too. A look sees the same without a carrier.
 func TestSeveralGateways(t *testing.T) {
 	k := inNetns(t)
 	l := addVeth(t, "eth1", mac1)

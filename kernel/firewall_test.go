@@ -23,8 +23,7 @@ func mangling(kind uint16, family byte, table string) []byte {
 	return append(m, data...)
 }
 
-// Rules that come and go are a reason to look at the marks; sets, other tables and other
-// families are none.
+// Rules of the table that come and go count. Sets, other tables and other families do not.
 func TestMangled(t *testing.T) {
 	for _, c := range []struct {
 		kind   uint16

@@ -91,8 +91,8 @@ func TestStrict(t *testing.T) {
 	}
 }
 
-// IPv6 is off on a link by disable_ipv6, its own or the one that all links get; the
-// change switches it off for good, and takes the addresses and routes away.
+// IPv6 is off on a link by its own disable_ipv6, or by that of all links. The change switches
+// it off, and takes the addresses and routes away.
 func TestIPv6(t *testing.T) {
 	k := inNetns(t)
 	l := addVeth(t, "eth1", mac1)

@@ -92,8 +92,8 @@ func TestDelRouteRefuses(t *testing.T) {
 	check(t, k.Apply(plan.DelRoute{Route: plain}))
 }
 
-// A route with several hops is nobody's that a look shows, but a request that names its first
-// hop would delete it: then the request is not made.
+// A request to delete a route would hit a route with several hops if it names the first hop,
+// also if no look shows that. Then ec2net does not make the request.
 func TestDelRouteSeveralHops(t *testing.T) {
 	for _, first := range []bool{true, false} {
 		for _, inMain := range []bool{true, false} {

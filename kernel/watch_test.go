@@ -80,7 +80,7 @@ func TestWatchEnds(t *testing.T) {
 // silent once nothing changes any more.
 func TestWatchLosesChanges(t *testing.T) {
 	k := inNetns(t)
-	// The kernel looks for duplicates of an IPv6 address for a second or two.
+	// Otherwise the kernel looks for duplicates of an IPv6 address for a second or two.
 	check(t, os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("1"), 0))
 	f, err := listen(watched)
 	check(t, err)

@@ -197,9 +197,8 @@ func (m *machine) live() []plan.Rule {
 	return rules
 }
 
-// checkGroupRules checks that each rule of an ENI that is served has a group rule for the
-// same packets, if those need not wait, and that each group rule is for the packets of an
-// ENI.
+// checkGroupRules checks, unless the group rules wait, that each rule of an ENI that is served
+// has a group rule for the same packets, and that each group rule is for packets of an ENI.
 func (m *machine) checkGroupRules(t *testing.T, want plan.Want, now plan.State) {
 	t.Helper()
 	isFor := func(g, r plan.Rule) bool {
@@ -228,7 +227,7 @@ func (m *machine) checkGroupRules(t *testing.T, want plan.Want, now plan.State) 
 	}
 	for _, g := range group {
 		if !slices.ContainsFunc(ofENIs, func(r plan.Rule) bool { return isFor(g, r) }) {
-			t.Errorf("%s: is for no packets of an ENI", g)
+			t.Errorf("%s: is for packets of no ENI", g)
 		}
 	}
 }
@@ -348,9 +347,9 @@ func del[T comparable](all *[]T, one T) error {
 
 // lost returns the rules, addresses and routes that are gone and that ec2net must not
 // remove. By ARCHITECTURE.md it may remove a rule with the priority and table of an ENI;
-// an address that IMDS once listed; a route in the primary's own table through the
-// primary, a copy in an ENI's table, one there to docker's bridge, a copy in main through the primary,
-// and one in main through another ENI that has another metric now.
+// an address that IMDS once listed; in the primary's own table a route through the primary;
+// in an ENI's table a copy, and a route to docker's bridge; and in main a copy through the
+// primary, and a route through another ENI that has another metric now.
 func (m *machine) lost(now plan.State) (lost []string) {
 	for _, r := range m.State.Rules {
 		if !m.isGroup(r) && !(isOfENI(r) && m.isNumber(r.Table)) && !has(now, r) {

@@ -46,8 +46,9 @@ func TestPodsByConfig(t *testing.T) {
 	}
 }
 
-// Cilium's own configuration says nothing of ENIs unless an administrator has written it:
-// only what the kubelet has put into the agent's pod does, before it runs and after a reboot.
+// The configuration of Cilium's plugin says nothing of ENIs, unless an administrator has
+// written it. What the kubelet has put into the agent's pod does, before the agent runs and
+// after a reboot.
 func TestCiliumPods(t *testing.T) {
 	const (
 		uid     = "0a1b2c3d-0000-4000-8000-000000000001"

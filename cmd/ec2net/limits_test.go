@@ -9,8 +9,8 @@ import (
 	"ec2net/stack/ifupdown"
 )
 
-// Each limit leaves time for those within it: ifup, with a DHCP client that waits as long
-// as it ever does, within hotplug, and hotplug within its unit.
+// A limit is longer than those within it: that of hotplug longer than that of ifup with the
+// slowest DHCP client, that of a unit longer than that of hotplug.
 func TestLimits(t *testing.T) {
 	const askAndUndo = 40*time.Second + 90*time.Second
 	if hotplugLimit < ifupdown.LongestLimit+askAndUndo {

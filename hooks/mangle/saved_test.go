@@ -39,7 +39,7 @@ func TestSaved(t *testing.T) {
 	}
 }
 
-// A chain agrees with what iptables said of it when it was made, and with nothing else.
+// A chain agrees only with what iptables said of it when it was made.
 func TestLook(t *testing.T) {
 	made := Made{backEnd: NFT, chains: map[string]string{"ec2net-eth1": parseSaved(nft).state(eth1)}}
 	none := func(string) bool { return false }
@@ -67,7 +67,7 @@ func TestLook(t *testing.T) {
 	}
 }
 
-// Whatever iptables-save and the file of what was made say, the chains are ec2net's, and
+// Whatever iptables-save and the text of a Made say, the chains are ec2net's, and
 // what was noted is read as it was written.
 func FuzzSaved(f *testing.F) {
 	f.Add(nft, "iptables-nft\nec2net-eth1 0123\n")

@@ -280,7 +280,7 @@ func TestClientAlive(t *testing.T) {
 	}
 }
 
-// ifup has as long as dhclient waits for a lease, and then some.
+// The limit of ifup is longer than dhclient waits for a lease.
 func TestLimit(t *testing.T) {
 	for conf, want := range map[string]time.Duration{
 		"":                          100 * time.Second,
