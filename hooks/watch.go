@@ -230,7 +230,9 @@ func (w *watcher) unfinished(ctx context.Context, l *look) []unfinished {
 		one := *l
 		one.name = u.name
 		one.link, _ = l.State.LinkNamed(u.name)
-		return k.Note.Of(one.link) && !u.lost || l.down[u.name].Of(one.link) || w.checkOwner(ctx, &one) != nil
+		// Taken down by a person, it may have been brought up by ifup since.
+		down := l.down[u.name].Of(one.link) && !k.Lease.Held(one.link)
+		return k.Note.Of(one.link) && !u.lost || down || w.checkOwner(ctx, &one) != nil
 	})
 	return append(found, l.gone()...)
 }

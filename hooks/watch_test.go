@@ -409,6 +409,27 @@ func TestWatchSeeksNot(t *testing.T) {
 	})
 }
 
+// A person takes an ENI down by ec2ifdown, and brings it up by ifup: then it is up for
+// ec2net too, so that nothing of it stays when it goes.
+func TestWatchUpByHand(t *testing.T) {
+	watched(t, time.Minute, func(t *testing.T, w *watchedWorld) {
+		before := w.picture(t)
+		check(t, w.Down(t.Context(), "eth1"))
+		w.after(time.Minute)
+		w.seen.take()
+		check(t, w.run(t.Context(), "ifup", "eth1"))
+		w.after(10 * time.Second)
+		same(t, "added", w.seen.take(), []string{"add eth1"})
+		check(t, w.Add(t.Context(), "eth1"))
+		w.after(time.Hour)
+		same(t, "added afterwards", w.seen.take(), nil)
+		same(t, "up", w.picture(t), before)
+		if w.file(t, notePath("eth1")) == "" || w.file(t, downPath("eth1")) != "" {
+			t.Error("it does not count as up")
+		}
+	})
+}
+
 // ENIs that came before the primary had its address are added when it gets one.
 func TestWatchPrimaryFirst(t *testing.T) {
 	watched(t, 0, func(t *testing.T, w *watchedWorld) {
