@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ec2net/facts"
+	"ec2net/hooks/mangle"
 	"ec2net/plan"
 )
 
@@ -120,7 +121,7 @@ func (w *world) fits(path, text string) bool {
 		moved, err := w.memory().moved()
 		return err == nil && len(moved) == strings.Count(text, "\n")
 	case path == marksPath:
-		return parseLastMarks([]byte(text)) != nil
+		return mangle.ParseMade([]byte(text)) != nil
 	}
 	return w.rendered[text]
 }

@@ -67,13 +67,20 @@ func (h *Host) OnLease(ctx context.Context, lease Lease) error {
 		h.Log.Info(n.name, "%v: nothing done (%s)", err, n.why)
 		err = nil
 	}
-	if event == leaseRenewed {
-		err = errors.Join(err, h.finishMarks(ctx, l))
+	return errors.Join(err, h.afterLease(ctx, l, event))
+}
+
+// afterLease does what a lease is the occasion for: a renewal makes marks that were never
+// made, and a new lease may be the primary's, for which other ENIs have waited.
+func (h *Host) afterLease(ctx context.Context, l *look, event leaseEvent) error {
+	k, _ := l.Of(l.name)
+	switch e, known := k.FactsOf(l.link); {
+	case event == leaseRenewed:
+		return h.finishMarks(ctx, l)
+	case e.Primary || !known:
+		return h.scanAfterPrimary(ctx, l.name)
 	}
-	if e, known := k.FactsOf(l.link); event == leaseBegins && (e.Primary || !known) {
-		err = errors.Join(err, h.scanAfterPrimary(ctx, n.name))
-	}
-	return err
+	return nil
 }
 
 // askForLease asks IMDS for the ENI of a lease, and applies the answer.

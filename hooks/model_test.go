@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"ec2net/facts"
+	"ec2net/hooks/mangle"
 	"ec2net/plan"
 )
 
@@ -182,7 +183,7 @@ func (s *sequence) routed(name string, e facts.ENI) {
 // marked checks the marks after a run that has made them: none unless the machine forwards
 // packets; else those of each ENI that is whole, once, and none of one that is gone.
 func (s *sequence) marked() {
-	lines := s.firewall.text(backEndNFT)
+	lines := s.firewall.text(mangle.NFT)
 	if !s.Kernel.Forwards() {
 		if len(lines) > 0 {
 			s.fail("marks on a machine that forwards nothing:\n%s", strings.Join(lines, "\n"))

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"ec2net/facts"
+	"ec2net/hooks/mangle"
 	"ec2net/iprule"
 	"ec2net/kernel"
 	"ec2net/lab/report"
@@ -498,7 +499,7 @@ func (s *sequence) remove(name string) {
 	}
 	if _, there := s.attached[name]; !there {
 		s.none(name)
-		if lines := s.firewall.text(backEndNFT); slices.Contains(lines, "-N ec2net-"+name) {
+		if lines := s.firewall.text(mangle.NFT); slices.Contains(lines, "-N ec2net-"+name) {
 			s.fail("%s is gone, and has marks:\n%s", name, strings.Join(lines, "\n"))
 		}
 	}
@@ -582,7 +583,7 @@ func (s *sequence) settle() {
 			check(s.t, w.OnLease(s.t.Context(), Lease{"eth0", "BOUND", netip.MustParseAddr("10.0.0.10")}))
 			check(s.t, w.KeepMarks(s.t.Context(), ""))
 		}
-		same(s.t, "marks at the end", s.firewall.text(backEndNFT), fresh.firewall.text(backEndNFT))
+		same(s.t, "marks at the end", s.firewall.text(mangle.NFT), fresh.firewall.text(mangle.NFT))
 	}
 	same(s.t, "rules at the end", s.kernelRules(s.t), fresh.kernelRules(s.t))
 	files, want := s.files(s.t), fresh.files(s.t)

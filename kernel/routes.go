@@ -103,20 +103,18 @@ func (k *Kernel) dumpRoutes(family, table, link int, each func(listed)) error {
 			addNumber(req, unix.RTA_OIF, link)
 		}
 	}
+	asked := func(o listed) {
+		if link == 0 || o.Link == link {
+			each(o)
+		}
+	}
 	err := k.route.do(req, func(data []byte) {
-		r, ok := route(data)
-		if table != 0 && r.Table != table {
-			return
-		}
-		if ok && (link == 0 || r.Link == link) {
-			each(listed{Route: r})
-		}
-		if !ok {
-			several(r, int(data[0]), func(o listed) {
-				if link == 0 || o.Link == link {
-					each(o)
-				}
-			})
+		switch r, ok := route(data); {
+		case table != 0 && r.Table != table:
+		case ok:
+			asked(listed{Route: r})
+		default:
+			several(r, int(data[0]), asked)
 		}
 	})
 	if table != 0 && errors.Is(err, unix.ENOENT) || link != 0 && errors.Is(err, unix.ENODEV) {
@@ -131,19 +129,13 @@ func (k *Kernel) dumpRoutes(family, table, link int, each func(listed)) error {
 // unicast route with several interfaces, for local, broadcast and multicast ones, and for one
 // that depends on the source.
 func route(data []byte) (plan.Route, bool) {
-	if len(data) < unix.SizeofRtMsg {
+	r, ok := routeHeader(data)
+	if !ok {
 		return plan.Route{}, false
 	}
-	family, length, sourceLength := data[0], int(data[1]), data[2]
-	kind, known := kindOf(data[7])
-	flags := binary.NativeEndian.Uint32(data[8:])
-	if !known || sourceLength != 0 || flags&unix.RTM_F_CLONED != 0 {
-		return plan.Route{}, false
-	}
-	r := plan.Route{Kind: kind, Table: int(data[4]), Protocol: int(data[5]), Scope: int(data[6]), OnLink: flags&unix.RTNH_F_ONLINK != 0, TOS: int(data[3])}
 	var extra, hops []byte
 	dst := netip.IPv4Unspecified()
-	if family == unix.AF_INET6 {
+	if data[0] == unix.AF_INET6 {
 		dst = netip.IPv6Unspecified()
 	}
 	for attr, value := range attributes(data[unix.SizeofRtMsg:]) {
@@ -155,9 +147,7 @@ func route(data []byte) (plan.Route, bool) {
 		case unix.RTA_GATEWAY:
 			r.Gateway, _ = netip.AddrFromSlice(value)
 		case unix.RTA_VIA: // a gateway of the other family: struct rtvia
-			if len(value) > 2 {
-				r.Gateway, _ = netip.AddrFromSlice(value[2:])
-			}
+			r.Gateway, _ = netip.AddrFromSlice(value[min(2, len(value)):])
 		case unix.RTA_PRIORITY:
 			r.Metric = number(value)
 		case unix.RTA_PREFSRC:
@@ -180,8 +170,20 @@ func route(data []byte) (plan.Route, bool) {
 	if hops != nil && !namesHops(extra) { // with a nexthop object they are the object's
 		extra = append(extra, nl.NewRtAttr(unix.RTA_MULTIPATH, hops).Serialize()...)
 	}
-	r.Dst, r.Extra = netip.PrefixFrom(dst, length), string(extra)
+	r.Dst, r.Extra = netip.PrefixFrom(dst, int(data[1])), string(extra)
 	return r, (r.Link != 0) == (r.Kind == iproute.Unicast) && r.Dst.IsValid()
+}
+
+// routeHeader reads struct rtmsg. It reports false for a kind of route that plan does not
+// know, and for one that depends on the source or is cached.
+func routeHeader(data []byte) (plan.Route, bool) {
+	if len(data) < unix.SizeofRtMsg {
+		return plan.Route{}, false
+	}
+	kind, known := kindOf(data[7])
+	flags := binary.NativeEndian.Uint32(data[8:])
+	r := plan.Route{Kind: kind, Table: int(data[4]), Protocol: int(data[5]), Scope: int(data[6]), OnLink: flags&unix.RTNH_F_ONLINK != 0, TOS: int(data[3])}
+	return r, known && data[2] == 0 && flags&unix.RTM_F_CLONED == 0
 }
 
 // gateways reads RTA_MULTIPATH: struct rtnexthop and attributes for each gateway. It returns
