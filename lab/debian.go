@@ -55,13 +55,13 @@ var userland = []string{
 var packages = map[string][]string{
 	"bookworm": slices.Concat(userland, []string{"dnsmasq-base", "shellcheck"}),
 	"trixie":   userland,
-	// What changes the network of an instance beside ec2net, without what docker.io
-	// recommends: git, AppArmor, certificates. debootstrap does not find a package by
-	// another one's Provides field: libpam-systemd, netavark.
+	// Programs that change the network of an instance beside ec2net, without what docker.io
+	// recommends: git, AppArmor, certificates. libpam-systemd and netavark are named because
+	// debootstrap does not read Provides fields.
 	"bookworm-docker": slices.Concat(userland, []string{"busybox-static", "docker.io",
 		"firewalld", "libpam-systemd", "netavark", "podman", "ufw"}),
-	// What else takes DNS and time servers from a DHCP client. Debian's two resolvconf, and
-	// its time daemons, exclude each other.
+	// Programs that take DNS and time servers from a DHCP client. Debian's two resolvconf
+	// packages exclude each other, and so do its time daemons.
 	"bookworm-resolvconf": slices.Concat(userland, []string{"resolvconf", "systemd-timesyncd"}),
 	"trixie-openresolv":   slices.Concat(userland, []string{"chrony", "openresolv"}),
 	// What administrators read and type in, without what they configure.

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Folders of the DHCP server's: a file for each ENI.
+// Two folders of the DHCP server. Each has a file for each ENI.
 const dhcpHosts, dhcpOptions = "/run/dhcp", "/run/dhcp-options"
 
 // dnsmasq goes to the background when it can serve.
@@ -68,9 +68,9 @@ func (v *VPC) addDHCPHost(e *ENI) error {
 	})
 }
 
-// Options sets what the DHCP server tells the ENI in the place of the subnet's options, as
-// "dns-server,10.9.0.2": dnsmasq(8), --dhcp-option. They count from the ENI's next
-// request on, until the next call.
+// Options sets options such as "dns-server,10.9.0.2", which the DHCP server tells the ENI in
+// place of the subnet's: dnsmasq(8), --dhcp-option. They count from the ENI's next request
+// on, until the next call.
 func (e *ENI) Options(tb TB, options ...string) {
 	tb.Helper()
 	text := strings.Builder{}

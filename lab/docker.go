@@ -33,9 +33,9 @@ graphroot = "/var/lib/containers/storage"
 `,
 }
 
-// dockerPrepare disables docker and the others: "systemctl enable docker.service" in a
-// Setup's Prepare starts it at boot, as Debian's package would. The image is for "docker
-// import".
+// dockerPrepare disables docker, podman and the firewalls. "systemctl enable docker.service"
+// in a Setup's Prepare starts docker at boot, as Debian's package would. The image is for
+// "docker import".
 const dockerPrepare = `systemctl --quiet disable docker.service docker.socket containerd.service firewalld ufw \
 	podman.service podman.socket podman-restart podman-auto-update.service podman-auto-update.timer
 mkdir -p /tmp/image/bin /tmp/image/etc /var/lib/lab
@@ -118,8 +118,8 @@ func (i *Instance) Container(tb TB, name string, options ...string) *Container {
 	return i.container(tb, "docker", name, options...)
 }
 
-// Podman is Container with podman. Of a control group podman's runtime wants what a
-// namespace does not have (controllers, and more locked memory for its BPF program).
+// Podman is Container with podman, without a control group: podman's runtime would need
+// controllers, and more locked memory for its BPF program, which the instance does not have.
 func (i *Instance) Podman(tb TB, name string, options ...string) *Container {
 	tb.Helper()
 	i.Sh(tb, "podman image exists "+Image+" || podman import --quiet /var/lib/lab/image.tar "+Image)

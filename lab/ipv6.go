@@ -17,7 +17,7 @@ var outside6 = netip.MustParsePrefix("2001:db8:ffff::/64")
 // ClientIPv6 is the client's address in a VPC with IPv6.
 var ClientIPv6 = netip.MustParseAddr("2001:db8:ffff::7")
 
-// plan6 reports whether the VPC has IPv6.
+// plan6 reports whether the VPC has IPv6 too.
 func (v *VPC) plan6() bool { return len(v.subnets) > 0 && v.subnets[0].six.IsValid() }
 
 // host6 is the IPv6 address of an ENI: 2001:db8:0:1::20 for 10.0.1.20.
@@ -29,7 +29,7 @@ func (s *subnet) host6(last byte) netip.Addr {
 // and the prefix, and DHCPv6 has the addresses.
 func (v *VPC) advertising(lease time.Duration) string {
 	conf := strings.Builder{}
-	// An advertisement every four seconds, or as often as dnsmasq does.
+	// An advertisement every four seconds, if dnsmasq keeps to that.
 	fmt.Fprintf(&conf, "enable-ra\nra-param=*,4,1800\n")
 	for _, s := range v.subnets {
 		fmt.Fprintf(&conf, "dhcp-range=set:%s,%s,static,64,%d\n", s.bridge, s.six.Addr(), int(lease.Seconds()))
@@ -37,7 +37,7 @@ func (v *VPC) advertising(lease time.Duration) string {
 	return conf.String()
 }
 
-// connectClient6 gives the client outside its IPv6 address and the way to the VPC.
+// connectClient6 gives the client outside its IPv6 address, and a default route to the VPC.
 func (*VPC) connectClient6() error {
 	if err := addAddress6("eth0", ClientIPv6, 64); err != nil {
 		return err
@@ -80,7 +80,7 @@ func (v *VPC) WaitAdvertised(tb TB, i *Instance) {
 	})
 }
 
-// advertised counts the advertisements, by the bridge of the subnet.
+// advertised counts the advertisements so far, by the bridge of the subnet.
 func (v *VPC) advertised(tb TB) map[string]int {
 	tb.Helper()
 	log, err := v.routerRun(tb.Context(), Cmd{Args: []string{"cat", "/run/dnsmasq.log"}})
