@@ -60,8 +60,8 @@ func (l *look) knownMACs() []facts.MAC {
 	return macs
 }
 
-// unfinished is an interface that an event of udev's has not led to the end for: the
-// event was lost, what it started has failed, or it came too early.
+// unfinished is an interface that the events of udev have left unfinished: one was lost or
+// came too early, or what it started has failed.
 type unfinished struct {
 	name string
 	// gone says that the device is not there any more, lost that the ENI is up without its

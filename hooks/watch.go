@@ -171,9 +171,9 @@ func (w *watcher) converge(ctx context.Context) {
 	}
 }
 
-// seek has the events of udev's happen again of what is unfinished: if nobody is at work
-// on it, first after five seconds, then less and less often; at once when the primary has
-// got an address, since hotplug does nothing before.
+// seek repeats the events of udev for what is unfinished, if nobody is at work on it: first
+// after five seconds, then less and less often; at once when the primary has got an address,
+// since hotplug does nothing before.
 func (w *watcher) seek(ctx context.Context, l *look) {
 	waited := w.waits
 	if w.waits = !l.PrimaryUp(); w.waits {
@@ -217,8 +217,8 @@ func (w *watcher) nextSeek() (first time.Time) {
 	return first
 }
 
-// unfinished returns what udev's events have not led to the end for. What was brought
-// up and is down now, somebody has set down who knows why.
+// unfinished returns what the events of udev have left unfinished, but not what was brought
+// up and is down now: somebody has set it down on purpose.
 func (w *watcher) unfinished(ctx context.Context, l *look) []unfinished {
 	macs := append(l.knownMACs(), w.listed...)
 	found, err := w.attached(l, macs, nil)

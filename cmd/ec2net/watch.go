@@ -14,11 +14,12 @@ var watchCommand = command{
 	args:  "",
 	short: "put back what other programs take away, and ask IMDS between leases",
 	long: `Runs until it is ended; ec2net-watch.service runs it. Whenever the kernel's network
-changes, it puts back what ec2net has made and another program has taken away. A
-change that another program undoes again and again is left to that for a while, and a
-warning says so. It asks IMDS at the intervals of EC2NET_REFRESH, and has udev add
-ENIs that are attached and not configured. It reads settings and templates anew each
-time. Without it everything works at the events of udev, the DHCP clients and docker.`,
+changes, it puts back what ec2net has made and another program has taken away. If
+another program undoes a change again and again, watch leaves it alone for a while,
+and a warning says so. It asks IMDS at the intervals of EC2NET_REFRESH. If an ENI is
+attached and not configured, watch sends udev "add" again. It reads settings and
+templates anew each time. Without watch everything works at the events of udev, the
+DHCP clients and docker.`,
 	examples: "ec2net watch --refresh 5m",
 	settings: append(slices.Clip(hostSettings), "refresh"),
 	prepare: noFlags(func(inv *invocation) error {
