@@ -39,9 +39,8 @@ func newContest() *contest {
 
 func contestOf(c plan.Change) string { return c.Of() + " " + c.String() }
 
-// without drops the changes that are left to the other program for now; with an ENI's group
-// also new group rules, which need it: no rule of the whole machine comes while an ENI is out
-// of the group.
+// without drops the changes that watch leaves for now. If it leaves the group of an ENI, it
+// adds no group rules either, which need every ENI in the group.
 func (all *contests) without(changes []plan.Change) []plan.Change {
 	if all == nil || len(all.by) == 0 {
 		return changes

@@ -43,8 +43,8 @@ func TestContestOfAFlap(t *testing.T) {
 	}
 }
 
-// The group of an ENI is left to another program: then no group rule comes, for it would
-// send answers out by that ENI. The ENI's own rules come.
+// If watch leaves the group of an ENI to another program, it adds no group rule, which would
+// send answers out by that ENI. It adds the ENI's own rules.
 func TestContestOfAGroup(t *testing.T) {
 	all := &contests{by: make(map[string]*contest)}
 	group := plan.SetGroup{Link: plan.Link{Name: "eth0", Index: 2}, Group: 1000}

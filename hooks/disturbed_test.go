@@ -68,9 +68,9 @@ ip link set eth0 down; ip link set eth0 up; ip route add default via 10.0.0.1 de
 ip link set eth1 down; ip link set eth1 name foo; ip link set foo name eth1; ip link set eth1 up
 ip link add br0 type bridge; ip link set eth1 master br0; ip link set eth1 nomaster; ip link del br0`, "\n")
 
-// Whatever other programs do while watch runs, soon nothing differs from what should be;
-// then what has an ENI's address leaves by that ENI, and the primary's answer to a host in
-// eth1's subnet by the primary, while that has a default route.
+// Whatever other programs do while watch runs, soon nothing differs from what should be. Then
+// packets from an ENI's address leave by that ENI, and the primary's answers to a host in
+// eth1's subnet by the primary, while the primary has a default route.
 func TestDisturbedAtRandom(t *testing.T) {
 	if _, err := exec.LookPath("ip"); err != nil {
 		t.Skip("there is no ip(8)")
@@ -92,7 +92,7 @@ func TestDisturbedAtRandom(t *testing.T) {
 			ended := make(chan error, 1)
 			go func() { ended <- Watch(ctx, func() *Host { return &h }) }()
 			var done []string
-			for range 4 { // more may look like another program that undoes ec2net's changes
+			for range 4 { // more may look like a program that undoes ec2net's changes
 				for range 1 + r.IntN(5) {
 					done = append(done, disturbances[r.IntN(len(disturbances))])
 					_ = exec.Command("sh", "-c", done[len(done)-1]).Run() // there may be nothing to disturb

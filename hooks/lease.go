@@ -70,8 +70,8 @@ func (h *Host) OnLease(ctx context.Context, lease Lease) error {
 	return errors.Join(err, h.afterLease(ctx, l, event))
 }
 
-// afterLease does what a lease is the occasion for: a renewal makes marks that were never
-// made, and a new lease may be the primary's, for which other ENIs have waited.
+// afterLease does the rest of a lease. A renewal makes marks that were never made. A new
+// lease may be the primary's, for which other ENIs have waited.
 func (h *Host) afterLease(ctx context.Context, l *look, event leaseEvent) error {
 	k, _ := l.Of(l.name)
 	switch e, known := k.FactsOf(l.link); {
