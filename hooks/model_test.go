@@ -161,7 +161,7 @@ func (s *sequence) whole(name string) {
 	s.fail("%s has %q\n  %s\nwant:\n%s", name, addresses, strings.Join(got, "\n  "), strings.Join(wants, "\nor:\n"))
 }
 
-// routed checks that the table of an ENI has its routes, and that there are its group rules.
+// routed checks that the table of an ENI has its routes, and that its group rules are there.
 func (s *sequence) routed(name string, e facts.ENI) {
 	state := s.state(s.t)
 	l, _ := state.LinkNamed(name)
@@ -180,8 +180,9 @@ func (s *sequence) routed(name string, e facts.ENI) {
 	}
 }
 
-// marked checks the marks after a run that has made them: none unless the machine forwards
-// packets; else those of each ENI that is whole, once, and none of one that is gone.
+// marked checks the marks after a run that has made them. If the machine forwards packets,
+// each ENI that is whole has its marks once, and one that is gone has none; otherwise there
+// are none.
 func (s *sequence) marked() {
 	lines := s.firewall.text(mangle.NFT)
 	if !s.Kernel.Forwards() {

@@ -108,8 +108,9 @@ type sequence struct {
 	t        *testing.T
 	rng      *rand.Rand
 	happened *tally
-	// forwarding says that the machine begins to forward packets now and then, and ends. In
-	// the other sequences, four of five, there are no marks: they take a fifth longer.
+	// forwarding says that the machine begins and ceases to forward packets now and then. In
+	// four sequences of five it never forwards, and there are no marks: with marks a sequence
+	// takes a fifth longer.
 	forwarding bool
 	// seen has, by name, the facts that ec2net remembers; several if it was struck, and may
 	// have written one or the other.
@@ -481,7 +482,7 @@ func (s *sequence) add(name string) {
 	s.marked()
 }
 
-// keepMarks makes the marks, as watch does when a machine begins to forward packets, or ends.
+// keepMarks makes the marks, as watch does when a machine begins or ceases to forward packets.
 func (s *sequence) keepMarks() {
 	if s.ran1("marks", func() error { return s.KeepMarks(s.t.Context(), "") }) {
 		s.marked()
