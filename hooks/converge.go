@@ -246,7 +246,7 @@ func (h *Host) remember(l *look, n news, broken error) error {
 		h.Log.Info(n.name, "wrote %s", factsPath(n.name))
 	}
 	if last.MAC == e.MAC && withIPv6(last.ENI) == "" && !n.coming {
-		h.tellIPv6(*e) // it is new
+		h.tellIPv6(*e) // EC2 has given it the first
 	}
 	s := l.rendered[n.name]
 	if s == nil || broken != nil || render.Nothing(*e) != "" {

@@ -17,7 +17,7 @@ var namespacePath = path.Join(runDir, "netns")
 type ElsewhereError struct{ Own, Machine string }
 
 func (e *ElsewhereError) Error() string {
-	return fmt.Sprintf("this is another network namespace, %s, than the machine's, %s: nothing done", e.Own, e.Machine)
+	return fmt.Sprintf("this is another network namespace (%s) than the machine's (%s): nothing done", e.Own, e.Machine)
 }
 
 // Status says that another try would end the same.
