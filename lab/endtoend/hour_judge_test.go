@@ -348,8 +348,8 @@ func (h *hour) files(s sight, now map[string]standing) []string {
 			continue
 		}
 		marked = marked || h.forwards && st == serving
-		run.add(st == byHand, name+".up", name+".cfg")
-		run.add(true, name+".lease")
+		run.add(st == byHand, name+".up")
+		run.add(true, name+".lease", name+".cfg") // of the stanza that a person's ifup used ec2net has no copy
 		if st == byHand {
 			run.add(true, name+".down", "marks")
 		}

@@ -91,7 +91,7 @@ func (n *hourTally) whole(after time.Duration) {
 
 func (n *hourTally) table(first, last uint64, long time.Duration) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "| seeds | %d to %d, for %v |\n| --- | --- |\n", first, last, long)
+	fmt.Fprintf(&b, "| seeds | %d to %d, in %.0f minutes, %d machines at a time |\n| --- | --- |\n", first, last, long.Minutes(), hourMachines)
 	for _, e := range hourEvents {
 		fmt.Fprintf(&b, "| %s | %d |\n", e.name, n.events[e.name])
 	}
