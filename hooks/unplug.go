@@ -51,9 +51,24 @@ func (h *Host) remove(ctx context.Context, name string, how removal) error {
 	}
 	if k, _ := l.Of(name); how.ifGone && l.link.Index != 0 && k.Note != (plan.Note{}) {
 		// The "add" of the device that has the name now may have come too early.
-		err = errors.Join(err, h.Replay(name))
+		err = errors.Join(err, h.addAgain(name))
 	}
 	return err
+}
+
+// addAgain asks udev for another "add" of an interface. If that fails because the device
+// has gone meanwhile, its own "remove" follows.
+func (h *Host) addAgain(name string) error {
+	err := h.Replay(name)
+	if err == nil {
+		return nil
+	}
+	links, failed := h.Kernel.Links()
+	state := plan.State{Links: links}
+	if _, there := state.LinkNamed(name); failed == nil && !there {
+		return nil
+	}
+	return errors.Join(err, failed)
 }
 
 // goes reports whether to take the interface down; an error says why not.
