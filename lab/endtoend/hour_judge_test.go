@@ -349,7 +349,7 @@ func (h *hour) files(s sight, now map[string]standing) []string {
 		}
 		marked = marked || h.forwards && st == serving
 		run.add(st == byHand, name+".up")
-		run.add(true, name+".lease", name+".cfg") // of the stanza that a person's ifup used ec2net has no copy
+		run.add(true, name+".lease", name+".cfg") // ec2net has no copy of the stanza that a person's ifup used
 		if st == byHand {
 			run.add(true, name+".down", "marks")
 		}
