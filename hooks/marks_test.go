@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -98,6 +99,17 @@ func TestMarksRestored(t *testing.T) {
 			w.after(time.Second)
 			same(t, what, f.text(mangle.NFT), left)
 		}
+
+		// iptables fails at first: watch tries again, for the same reason.
+		f.do(func() {
+			f.tables[mangle.NFT] = map[string][]string{"PREROUTING": nil, "ec2net-eth9": {"-j RETURN"}}
+			w.fails["iptables"] = errors.New("exit status 4: another program holds the lock")
+		})
+		k.Mangled()
+		w.after(500 * time.Millisecond)
+		f.do(func() { delete(w.fails, "iptables") })
+		w.after(2 * time.Second)
+		same(t, "iptables failed", f.text(mangle.NFT), []string{})
 		looks := f.looked()
 		w.after(time.Hour)
 		if n := f.looked(); n != looks {

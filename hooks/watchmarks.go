@@ -93,7 +93,7 @@ func (w *watcher) keepMarks(ctx context.Context) {
 	go func(h *Host) {
 		missed, err := h.keepMarks(ctx, n)
 		if ctx.Err() == nil {
-			m.ended(h, missed, err)
+			m.ended(h, n, missed, err)
 		}
 		select {
 		case m.done <- struct{}{}:
@@ -102,14 +102,15 @@ func (w *watcher) keepMarks(ctx context.Context) {
 	}(w.Host)
 }
 
-// ended notes how a look has ended, and when to look again.
-func (m *marker) ended(h *Host, missed bool, err error) {
+// ended notes how a look has ended, and when to look again: after a failure, for the same
+// reason.
+func (m *marker) ended(h *Host, n marking, missed bool, err error) {
 	m.mu.Lock()
 	m.busy = false
 	again := time.Duration(0)
 	if err != nil {
 		m.failure.again()
-		again = m.failure.wait
+		again, m.event = m.failure.wait, m.event || n.restored
 	} else {
 		m.failure.reset()
 	}

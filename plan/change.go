@@ -118,7 +118,7 @@ func (c SetLoose) Of() string { return c.Link.Name }
 type DisableIPv6 struct{ Link Link }
 
 func (c DisableIPv6) String() string {
-	return fmt.Sprintf("sysctl -w net.ipv6.conf.%s.disable_ipv6=1", c.Link.Name)
+	return fmt.Sprintf("sysctl -w net.ipv6.conf.%s.disable_ipv6=1", nameWord(c.Link.Name))
 }
 
 // Removes is false.
