@@ -21,6 +21,7 @@ type firewall struct {
 	looks   int
 	ran     []string
 	changed func() // called after each change
+	refuses error  // of every change
 }
 
 func newFirewall(tree *disk.Tree) *firewall {
@@ -87,7 +88,10 @@ func (f *firewall) run(program string, args []string) (bool, error) {
 	}
 	f.mu.Lock()
 	f.ran = append(f.ran, program+" "+strings.Join(args, " "))
-	err := f.change(f.table(program), strings.HasSuffix(program, "-restore"), args)
+	err := f.refuses
+	if err == nil {
+		err = f.change(f.table(program), strings.HasSuffix(program, "-restore"), args)
+	}
 	changed := f.changed
 	f.mu.Unlock()
 	if changed != nil && err == nil {

@@ -39,6 +39,11 @@ func (h *Host) wantsMarks() bool {
 	return h.Marks == MarksYes || h.Marks == MarksAuto && h.Kernel.Forwards()
 }
 
+// wantedMarks is wantsMarks by a look, without another request to the kernel.
+func (h *Host) wantedMarks(l *look) bool {
+	return h.Marks == MarksYes || h.Marks == MarksAuto && l.State.Forwards()
+}
+
 // marking is what an event knows about marks.
 type marking struct {
 	soon  *facts.ENI // an ENI that is about to come up
@@ -107,7 +112,7 @@ func (h *Host) marksAgain(ctx context.Context, n marking) error {
 // finishMarks makes the marks of an ENI that were never made, because ec2net or ifup was
 // killed first. It starts no process to find that out.
 func (h *Host) finishMarks(ctx context.Context, l *look) error {
-	n := marking{wanted: h.wantsMarks(), looks: true}
+	n := marking{wanted: h.wantedMarks(l), looks: true}
 	if !n.wanted {
 		return nil
 	}

@@ -103,11 +103,11 @@ func TestMarksRestored(t *testing.T) {
 		// iptables fails at first: watch tries again, for the same reason.
 		f.do(func() {
 			f.tables[mangle.NFT] = map[string][]string{"PREROUTING": nil, "ec2net-eth9": {"-j RETURN"}}
-			w.fails["iptables"] = errors.New("exit status 4: another program holds the lock")
+			f.refuses = errors.New("exit status 4: another program holds the lock")
 		})
 		k.Mangled()
 		w.after(500 * time.Millisecond)
-		f.do(func() { delete(w.fails, "iptables") })
+		f.do(func() { f.refuses = nil })
 		w.after(2 * time.Second)
 		same(t, "iptables failed", f.text(mangle.NFT), []string{})
 		looks := f.looked()

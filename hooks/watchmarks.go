@@ -29,7 +29,7 @@ func newMarker() *marker {
 // markable says what the marks depend on: which ENIs are up, and whether there are to be
 // marks.
 func (l *look) markable(h *Host) string {
-	if !h.wantsMarks() {
+	if !h.wantedMarks(l) {
 		return ""
 	}
 	text := ""

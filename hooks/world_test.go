@@ -249,6 +249,15 @@ type forwarder struct {
 // Forwards reports whether the machine forwards packets.
 func (f forwarder) Forwards() bool { return f.forwards || f.Kernel.Forwards() }
 
+// Look has every link forward packets if the machine does.
+func (f forwarder) Look(scope func([]plan.Link) plan.Scope) (plan.State, error) {
+	s, err := f.Kernel.Look(scope)
+	for i := range s.Links {
+		s.Links[i].Forwards = s.Links[i].Forwards || f.forwards
+	}
+	return s, err
+}
+
 const ifstateDir = "/run/network"
 
 var metric = regexp.MustCompile(`metric (\d+)`)

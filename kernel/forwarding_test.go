@@ -23,8 +23,10 @@ func TestForwarding(t *testing.T) {
 	}{{"ip_forward", "0", false}, {"conf/lo/forwarding", "1", true}, {"conf/lo/forwarding", "0", false},
 		{"conf/default/forwarding", "1", false}, {"ip_forward", "1", true}} {
 		set(c.name, c.value)
-		if on := k.Forwards(); on != c.want {
-			t.Errorf("%s=%s: forwards %v", c.name, c.value, on)
+		look, err := k.Look(nil)
+		check(t, err)
+		if on, byLinks := k.Forwards(), look.Forwards(); on != c.want || byLinks != c.want {
+			t.Errorf("%s=%s: forwards %v, by the links %v", c.name, c.value, on, byLinks)
 		}
 	}
 }

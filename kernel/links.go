@@ -119,7 +119,8 @@ func (k *Kernel) link(data []byte) (plan.Link, bool) {
 		case unix.IFLA_LINKINFO:
 			kind = text(attribute(value, unix.IFLA_INFO_KIND))
 		case unix.IFLA_AF_SPEC:
-			filter = reversePathFilter(attribute(value, unix.AF_INET))
+			inet := attribute(value, unix.AF_INET)
+			filter, l.Forwards = inetValue(inet, filterNumber), inetValue(inet, forwardingNumber) != 0
 			l.NoIPv6 = withoutIPv6(attribute(value, unix.AF_INET6))
 		}
 	}
@@ -138,25 +139,26 @@ func attribute(among []byte, kind uint16) []byte {
 	return nil
 }
 
-// Values of net.ipv4.conf.NAME.rp_filter, and its number in linux/ip.h:
-// IPV4_DEVCONF_RP_FILTER.
+// Values of net.ipv4.conf.NAME.rp_filter, and the numbers of it and of forwarding in
+// linux/ip.h: IPV4_DEVCONF_RP_FILTER, IPV4_DEVCONF_FORWARDING.
 const (
-	strictFilter = 1
-	looseFilter  = 2
-	filterNumber = 8
+	strictFilter     = 1
+	looseFilter      = 2
+	filterNumber     = 8
+	forwardingNumber = 1
 )
 
 // inetConf is IFLA_INET_CONF of linux/if_link.h.
 const inetConf = 1
 
-// reversePathFilter returns rp_filter of an interface: in a message of the kernel,
-// IFLA_INET_CONF is the array of all values.
-func reversePathFilter(inet []byte) int {
+// inetValue returns a value of net.ipv4.conf.NAME by its number: in a message of the
+// kernel, IFLA_INET_CONF is the array of all.
+func inetValue(inet []byte, which int) int {
 	conf := attribute(inet, inetConf)
-	if len(conf) < 4*filterNumber {
+	if len(conf) < 4*which {
 		return 0
 	}
-	return number(conf[4*(filterNumber-1):][:4])
+	return number(conf[4*(which-1):][:4])
 }
 
 // isStrict reports whether the filter of an interface is strict: the kernel takes the

@@ -6,6 +6,7 @@ package plan
 
 import (
 	"net/netip"
+	"slices"
 
 	"ec2net/facts"
 	"ec2net/iproute"
@@ -35,6 +36,8 @@ type Link struct {
 	// Strict says that the kernel drops a packet that comes in by another interface
 	// than the answer would leave by: rp_filter is 1, the link's or that of all.
 	Strict bool
+	// Forwards says that the machine forwards IPv4 packets that come in by the link.
+	Forwards bool
 	// NoIPv6 says that IPv6 is off on the link: its disable_ipv6 is 1, or the kernel has
 	// no IPv6 for it.
 	NoIPv6 bool
@@ -113,6 +116,11 @@ type Scope struct {
 	// To is an address: a look also reads main's routes that lead to it, through any
 	// link. Not valid: none.
 	To netip.Addr
+}
+
+// Forwards reports whether the machine forwards IPv4 packets that come in by some link.
+func (s State) Forwards() bool {
+	return slices.ContainsFunc(s.Links, func(l Link) bool { return l.Forwards })
 }
 
 // LinkNamed finds a link by its name.

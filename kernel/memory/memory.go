@@ -73,7 +73,11 @@ func (k *Kernel) Links() ([]plan.Link, error) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return slices.Clone(k.links), nil
+	links := slices.Clone(k.links)
+	for i := range links {
+		links[i].Forwards = k.forward
+	}
+	return links, nil
 }
 
 // Look reads what the kernel has, as kernel.Kernel's Look does.

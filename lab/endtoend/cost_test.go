@@ -141,10 +141,10 @@ func TestCost(t *testing.T) {
 		tr := traced(t, i, sourceHook("REBIND", "eth2", fifty[0]))
 		ec2netAlone(t, tr)
 		// 49 addresses; a rule for each of 50, and that of the mark; two rules each of eth1
-		// and of the primary, which were flushed with them; and the group rules: of two
-		// subnets, since eth1 is in the primary's, and of three marks.
-		if n := len(tr.changes()); n != 49+51+4+5 || len(tr.requests) > n+5 {
-			t.Errorf("%d netlink requests, %d of them changes, want %d and 5 more at most", len(tr.requests), n, 49+51+4+5)
+		// and of the primary, which were flushed with them; and the group rules: of the
+		// subnets of three ENIs, since the primary's has a priority of its own, and of three marks.
+		if n := len(tr.changes()); n != 49+51+4+6 || len(tr.requests) > n+5 {
+			t.Errorf("%d netlink requests, %d of them changes, want %d and 5 more at most", len(tr.requests), n, 49+51+4+6)
 		}
 	})
 
