@@ -43,3 +43,23 @@ func TestClientKilled(t *testing.T) {
 		same(t, "asked afterwards", w.seen.take(), nil)
 	})
 }
+
+// "systemctl stop networking" takes an ENI down, and somebody sets its link up: nobody asks
+// for a lease any more, until watch or a scan has the ENI brought up.
+func TestClientGoneLinkUp(t *testing.T) {
+	watched(t, 0, func(t *testing.T, w *watchedWorld) {
+		before := w.picture(t)
+		check(t, w.run(t.Context(), "ifdown", "eth1"))
+		w.after(time.Hour)
+		w.seen.take()
+		check(t, w.links.set("eth1", true))
+		w.after(10 * time.Second)
+		if asked := w.seen.take(); !slices.Contains(asked, "add eth1") {
+			t.Errorf("asked for %q", asked)
+		}
+		check(t, w.Add(t.Context(), "eth1"))
+		w.after(time.Hour)
+		same(t, "asked afterwards", w.seen.take(), nil)
+		same(t, "brought up again", w.picture(t), before)
+	})
+}

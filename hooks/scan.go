@@ -109,10 +109,12 @@ const (
 
 // lostClient reports whether an ENI that ec2net has brought up is up without the leased
 // address and without a DHCP client: the client was killed, nobody has renewed the lease, and
-// the kernel has removed the address.
+// the kernel has removed the address; or ifdown has ended both, and somebody has set the link
+// up again.
 func (h *Host) lostClient(l *look, link plan.Link) (bool, error) {
 	k, _ := l.Of(link.Name)
-	if k.Left != "" || !link.Up || !k.Note.Of(link) || !k.Lease.Held(link) || l.State.Has(link.Index, k.Lease.Addr) {
+	lost := k.Lease.EndedOf(link) || k.Lease.Held(link) && !l.State.Has(link.Index, k.Lease.Addr)
+	if k.Left != "" || !link.Up || !k.Note.Of(link) || !lost {
 		return false, nil
 	}
 	alive, err := h.stack().ClientAlive(link.Name)

@@ -452,7 +452,7 @@ pkill -CONT -x ec2net
 until systemctl is-system-running >/dev/null 2>&1 || test $? = 1; do sleep 0.1; done
 while systemctl list-jobs --no-legend | grep -q networking; do sleep 0.1; done
 systemctl is-active -q networking || { systemctl reset-failed networking; systemctl restart networking || systemctl restart networking; }
-pgrep -f '(dhclient|dhcpcd).*[e]th0' >/dev/null || { ifdown --force eth0; ifup eth0; }
+for pid in $(pgrep -x 'dhclient|dhcpcd'); do tr '\0' ' ' </proc/$pid/cmdline; done | grep -q eth0 || { ifdown --force eth0; ifup eth0; }
 systemctl is-active -q ec2net-scan || systemctl start ec2net-scan
 systemctl is-active -q ec2net-watch || systemctl start ec2net-watch`)
 }
