@@ -132,7 +132,7 @@ func newMachine(t *testing.T) *machine {
 	tree, err := disk.OpenTree(t.TempDir(), false)
 	check(t, err)
 	t.Cleanup(func() { tree.Close() })
-	templates, err := render.Load(nil)
+	templates, err := render.Load(render.Ifupdown, nil)
 	check(t, err)
 	m := &machine{netns: netns, kernel: eyes, fails: map[string]error{}, vpc: &vpc{enis: map[facts.MAC]facts.ENI{
 		primaryMAC: {MAC: primaryMAC, ID: "eni-0", Primary: true, PrimaryMAC: primaryMAC,

@@ -14,6 +14,7 @@ import (
 	"ec2net/disk"
 	"ec2net/facts"
 	"ec2net/iproute"
+	"ec2net/lines"
 	"ec2net/plan"
 	"ec2net/render"
 	"ec2net/stack"
@@ -100,7 +101,7 @@ type stanza struct {
 
 func parseStanza(cfg []byte, iface string) stanza {
 	s, _ := cachedStanzas.get(stanzaText{string(cfg), iface}, func() (stanza, error) {
-		return stanza{interfaces.Unmanaged(cfg), interfaces.Generated(cfg),
+		return stanza{lines.Unmanaged(cfg), lines.Generated(cfg),
 			iproute.Parse(interfaces.UpCommands(cfg, iface)), interfaces.Loose(cfg, iface), interfaces.NoIPv6(cfg, iface)}, nil
 	})
 	s.routes = slices.Clone(s.routes)

@@ -177,7 +177,7 @@ func newWorld(t *testing.T, boot boot) *world {
 	return w
 }
 
-var builtIn = sync.OnceValues(func() (*render.Templates, error) { return render.Load(nil) })
+var builtIn = sync.OnceValues(func() (*render.Templates, error) { return render.Load(render.Ifupdown, nil) })
 
 // ENI asks IMDS. A strike may hit this call too.
 func (w *world) ENI(ctx context.Context, name string, mac facts.MAC, n facts.Numbers) (facts.ENI, error) {

@@ -30,11 +30,12 @@ var rooms = []struct {
 	{"kernel/memory", "facts iproute iprule kernel plan"},
 	{"stack", "disk iprule plan"},
 	{"stack/ifupdown/interfaces", "lines"},
-	{"stack/ifupdown", "disk fault stack stack/ifupdown/interfaces"},
-	{"render", "facts fault iprule lines stack/ifupdown/interfaces templates"},
+	{"stack/ifupdown", "disk fault lines stack stack/ifupdown/interfaces"},
+	{"stack/networkd/unit", "facts lines"},
+	{"render", "facts fault iprule lines stack/ifupdown/interfaces stack/networkd/unit templates"},
 	{"hooks/mangle", "render"},
-	{"hooks", "disk facts fault hooks/mangle iproute iprule kernel plan render stack stack/ifupdown stack/ifupdown/interfaces"},
-	{"cmd/ec2net", "disk facts fault hooks journal kernel program render stack/ifupdown stack/ifupdown/interfaces"},
+	{"hooks", "disk facts fault hooks/mangle iproute iprule kernel lines plan render stack stack/ifupdown stack/ifupdown/interfaces"},
+	{"cmd/ec2net", "disk facts fault hooks journal kernel lines program render stack/ifupdown stack/ifupdown/interfaces"},
 }
 
 // doors are packages from outside that only one folder, or those below it, may import.
@@ -49,7 +50,7 @@ var doors = map[string]string{
 }
 
 // pure folders read and write nothing: no file, clock, chance or network.
-var pure = []string{"iproute", "iprule", "lines", "plan", "render", "stack/ifupdown/interfaces"}
+var pure = []string{"iproute", "iprule", "lines", "plan", "render", "stack/ifupdown/interfaces", "stack/networkd/unit"}
 
 // impure has the packages that pure folders may not import.
 var impure = []string{"os", "net", "net/http", "time", "math/rand", "math/rand/v2", "crypto/rand", "syscall", "os/exec",

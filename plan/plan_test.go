@@ -238,7 +238,7 @@ func verdict(v plan.Verdict) string {
 
 // The cases use the same rules as the built-in template renders.
 func TestRulesAsRendered(t *testing.T) {
-	templates, err := render.Load(nil)
+	templates, err := render.Load(render.Ifupdown, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,7 +43,7 @@ func testCases(t testing.TB) map[string][]facts.ENI {
 
 func builtIn(t testing.TB) *render.Templates {
 	t.Helper()
-	templates, err := render.Load(nil)
+	templates, err := render.Load(render.Ifupdown, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,11 @@ func TestGolden(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var got []byte
 			for _, e := range enis {
-				got = append(got, printed(mustRender(t, builtIn(t), e))...)
+				files, err := builtIn(t).Render(t.Context(), e, render.Kinds()...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, printed(files)...)
 				if why := render.Nothing(e); why != "" {
 					got = fmt.Appendf(got, "# nothing: %s\n", why)
 				}

@@ -2,7 +2,6 @@ package render
 
 import (
 	"fmt"
-	"io/fs"
 	"slices"
 	"strings"
 
@@ -27,8 +26,11 @@ func (t *Templates) List() []Row {
 	for _, k := range allKinds() {
 		from := t.resolve(k, every)
 		row := Row{Name: from.Name, For: "every ENI", From: from.Path}
-		if k.host != "" {
+		switch {
+		case k.host != "":
 			row.For = "the host"
+		case k.stack != "":
+			row.For += ", by " + string(k.stack)
 		}
 		if from.Path == "" {
 			row.From = "built in"
@@ -70,7 +72,7 @@ func (t *Templates) Text(name string) ([]byte, error) {
 	owner, _ := t.Owner(name)
 	if slices.Contains(t.names, name) && (owner != "" || name == BlocksFile) {
 		from = t.overridden(name)
-	} else if _, err := fs.Stat(templates.Ifupdown, "ifupdown/"+name); err != nil {
+	} else if _, err := templates.Read(name); err != nil {
 		return nil, &UnknownTemplateError{name}
 	}
 	text, err := t.text(from)

@@ -64,7 +64,8 @@ func Nothing(e facts.ENI) string {
 	return ""
 }
 
-// Render renders the files of one ENI: all kinds in their order, or only the named ones.
+// Render renders the files of one ENI: those of the stack, in the order of kinds, or only
+// the named ones, of whatever stack.
 // It returns all of them or, with an *Error, none. If Nothing gives a reason, it returns
 // no files and no error.
 //
@@ -77,7 +78,11 @@ func (t *Templates) Render(ctx context.Context, e facts.ENI, only ...string) ([]
 	return inTime(ctx, func(now *atomic.Pointer[Error]) ([]File, error) {
 		var files []File
 		for _, k := range kinds {
-			if (len(only) > 0 && !slices.Contains(only, k.name)) || (k.stanza && e.Primary) {
+			wanted := k.stack == "" || k.stack == t.stack
+			if len(only) > 0 {
+				wanted = slices.Contains(only, k.name)
+			}
+			if !wanted || (k.stack != "" && e.Primary) {
 				continue
 			}
 			f, err := t.file(ctx, k, e, now, func(template string) any {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 	"strings"
 	"sync"
@@ -54,6 +53,7 @@ func (s Source) shown() string {
 // Templates has the built-in templates and an administrator's overrides. It is safe for
 // concurrent use.
 type Templates struct {
+	stack     Stack
 	overrides Overrides
 	names     []string
 	blocks    []byte // the text of blocks.tmpl, nil without one
@@ -81,9 +81,9 @@ func (p parsed) ready(ctx context.Context) (*template.Template, error) {
 	return tmpl.Funcs(bounded(ctx, p.functions)), nil
 }
 
-// Load loads the templates; if o is nil, only the built-in ones.
-func Load(o Overrides) (*Templates, error) {
-	t := &Templates{overrides: o, parsed: make(map[string]parsed)}
+// Load loads the templates for a stack; if o is nil, only the built-in ones.
+func Load(stack Stack, o Overrides) (*Templates, error) {
+	t := &Templates{stack: stack, overrides: o, parsed: make(map[string]parsed)}
 	if o == nil {
 		return t, nil
 	}
@@ -122,7 +122,7 @@ func (t *Templates) text(from Source) ([]byte, error) {
 	if from.Path != "" {
 		return t.overrides.Read(from.Name)
 	}
-	return fs.ReadFile(templates.Ifupdown, "ifupdown/"+from.Name)
+	return templates.Read(from.Name)
 }
 
 // lookup returns the parsed template of a kind for an interface.
@@ -224,7 +224,7 @@ func DefaultBlocks() []string {
 	var names []string
 	for _, k := range allKinds() {
 		file := k.template(every)
-		text, err := fs.ReadFile(templates.Ifupdown, "ifupdown/"+file)
+		text, err := templates.Read(file)
 		if err != nil {
 			continue
 		}

@@ -38,7 +38,7 @@ func (m memory) Path(name string) string { return "/dir/" + name }
 // renderWith renders one kind of file for the ENI of the case "one", under this name.
 func renderWith(ctx context.Context, t *testing.T, m memory, name, kind string) (string, error) {
 	t.Helper()
-	templates, err := render.Load(m)
+	templates, err := render.Load(render.Ifupdown, m)
 	if err != nil {
 		return "", err
 	}
@@ -112,7 +112,7 @@ func TestEveryBlock(t *testing.T) {
 		kind, _, _ := strings.Cut(b, "-")
 		m := memory{"blocks.tmpl": fmt.Sprintf("{{define %q}}\n# here\n{{end}}", b)}
 		if kind == "docker" {
-			templates, err := render.Load(m)
+			templates, err := render.Load(render.Ifupdown, m)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -215,7 +215,7 @@ func TestGivenUp(t *testing.T) {
 
 // Render returns all files of an ENI, or none.
 func TestAllOrNone(t *testing.T) {
-	templates, err := render.Load(memory{"ethN.rules.tmpl": "{{.Nmae}}"})
+	templates, err := render.Load(render.Ifupdown, memory{"ethN.rules.tmpl": "{{.Nmae}}"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +226,7 @@ func TestAllOrNone(t *testing.T) {
 }
 
 func TestListAndText(t *testing.T) {
-	templates, err := render.Load(memory{"eth1.cfg.tmpl": "a", "ethN.rules.tmpl": "b", "ethN.rule.tmpl": "c", "README": "d", "a b.cfg.tmpl": "e"})
+	templates, err := render.Load(render.Ifupdown, memory{"eth1.cfg.tmpl": "a", "ethN.rules.tmpl": "b", "ethN.rule.tmpl": "c", "README": "d", "a b.cfg.tmpl": "e"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,7 +234,8 @@ func TestListAndText(t *testing.T) {
 	for _, row := range templates.List() {
 		got = append(got, row.Name+", "+row.For+", "+row.From)
 	}
-	want := []string{"ethN.cfg.tmpl, every ENI, built in", "eth1.cfg.tmpl, eth1, /dir/eth1.cfg.tmpl", "ethN.iptables.tmpl, every ENI, built in",
+	want := []string{"ethN.cfg.tmpl, every ENI, by ifupdown, built in", "eth1.cfg.tmpl, eth1, /dir/eth1.cfg.tmpl",
+		"ethN.network.tmpl, every ENI, by networkd, built in", "ethN.iptables.tmpl, every ENI, built in",
 		"ethN.iptables-down.tmpl, every ENI, built in", "ethN.rules.tmpl, every ENI, /dir/ethN.rules.tmpl", "docker.iptables.tmpl, the host, built in"}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q", got)

@@ -308,8 +308,8 @@ func (s settings) host(tree *disk.Tree, log hooks.Log) (*hooks.Host, func(), err
 func (s settings) apply(h *hooks.Host) {
 	h.IMDS, h.Numbers, h.Unmanaged, h.Marks, h.Every = s.imds.Address(), s.numbers, s.unmanaged, s.marks, s.refresh
 	h.NoAddresses = !s.addresses
-	templates, err := s.loadTemplates()
-	if h.Templates = templates; err != nil {
+	loaded, err := s.loadTemplates(render.Ifupdown)
+	if h.Templates = loaded; err != nil {
 		h.Templates = brokenTemplates{err} // fails only where they are needed
 	}
 }

@@ -15,8 +15,8 @@ import (
 	"ec2net/facts"
 	"ec2net/fault"
 	"ec2net/hooks"
+	"ec2net/lines"
 	"ec2net/render"
-	"ec2net/stack/ifupdown/interfaces"
 )
 
 var renderCommand = command{
@@ -32,12 +32,15 @@ commands that change the machine do; a line on standard error says how old they 
 	examples: `ec2net render eth1
 ec2net render eth1 --facts eth1.json --only cfg
 ec2net render eth1 eth2 --diff
+ec2net render eth1 --stack networkd
 ec2net render eth1 --root /tmp/try`,
 	settings: []string{"base", "mark-mask", "primary-table", "templates", "timeout", "imds-endpoint", "imds-endpoint-mode"},
 	prepare: func(flags *pflag.FlagSet) action {
-		r := new(renderRun)
+		r := &renderRun{stack: string(render.Ifupdown)}
 		flags.Var(&textFlag{&r.only, "KIND", render.Kinds()}, "only",
 			"print one file, without that line: "+strings.Join(render.Kinds(), ", "))
+		flags.Var(&textFlag{&r.stack, "STACK", stacks()}, "stack",
+			"what brings the ENI up: "+strings.Join(stacks(), " or "))
 		flags.Var(&textFlag{&r.root, "FOLDER", []string{":folders"}}, "root",
 			"write the files below this folder; FOLDER/etc/network/interfaces.d/eth1.cfg and so on. --root / writes the machine's own, and brings nothing up")
 		flags.BoolVar(&r.diff, "diff", false,
@@ -50,10 +53,10 @@ ec2net render eth1 --root /tmp/try`,
 // renderRun is a run of render, with its flags.
 type renderRun struct {
 	*invocation
-	settings   settings
-	only, root string
-	diff       bool
-	facts      *string
+	settings          settings
+	only, root, stack string
+	diff              bool
+	facts             *string
 }
 
 func (r *renderRun) run(inv *invocation) (err error) {
@@ -64,6 +67,9 @@ func (r *renderRun) run(inv *invocation) (err error) {
 	only, err := r.wantedKinds()
 	if err != nil {
 		return err
+	}
+	if !slices.Contains(stacks(), r.stack) {
+		return usageError(fmt.Sprintf("--stack %q: the stacks are %s", r.stack, strings.Join(stacks(), ", ")), "ec2net help render")
 	}
 	if r.settings, err = inv.settings(); err != nil {
 		return err
@@ -100,9 +106,18 @@ func (r *renderRun) wantedKinds() ([]string, error) {
 	return []string{r.only}, nil
 }
 
+// stacks are the values of --stack.
+func stacks() []string {
+	var names []string
+	for _, s := range render.Stacks {
+		names = append(names, string(s))
+	}
+	return names
+}
+
 // renderAll renders the files of all ENIs, or none.
 func (r *renderRun) renderAll(ctx context.Context, enis []facts.ENI, only []string) ([]render.File, error) {
-	templates, err := r.settings.loadTemplates()
+	loaded, err := r.settings.loadTemplates(render.Stack(r.stack))
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +127,7 @@ func (r *renderRun) renderAll(ctx context.Context, enis []facts.ENI, only []stri
 			r.say("nothing to render: %s", why)
 			continue
 		}
-		files, err := templates.Render(ctx, e, only...)
+		files, err := loaded.Render(ctx, e, only...)
 		if err != nil {
 			return nil, err
 		}
@@ -152,17 +167,16 @@ func (r *renderRun) compare(tree *disk.Tree, files []render.File) ([]change, err
 	kept := make(map[string]bool)
 	var changes []change
 	for _, f := range files {
-		if _, known := kept[f.Interface]; !known {
-			path, err := render.Path("cfg", f.Interface)
-			if err != nil {
-				return nil, err
-			}
-			cfg, err := tree.Read(path)
-			if err != nil {
-				return nil, system(fmt.Errorf("cannot read the files of %s: %w", f.Interface, err))
-			}
-			if kept[f.Interface] = interfaces.Unmanaged(cfg); kept[f.Interface] {
-				r.say("%s says EC2SYNC=no: leaving %s alone", path, f.Interface)
+		if !slices.ContainsFunc(changes, func(c change) bool { return c.file.Interface == f.Interface }) {
+			for _, path := range render.StackFiles(f.Interface) {
+				text, err := tree.Read(path)
+				if err != nil {
+					return nil, system(fmt.Errorf("cannot read the files of %s: %w", f.Interface, err))
+				}
+				if lines.Unmanaged(text) {
+					kept[f.Interface] = true
+					r.say("%s says EC2SYNC=no: leaving %s alone", path, f.Interface)
+				}
 			}
 		}
 		installed, err := tree.Read(f.Path)

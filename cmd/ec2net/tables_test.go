@@ -13,9 +13,10 @@ import (
 	"strings"
 	"testing"
 
-	"ec2net/fault"
 	"github.com/rogpeppe/go-internal/diff"
 	"github.com/spf13/pflag"
+
+	"ec2net/fault"
 )
 
 var update = flag.Bool("update", false, "write what comes from the command table anew: parts of man/ec2net.8, and hooks/default")

@@ -5,6 +5,7 @@ import (
 	"path"
 
 	"ec2net/fault"
+	"ec2net/lines"
 	"ec2net/stack"
 	"ec2net/stack/ifupdown/interfaces"
 )
@@ -64,7 +65,7 @@ func (s *Stack) Owner(name string, ours bool) (stack.Owner, error) {
 		if !interfaces.Has(f.text, name) {
 			continue
 		}
-		if ours || interfaces.Generated(f.text) {
+		if ours || lines.Generated(f.text) {
 			if own, err := s.Tree.Same(f.path, interfaces.Path(name)); err != nil {
 				return stack.Owner{}, err
 			} else if own {

@@ -1,0 +1,104 @@
+// Package unit reads and checks the files of systemd-networkd: systemd.syntax(7),
+// systemd.network(5).
+package unit
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"ec2net/facts"
+	"ec2net/lines"
+)
+
+// Folder is where an administrator's files are, and ec2net's.
+const Folder = "/etc/systemd/network"
+
+// Prefix begins the names of ec2net's files. networkd takes the first file by name that
+// matches a device; netplan's begin with 10.
+const Prefix = "05-ec2net-"
+
+// Path returns the path of ec2net's file for an interface.
+func Path(name string) string { return Folder + "/" + Prefix + name + ".network" }
+
+// Assignment is one line KEY=VALUE. A line that ends in a backslash goes on with the next.
+type Assignment struct {
+	Line                int // where it begins; 1 is the first line
+	Section, Key, Value string
+}
+
+// blanks are the spaces that networkd ignores around a line, a key and a value.
+const blanks = " \t\r"
+
+// Parse reads a file. It fails with a *lines.Error at a line that networkd would warn
+// about and ignore.
+func Parse(text []byte) ([]Assignment, error) {
+	var all []Assignment
+	section := ""
+	raw := strings.Split(string(text), "\n")
+	for i := 0; i < len(raw); i++ {
+		number, line := i+1, strings.Trim(raw[i], blanks)
+		if line == "" || comment(line) {
+			continue
+		}
+		for strings.HasSuffix(line, `\`) && i+1 < len(raw) {
+			i++
+			next := strings.Trim(raw[i], blanks)
+			if comment(next) { // systemd.syntax(7): a comment in between is left out
+				continue
+			}
+			line = strings.TrimSuffix(line, `\`) + " " + next
+		}
+		refuse := func(why string) ([]Assignment, error) {
+			return nil, &lines.Error{Number: number, Text: line, Why: why, Try: "systemd.syntax(7) has the format, systemd.network(5) the sections"}
+		}
+		if name, ok := strings.CutPrefix(line, "["); ok {
+			name, ok = strings.CutSuffix(name, "]")
+			if !ok || name == "" {
+				return refuse("not a section such as [Network]")
+			}
+			section = name
+			continue
+		}
+		key, value, ok := strings.Cut(line, "=")
+		switch key = strings.TrimRight(key, blanks); {
+		case !ok || key == "":
+			return refuse("neither a section such as [Network] nor KEY=VALUE")
+		case section == "":
+			return refuse("outside a section")
+		}
+		all = append(all, Assignment{number, section, key, strings.TrimLeft(value, blanks)})
+	}
+	return all, nil
+}
+
+func comment(line string) bool { return strings.HasPrefix(line, "#") || strings.HasPrefix(line, ";") }
+
+// Check checks a file that is rendered for one ENI: networkd can read every line, and the
+// file matches a device with the ENI's MAC, and no other.
+func Check(text []byte, e facts.ENI) error {
+	all, err := Parse(text)
+	if err != nil {
+		return err
+	}
+	matches := false
+	for _, a := range all {
+		if a.Section != "Match" || (a.Key != "MACAddress" && a.Key != "PermanentMACAddress") {
+			continue
+		}
+		if a.Value == "" { // it takes back those of the lines before
+			matches = false
+		}
+		for _, word := range strings.Fields(a.Value) {
+			if mac, err := facts.ParseMAC(word); err != nil || mac != e.MAC {
+				return &lines.Error{Number: a.Line, Text: a.Key + "=" + a.Value,
+					Why: fmt.Sprintf("the file is for %s, which has the MAC %s", e.Name, e.MAC), Try: "write {{.MAC}}"}
+			}
+			matches = true
+		}
+	}
+	if !matches {
+		return errors.New("the section [Match] has no line MACAddress=" + e.MAC.String() + ", so the file would be for other devices too")
+	}
+	return nil
+}
