@@ -240,3 +240,47 @@ for n in 0 1 2 3 4; do cat /tmp/$n; echo ---; done
 		}
 	}
 }
+
+// systemd-networkd of Debian 12 (252) and 13 (257) reads the files without a word, and
+// says so where a line is wrong.
+func TestNetworkdReads(t *testing.T) {
+	const script = `mkdir -p /run/systemd/netif; chown systemd-network:systemd-network /run/systemd/netif
+SYSTEMD_LOG_LEVEL=debug SYSTEMD_LOG_TARGET=console /lib/systemd/systemd-networkd >/tmp/log 2>&1 &
+until grep -q 'Enumeration completed' /tmp/log; do kill -0 $! || { cat /tmp/log; exit 1; }; sleep 0.05; done
+kill $!
+grep '^/etc/systemd/network/' /tmp/log | grep -v 'Successfully loaded' || true`
+	for _, release := range []string{"bookworm", "trixie"} {
+		t.Run(release, func(t *testing.T) {
+			t.Parallel()
+			tree := lab.Debian(t, release)
+			said := func(files map[string]string) string {
+				r := tree.Run(t, lab.Cmd{Args: []string{"sh", "-euc", script}, Files: files})
+				if r.Status != 0 {
+					t.Fatalf("status %d: %s%s", r.Status, r.Stdout, r.Stderr)
+				}
+				return r.Stdout
+			}
+			files := make(map[string]string)
+			for _, enis := range testCases(t) {
+				for _, e := range enis {
+					rendered, err := builtIn(t).Render(t.Context(), e, "network")
+					if err != nil {
+						t.Fatal(err)
+					}
+					for _, f := range rendered {
+						files[strings.Replace(f.Path, "05-", fmt.Sprintf("%02d-", len(files)), 1)] = string(f.Content)
+					}
+				}
+			}
+			if out := said(files); out != "" || len(files) < 5 {
+				t.Errorf("of %d files:\n%s", len(files), out)
+			}
+			for path, text := range files {
+				files[path] = text + "[Link]\nBaz=1\n"
+			}
+			if out := said(files); strings.Count(out, "Unknown key 'Baz'") != len(files) {
+				t.Errorf("of %d wrong files:\n%s", len(files), out)
+			}
+		})
+	}
+}
