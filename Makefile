@@ -28,7 +28,7 @@ demo: ## see what ec2net does, in a VPC of network namespaces; needs root
 # -count=1: go test does not notice changes of the tool that the scripts run.
 test: debian lint ## lint and every test: run it before a merge
 	$(GO) test $(RACE) -count=1 -timeout 40m -parallel 6 ./...
-	$(if $(RACE),$(GO) test -count=1 ./hooks -run '^TestSequencesInMemory$$') # a thousand, which the race detector makes too slow
+	$(if $(RACE),$(GO) test -count=1 -parallel 6 ./hooks -run '^TestSequencesInMemory$$') # a thousand, which the race detector makes too slow
 
 # What needs no Debian tree, and what of it is installed.
 CHECKED = $$($(GO) list ./... | grep -v '^ec2net/lab')

@@ -57,6 +57,15 @@ type marking struct {
 	restored bool
 }
 
+// news is what the marking adds to a look: with an ENI that comes up the primary gets its
+// own table, and so its marks.
+func (n marking) news() news {
+	if n.soon == nil {
+		return news{}
+	}
+	return news{name: n.soon.Name, coming: true}
+}
+
 func (n marking) name() string {
 	if n.soon != nil {
 		return n.soon.Name
@@ -161,7 +170,7 @@ func (h *Host) lookAtMarks(ctx context.Context, n marking, args ...string) (*man
 	if err != nil || !n.wanted && text == nil {
 		return nil, err
 	}
-	l, err := h.look(news{})
+	l, err := h.look(n.news())
 	if err != nil {
 		return nil, err
 	}

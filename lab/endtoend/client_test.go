@@ -29,7 +29,7 @@ func TestClientKilled(t *testing.T) {
 			eth1.Attach(t, "eth1")
 			waitUp(t, i, "eth1")
 			// The kernel removes an address when its lifetime is over.
-			i.Sh(t, `for pid in $(pgrep -x 'dhclient|dhcpcd'); do ! grep -q eth1 /proc/$pid/cmdline || kill -KILL $pid; done
+			i.Sh(t, `for pid in $(pgrep -x 'dhclient|dhcpcd'); do ! grep -q eth1 /proc/$pid/cmdline || kill -KILL $pid || true; done
 ip addr change 10.0.1.20/24 dev eth1 valid_lft 1 preferred_lft 1`)
 			i.WaitSh(t, "! ip addr show dev eth1 | grep -q 10.0.1.20/")
 			i.Sh(t, c.recover)
