@@ -156,7 +156,7 @@ func TestShells(t *testing.T) {
 		"ec2net render eth1 --imds":         "--imds-endpoint --imds-endpoint-mode",
 		"ec2net render --only iptables":     "iptables iptables-down",
 		"ec2net render --only=ip":           "iptables iptables-down",
-		"ec2net render --only=":             "cfg network iptables iptables-down rules",
+		"ec2net render --only=":             "cfg iptables iptables-down network rules",
 		"ec2net docker --base=2000 w":       "wait",
 		"ec2net render --facts ":            "facts.json folder/",
 		"ec2net render --facts=":            "facts.json folder/",
