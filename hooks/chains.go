@@ -20,7 +20,10 @@ func (h *Host) chains(ctx context.Context, l *look, n marking) ([]mangle.Chain, 
 	if !n.wanted {
 		return nil, nil
 	}
-	enis := slices.DeleteFunc(l.Marked(), func(e facts.ENI) bool { return e.Name == n.name() })
+	enis := l.Marked(n.going)
+	if n.soon != nil {
+		enis = slices.DeleteFunc(enis, func(e facts.ENI) bool { return e.Name == n.soon.Name })
+	}
 	if n.soon != nil && n.soon.Routed {
 		enis = append(enis, *n.soon)
 	}

@@ -33,7 +33,7 @@ func (l *look) markable(h *Host) string {
 		return ""
 	}
 	text := ""
-	for _, e := range l.Marked() {
+	for _, e := range l.Marked("") {
 		link, _ := l.State.LinkNamed(e.Name)
 		text += fmt.Sprint(e.Name, e.Number, e.MarkMask, link.Index, link.Up, " ")
 	}

@@ -322,23 +322,30 @@ func (m *Machine) movedFrom(mac facts.MAC, a netip.Addr) bool {
 }
 
 // Marked returns the ENIs whose marks the answers of containers and guests get: those
-// with a table of their own that are up, also if they have another owner now, so that
-// connections that came in marked still get answers. An ENI without facts has only its
-// number.
-func (m *Machine) Marked() []facts.ENI {
+// with a table of their own that are up or about to be, also if they have another owner
+// now, so that connections that came in marked still get answers. With them the primary is
+// marked, which alone is not. But names an ENI that does not count. An ENI without facts has
+// only its number.
+func (m *Machine) Marked(but string) []facts.ENI {
 	var marked []facts.ENI
+	others := false
 	for _, k := range m.Known {
 		l, there := m.State.LinkNamed(k.Name)
 		e, known := k.FactsOf(l)
-		noted := k.Note.Of(l)
+		noted := k.Note.Of(l) || k.Coming
 		switch {
-		case !there:
-		case known && m.HasTable(e) && (e.Primary || noted || (l.Up && m.hasRules(e.Number))):
+		case !there, k.Name == but:
+		case known && e.Routed && (e.Primary || noted || (l.Up && m.hasRules(e.Number))):
 			marked = append(marked, e)
+			others = others || !e.Primary
 		case !known && noted && k.Note.Number != 0:
 			e, _ = m.bare(k, l)
 			marked = append(marked, e)
+			others = true
 		}
+	}
+	if !others {
+		return nil
 	}
 	return marked
 }

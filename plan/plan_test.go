@@ -152,7 +152,7 @@ func (m *machine) answerTo(question []string) (string, error) {
 		return fmt.Sprintf("%s: %s, table %d, %v", e.Name, e.ID, e.Number, e.IPv4), nil
 	case "marked":
 		text := "marked:"
-		for _, e := range m.Marked() {
+		for _, e := range m.Marked("") {
 			text += fmt.Sprintf(" %s %v/%v", e.Name, e.Mark(), e.MarkMask)
 		}
 		return text, nil

@@ -76,7 +76,7 @@ func randomMachine(t *testing.T, c chance) {
 			t.Errorf("%T has no text", change)
 		}
 	}
-	m.Marked()
+	m.Marked("")
 	m.Scope(m.State.Links)
 	if t.Failed() {
 		t.Logf("the machine:\n%s", text)
