@@ -117,6 +117,9 @@ func TestNetlinkFails(t *testing.T) {
 		{"EPERM", unix.EPERM}, {"EBUSY", unix.EBUSY}, {"EEXIST", unix.EEXIST}, {"ENODEV", unix.ENODEV}, {"ENOBUFS", unix.ENOBUFS},
 		{"dump interrupted, again and again", unix.EINTR},
 	}
+	if testing.Short() { // the errors differ little in what they lead to
+		faults = faults[len(faults)-2:]
+	}
 	cells := make([][]string, len(faults))
 	t.Run("all", func(t *testing.T) {
 		for i, fault := range faults {
@@ -129,7 +132,7 @@ func TestNetlinkFails(t *testing.T) {
 			}
 		}
 	})
-	if t.Failed() {
+	if t.Failed() || testing.Short() {
 		return
 	}
 	var table strings.Builder

@@ -21,7 +21,7 @@ import (
 // two of CPU. A step that takes quadratic time would need minutes. The log has a few lines.
 func TestWatchKeepsUpWithARouter(t *testing.T) {
 	routes := 20_000
-	if race {
+	if race || testing.Short() {
 		routes = 4_000
 	}
 	onMachine(t, func(m *machine) {
