@@ -69,7 +69,7 @@ func TestWatchKeepsUpWithARouter(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-		if len(m.log) > 500 {
+		if len(m.log) > routes/2 { // a round logs a hundred at most, of the thousands
 			t.Errorf("%d lines of log", len(m.log))
 		}
 	})
