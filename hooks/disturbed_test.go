@@ -75,8 +75,7 @@ func TestDisturbedAtRandom(t *testing.T) {
 	if _, err := exec.LookPath("ip"); err != nil {
 		t.Skip("there is no ip(8)")
 	}
-	seed := rand.Uint64()
-	r := rand.New(rand.NewPCG(seed, 0))
+	r := rand.New(rand.NewPCG(*seed, 0))
 	for range 3 {
 		onMachine(t, func(m *machine) {
 			m.Numbers.Primary = true
@@ -100,7 +99,7 @@ func TestDisturbedAtRandom(t *testing.T) {
 				m.calm(t)
 				m.leaves(t)
 				if t.Failed() {
-					t.Logf("seed %d:\n%s", seed, strings.Join(done, "\n"))
+					t.Logf("seed %d:\n%s", *seed, strings.Join(done, "\n"))
 					break
 				}
 			}
