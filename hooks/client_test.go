@@ -44,6 +44,27 @@ func TestClientKilled(t *testing.T) {
 	})
 }
 
+// ifup and the DHCP client were killed before there was a lease: watch asks udev to add the
+// ENI again, as if it had lost one.
+func TestClientKilledBeforeLease(t *testing.T) {
+	watched(t, 0, func(t *testing.T, w *watchedWorld) {
+		eth1, _, err := w.linkOf("eth1")
+		check(t, err)
+		before := w.picture(t)
+		check(t, w.Tree.Remove(leasePath("eth1")))
+		check(t, w.kernel.Apply(plan.DelAddr{Link: eth1, Addr: netip.MustParsePrefix("10.0.1.20/24")}))
+		w.seen.take()
+		w.after(10 * time.Second)
+		if asked := w.seen.take(); !slices.Contains(asked, "add eth1") {
+			t.Errorf("asked for %q", asked)
+		}
+		check(t, w.Add(t.Context(), "eth1"))
+		w.after(time.Hour)
+		same(t, "asked afterwards", w.seen.take(), nil)
+		same(t, "brought up again", w.picture(t), before)
+	})
+}
+
 // "systemctl stop networking" takes an ENI down, and somebody sets its link up: nobody asks
 // for a lease any more, until watch or a scan has the ENI brought up.
 func TestClientGoneLinkUp(t *testing.T) {

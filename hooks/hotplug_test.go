@@ -35,6 +35,7 @@ func TestAdd(t *testing.T) {
 				t.Errorf("%s has no %q:\n%s", path, want, text)
 			}
 		}
+		m.address(t, "eth1", "10.0.1.20/24") // as its DHCP client does
 		// Again, without IMDS: ec2net uses the files of this very ENI, and runs ifup first.
 		m.vpc.err, m.ran, m.log = errors.New("gone"), nil, nil
 		start := time.Now()
@@ -152,6 +153,7 @@ func TestNotSourced(t *testing.T) {
 func TestPrimaryNotUp(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		check(t, m.Add(t.Context(), "eth1"))
+		m.address(t, "eth1", "10.0.1.20/24") // as its DHCP client does
 		l, err := m.netns.LinkByName("eth0")
 		check(t, err)
 		list, err := m.netns.AddrList(l, 2)

@@ -108,17 +108,26 @@ const (
 )
 
 // lostClient reports whether an ENI that ec2net has brought up is up without the leased
-// address and without a DHCP client: the client was killed, nobody has renewed the lease, and
-// the kernel has removed the address; or ifdown has ended both, and somebody has set the link
-// up again.
+// address and without a DHCP client: the client was killed, before it had a lease or later,
+// nobody has renewed the lease, and the kernel has removed the address; or ifdown has ended
+// both, and somebody has set the link up again.
 func (h *Host) lostClient(l *look, link plan.Link) (bool, error) {
 	k, _ := l.Of(link.Name)
-	lost := k.Lease.EndedOf(link) || k.Lease.Held(link) && !l.State.Has(link.Index, k.Lease.Addr)
+	lost := k.Lease.EndedOf(link) || k.Lease.Held(link) && !l.State.Has(link.Index, k.Lease.Addr) ||
+		!k.Lease.Of(link) && !l.hasSubnet(link)
 	if k.Left != "" || !link.Up || !k.Note.Of(link) || !lost {
 		return false, nil
 	}
 	alive, err := h.stack().ClientAlive(link.Name)
 	return err == nil && !alive, err
+}
+
+// hasSubnet reports whether a link has an address with the length of a subnet, which ec2net
+// never gives: that of the DHCP client.
+func (l *look) hasSubnet(link plan.Link) bool {
+	return slices.ContainsFunc(l.State.Addrs, func(a plan.Addr) bool {
+		return a.Link == link.Index && !a.Prefix.IsSingleIP()
+	})
 }
 
 // gone returns the interfaces that were brought up, of which the device has gone.
@@ -170,9 +179,7 @@ func (h *Host) lacking(l *look, link plan.Link, changes []plan.Change) (string, 
 	case !link.Up || !k.Note.Of(link):
 		return notConfigured, nil
 	}
-	if k.Lease.Of(link) && k.Lease.Ended && slices.ContainsFunc(l.State.Addrs, func(a plan.Addr) bool {
-		return a.Link == link.Index && !a.Prefix.IsSingleIP()
-	}) {
+	if k.Lease.EndedOf(link) && l.hasSubnet(link) {
 		return "lacks ip rules", nil
 	}
 	return lackingOf(link.Name, changes), nil
