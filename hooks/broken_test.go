@@ -18,7 +18,7 @@ type broken struct{}
 
 var errTemplate = errors.New("eth1.rules.tmpl:3: broken")
 
-func (broken) Render(context.Context, facts.ENI, ...string) ([]render.File, error) {
+func (broken) Render(context.Context, render.Stack, facts.ENI, ...string) ([]render.File, error) {
 	return nil, errTemplate
 }
 
@@ -149,12 +149,12 @@ type slowRules struct {
 	slow []string
 }
 
-func (s slowRules) Render(ctx context.Context, e facts.ENI, only ...string) ([]render.File, error) {
+func (s slowRules) Render(ctx context.Context, stack render.Stack, e facts.ENI, only ...string) ([]render.File, error) {
 	if slices.Contains(s.slow, e.Name) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	return s.Templates.Render(ctx, e, only...)
+	return s.Templates.Render(ctx, stack, e, only...)
 }
 
 // The templates of several ENIs do not end. The event of another ENI waits for them once,
@@ -225,9 +225,9 @@ type brokenFor struct {
 	name string
 }
 
-func (b brokenFor) Render(ctx context.Context, e facts.ENI, only ...string) ([]render.File, error) {
+func (b brokenFor) Render(ctx context.Context, stack render.Stack, e facts.ENI, only ...string) ([]render.File, error) {
 	if e.Name == b.name {
 		return nil, errTemplate
 	}
-	return b.Templates.Render(ctx, e, only...)
+	return b.Templates.Render(ctx, stack, e, only...)
 }

@@ -74,24 +74,12 @@ func (h *Host) ownChain(ctx context.Context, l *look, n marking, e facts.ENI) (m
 	}
 	var files []render.File
 	if e.Primary { // nothing else writes its files
-		files, err = h.render(ctx, e)
-	} else if cfg, unread := h.memory().cfg(e.Name); unread != nil || cfg != nil && !marksInStanza(string(cfg), fragment) {
-		return mangle.Chain{}, unread
+		files, err = h.render(ctx, l.kind, e)
+	} else if says, there := l.stanzas[e.Name]; l.unread[e.Name] != nil || there && !says.Marks {
+		return mangle.Chain{}, l.unread[e.Name]
 	}
 	own, unread := h.chain(n, render.View{ENI: e}.Chain(), e.Name, fragment, files)
 	return own, errors.Join(err, unread)
-}
-
-// marksInStanza reports whether a stanza has a line for the marks. An administrator's
-// template may have none.
-func marksInStanza(cfg, fragment string) bool {
-	for line := range strings.Lines(cfg) {
-		line = strings.TrimSpace(line)
-		if !strings.HasPrefix(line, "#") && (strings.Contains(line, "ec2net marks") || strings.Contains(line, fragment)) {
-			return true
-		}
-	}
-	return false
 }
 
 // chain returns a chain with its fragment. files were rendered anew for it, if any: chain

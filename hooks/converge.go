@@ -129,7 +129,7 @@ func (h *Host) renderRules(ctx context.Context, l *look, v *plan.Verdict) error 
 // from the script that was rendered last, so that what works stays.
 func (h *Host) rulesOf(ctx context.Context, e facts.ENI) *ruleScript {
 	s := &ruleScript{facts: e}
-	s.file, s.broken = h.render(ctx, e, "rules")
+	s.file, s.broken = h.render(ctx, "", e, "rules")
 	if s.broken == nil && len(s.file) > 0 {
 		s.rules, s.broken = iprule.Parse(s.file[0].Content, e)
 	}
@@ -149,10 +149,10 @@ const renderLimit = 3 * time.Second
 
 // render renders files of an ENI. Its own limit leaves the caller time to do without
 // them.
-func (h *Host) render(ctx context.Context, e facts.ENI, only ...string) ([]render.File, error) {
+func (h *Host) render(ctx context.Context, kind render.Stack, e facts.ENI, only ...string) ([]render.File, error) {
 	ctx, cancel := context.WithTimeout(ctx, renderLimit)
 	defer cancel()
-	return h.Templates.Render(ctx, e, only...)
+	return h.Templates.Render(ctx, kind, e, only...)
 }
 
 // warnForeign logs which ENIs the group rules wait for.

@@ -169,7 +169,7 @@ func TestOwnStanza(t *testing.T) {
 		}
 	})
 	onMachine(t, func(m *machine) {
-		templates, err := render.Load(render.Ifupdown, fakeOverrides{"ethN.cfg.tmpl": "iface {{.Name}} inet dhcp\n"})
+		templates, err := render.Load(fakeOverrides{"ethN.cfg.tmpl": "iface {{.Name}} inet dhcp\n"})
 		check(t, err)
 		m.Templates = templates
 		ready(t, m)

@@ -34,7 +34,7 @@ type Source interface {
 
 // Templates render files: render.Templates, or an error in their place.
 type Templates interface {
-	Render(ctx context.Context, e facts.ENI, only ...string) ([]render.File, error)
+	Render(ctx context.Context, stack render.Stack, e facts.ENI, only ...string) ([]render.File, error)
 	Docker(ctx context.Context, enis []facts.ENI, group int) (render.File, error)
 }
 
@@ -74,6 +74,8 @@ type Host struct {
 	// Tree is the machine's root folder.
 	Tree    *disk.Tree
 	Numbers facts.Numbers
+	// Stack is what brings the ENIs up; empty: whatever manages the primary.
+	Stack render.Stack
 	// NoAddresses says that somebody else gives the ENIs their secondary addresses.
 	NoAddresses bool
 	// Marks says whether packets get marks.

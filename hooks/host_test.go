@@ -132,7 +132,7 @@ func newMachine(t *testing.T) *machine {
 	tree, err := disk.OpenTree(t.TempDir(), false)
 	check(t, err)
 	t.Cleanup(func() { tree.Close() })
-	templates, err := render.Load(render.Ifupdown, nil)
+	templates, err := render.Load(nil)
 	check(t, err)
 	m := &machine{netns: netns, kernel: eyes, fails: map[string]error{}, vpc: &vpc{enis: map[facts.MAC]facts.ENI{
 		primaryMAC: {MAC: primaryMAC, ID: "eni-0", Primary: true, PrimaryMAC: primaryMAC,
@@ -144,7 +144,7 @@ func newMachine(t *testing.T) *machine {
 	}}}
 	numbers := facts.DefaultNumbers
 	numbers.Primary = false // primary_test.go has it
-	m.Host = &Host{Source: m.vpc, Templates: templates, Tree: tree, Numbers: numbers,
+	m.Host = &Host{Stack: render.Ifupdown, Source: m.vpc, Templates: templates, Tree: tree, Numbers: numbers,
 		Log: record{m}, Kernel: counted,
 		Later: func(name string) error {
 			m.later = append(m.later, name)

@@ -401,7 +401,7 @@ func (m *machine) plug(t *testing.T, name string, mac facts.MAC) {
 // The hook follows overrides: the kernel has the rules of the rendered script.
 func TestOverrideGovernsRules(t *testing.T) {
 	onMachine(t, func(m *machine) {
-		templates, err := render.Load(render.Ifupdown, oneOverride{})
+		templates, err := render.Load(oneOverride{})
 		check(t, err)
 		m.Templates = templates
 		ready(t, m)

@@ -7,31 +7,27 @@ import (
 	"time"
 
 	"ec2net/facts"
+	"ec2net/render"
 )
 
 // undoLimit bounds undo, which waits for no lease.
 const undoLimit = 100 * time.Second
 
+// done is what the log says after ifup and takeDown.
+var done = map[render.Stack]struct{ up, down string }{
+	render.Ifupdown: {"ifup done", "ifdown done"},
+	render.Networkd: {"is up by systemd-networkd", "is set down"},
+}
+
 // ifup brings an ENI up, or leaves nothing behind. An ifup(8) that failed may have
 // started a DHCP client, and keeps no state: only ifdown --force ends the client. An ENI
 // that was up stays up.
 func (h *Host) ifup(ctx context.Context, l *look, e facts.ENI) error {
-	ctx, cancel := context.WithTimeout(ctx, h.stack().Limit())
-	defer cancel()
-	if l.isUp() {
-		return h.stack().Up(ctx, e.Name)
-	}
-	stack := h.stack()
-	if counted, err := stack.CountedUp(e.Name); err != nil {
+	err := h.stack(l.kind).Up(ctx, l.link)
+	switch {
+	case l.isUp():
 		return err
-	} else if counted && !l.link.Up {
-		// ifup would do nothing.
-		h.Log.Info(e.Name, "is down, but ifupdown counts it as up: running ifdown first")
-		if _, err := stack.Down(ctx, e.Name); err != nil {
-			return err
-		}
-	}
-	if err := stack.Up(ctx, e.Name); err != nil {
+	case err != nil:
 		return errors.Join(err, h.undo(ctx, e.Name))
 	}
 	links, err := h.Kernel.Links()
@@ -47,7 +43,7 @@ func (h *Host) ifup(ctx context.Context, l *look, e facts.ENI) error {
 	if !now.link.Up {
 		h.Log.Warn(e.Name, "is down after ifup")
 	}
-	h.Log.Info(e.Name, "ifup done: %s, table %d", e.ID, e.Number)
+	h.Log.Info(e.Name, "%s: %s, table %d", done[l.kind].up, e.ID, e.Number)
 	h.tellIPv6(e)
 	return nil
 }

@@ -65,6 +65,7 @@ type look struct {
 	name     string
 	link     plan.Link // the device with that name; its Index is 0 if there is none
 	rendered map[string]*ruleScript
+	kind     render.Stack // what brings the ENIs up
 	// noted is the lease that was remembered before the event's news.
 	noted plan.Lease
 	// overtaken says that the event's answer is older than what is remembered.
@@ -96,8 +97,12 @@ func (h *Host) look(n news) (*look, error) {
 	}
 	state, err := h.Kernel.Look(func(links []plan.Link) plan.Scope {
 		l.State.Links = links
+		l.kind = h.stackBy(links, l.primaryBy(n))
+		for i := range l.Known {
+			l.readStanza(h.memory(), h.stack(l.kind), &l.Known[i])
+		}
 		l.hear(n)
-		l.meetPrimary(h.memory())
+		l.meetPrimary(h)
 		scope := l.Scope(links)
 		if linkLocal(h.IMDS) {
 			scope.To = h.IMDS
@@ -108,8 +113,17 @@ func (h *Host) look(n news) (*look, error) {
 		return nil, fmt.Errorf("cannot ask the kernel: %w", err)
 	}
 	l.State = state
+	l.hearStack()
 	l.lookForPods()
 	return l, nil
+}
+
+// primaryBy returns the primary's MAC, by the answer of IMDS too; zero if it is unknown.
+func (l *look) primaryBy(n news) facts.MAC {
+	if n.answer != nil {
+		return n.answer.PrimaryMAC
+	}
+	return l.Primary()
 }
 
 // hear adds the news of an event to the look.
@@ -151,13 +165,14 @@ func (l *look) hear(n news) {
 
 // meetPrimary adds the primary to what is known, if only the facts of other ENIs name it. An
 // administrator, or a program without a hook, configures it then.
-func (l *look) meetPrimary(s memory) {
+func (l *look) meetPrimary(h *Host) {
 	link, here := l.PrimaryLink()
 	if _, known := l.Of(link.Name); !here || known {
 		return
 	}
-	l.recallOne(s, link.Name, nil)
+	l.recallOne(h.memory(), link.Name, nil)
 	k := l.Known[len(l.Known)-1]
+	l.readStanza(h.memory(), h.stack(l.kind), &k)
 	l.Known = l.Known[:len(l.Known)-1]
 	k.Ours = true
 	l.Set(k)

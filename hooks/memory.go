@@ -13,12 +13,9 @@ import (
 
 	"ec2net/disk"
 	"ec2net/facts"
-	"ec2net/iproute"
-	"ec2net/lines"
 	"ec2net/plan"
 	"ec2net/render"
 	"ec2net/stack"
-	"ec2net/stack/ifupdown/interfaces"
 )
 
 const (
@@ -75,11 +72,11 @@ type factsText struct {
 	numbers facts.Numbers
 }
 
-type stanzaText struct{ text, iface string }
+type stanzaText struct{ text, iface, path string }
 
 var (
 	cachedFacts   cache[factsText, facts.Kept]
-	cachedStanzas cache[stanzaText, stanza]
+	cachedStanzas cache[stanzaText, stack.Stanza]
 )
 
 // parse parses the facts of one ENI.
@@ -91,20 +88,12 @@ func parse(text []byte, n facts.Numbers) (facts.Kept, error) {
 	return k, err
 }
 
-// stanza is what a cfg file says: whether ec2net leaves the interface alone, whether ec2net
-// has generated the file, and what the commands make that ifup runs.
-type stanza struct {
-	unmanaged, generated bool
-	routes               []iproute.Route
-	loose, noIPv6        bool
-}
-
-func parseStanza(cfg []byte, iface string) stanza {
-	s, _ := cachedStanzas.get(stanzaText{string(cfg), iface}, func() (stanza, error) {
-		return stanza{lines.Unmanaged(cfg), lines.Generated(cfg),
-			iproute.Parse(interfaces.UpCommands(cfg, iface)), interfaces.Loose(cfg, iface), interfaces.NoIPv6(cfg, iface)}, nil
+// parseStanza is Parse of a network stack.
+func parseStanza(by Stack, text []byte, iface string) stack.Stanza {
+	s, _ := cachedStanzas.get(stanzaText{string(text), iface, by.Path(iface)}, func() (stack.Stanza, error) {
+		return by.Parse(text, iface), nil
 	})
-	s.routes = slices.Clone(s.routes)
+	s.Routes = slices.Clone(s.Routes)
 	return s
 }
 
@@ -124,13 +113,15 @@ var (
 // recalled is what ec2net remembers of the machine, each file read once.
 type recalled struct {
 	plan.Machine
-	// unread says why the note, the lease or the cfg file of an interface could not be
-	// read. Without the cfg file ec2net does not know the owner.
+	// unread says why the note, the lease or the stanza of an interface could not be
+	// read. Without the stanza ec2net does not know the owner.
 	unread map[string]error
 	// damaged says why the remembered facts of an interface are unusable.
 	damaged map[string]error
 	// movedUnread says why the list of moved addresses could not be read.
 	movedUnread error
+	// stanzas are what the files say by which interfaces come up, of those that have one.
+	stanzas map[string]stack.Stanza
 	// scripts are the interfaces that have an ip-rule script.
 	scripts map[string]bool
 	// down are the devices that a person took down, by interface.
@@ -143,9 +134,10 @@ type recalled struct {
 	podsUnread error
 }
 
-// recall reads everything that ec2net remembers, and looks for the cfg file of name.
+// recall reads everything that ec2net remembers, of name too. What stanzas say is still
+// missing: [recalled.readStanza].
 func (s memory) recall(name string) (recalled, error) {
-	r := recalled{Machine: plan.Machine{Numbers: s.numbers, NoAddresses: s.noAddresses}, unread: map[string]error{}, damaged: map[string]error{}, scripts: map[string]bool{}, down: map[string]plan.Note{},
+	r := recalled{Machine: plan.Machine{Numbers: s.numbers, NoAddresses: s.noAddresses}, unread: map[string]error{}, damaged: map[string]error{}, scripts: map[string]bool{}, stanzas: map[string]stack.Stanza{}, down: map[string]plan.Note{},
 		unmanaged: s.unmanaged}
 	kept, err := s.tree.List(stateDir)
 	if err != nil {
@@ -206,9 +198,8 @@ func (r *recalled) recallOne(s memory, name string, there []string) {
 	r.scripts[name] = slices.Contains(there, name+".rules")
 	// The cfg file of an administrator's template may not say that ec2net generated it.
 	k.Ours = r.scripts[name] || k.Facts.Name != "" || k.Note != (plan.Note{})
-	if err := errors.Join(noteUnread, downUnread, leaseUnread, s.owned(&k)); err != nil {
+	if err := errors.Join(noteUnread, downUnread, leaseUnread); err != nil {
 		r.unread[name] = err
-		k.Left = err.Error()
 	}
 	r.Known = append(r.Known, k)
 }
@@ -228,26 +219,27 @@ func interfacesOf(files []string, more string) []string {
 	return found
 }
 
-// owned finds the owner of an interface, as far as its name and its cfg file tell.
-func (s memory) owned(k *plan.Known) error {
+// readStanza adds what the stanza of an interface says, and whose the interface is, as far as
+// that and its name tell.
+func (r *recalled) readStanza(s memory, by Stack, k *plan.Known) {
 	if s.unmanaged.match(k.Name, facts.MAC{}, "") != "" {
 		k.Left = "EC2NET_UNMANAGED names it"
-		return nil
+	} else if text, err := s.tree.Read(by.Path(k.Name)); err != nil {
+		r.unread[k.Name] = errors.Join(r.unread[k.Name], err)
+	} else if text != nil {
+		says := parseStanza(by, text, k.Name)
+		r.stanzas[k.Name] = says
+		if says.Unmanaged {
+			k.Left = by.Path(k.Name) + " says EC2SYNC=no"
+		}
+		k.Ours = k.Ours || says.Generated
+		if k.Stanza = k.Ours; k.Stanza {
+			k.Routes, k.Loose, k.NoIPv6 = says.Routes, says.Loose, says.NoIPv6
+		}
 	}
-	cfg, err := s.cfg(k.Name)
-	if err != nil {
-		return err
+	if err := r.unread[k.Name]; err != nil {
+		k.Left = err.Error()
 	}
-	says := parseStanza(cfg, k.Name)
-	if says.unmanaged {
-		k.Left = "its cfg file says EC2SYNC=no"
-	}
-	k.Ours = k.Ours || says.generated
-	k.Stanza = cfg != nil && k.Ours
-	if k.Stanza {
-		k.Routes, k.Loose, k.NoIPv6 = says.routes, says.loose, says.noIPv6
-	}
-	return nil
 }
 
 // facts returns the remembered facts of an interface, without a name if there are none.
@@ -277,9 +269,6 @@ func (s memory) keep(e facts.ENI) (bool, error) {
 	}
 	return s.tree.Write(factsPath(e.Name), text.Bytes())
 }
-
-// cfg returns the cfg file of an interface; nil if there is none.
-func (s memory) cfg(name string) ([]byte, error) { return s.tree.Read(interfaces.Path(name)) }
 
 // script returns the ip-rule script of an interface; nil if there is none.
 func (s memory) script(name string) ([]byte, error) {

@@ -7,19 +7,14 @@ import (
 	"ec2net/facts"
 	"ec2net/plan"
 	"ec2net/stack"
-	"ec2net/stack/ifupdown"
 )
-
-// stack is ifupdown on this machine.
-func (h *Host) stack() *ifupdown.Stack { return &ifupdown.Stack{Tree: h.Tree, Run: h.Run} }
 
 // checkOwner returns an error if somebody else configures the device: two programs that
 // configure one interface are worse than either.
 func (h *Host) checkOwner(ctx context.Context, l *look) error {
 	k, _ := l.Of(l.name)
 	for _, find := range []func() (stack.Owner, error){
-		func() (stack.Owner, error) { return stack.Elsewhere(ctx, h.Tree, l.link) },
-		func() (stack.Owner, error) { return h.stack().Owner(l.name, k.Ours) },
+		func() (stack.Owner, error) { return h.stack(l.kind).Owner(ctx, l.link, k.Ours) },
 		func() (stack.Owner, error) { return stack.ByRules(l.State, l.link, h.ownTable(l.name)), nil },
 	} {
 		owner, err := find()

@@ -138,7 +138,7 @@ func (h *Host) fits(l *look, e facts.ENI) error {
 	if err := l.Distinct(e); err != nil {
 		return err
 	}
-	return h.stack().Reads(e.Name)
+	return h.stack(l.kind).Prepare(e.Name)
 }
 
 // bringUp writes the files of an ENI, and runs ifup. If something fails, and the ENI can
@@ -148,8 +148,9 @@ func (h *Host) bringUp(ctx context.Context, l *look, e sourced) error {
 	if err != nil {
 		return err
 	}
+	l.kind = h.stackBy(l.State.Links, e.PrimaryMAC)
 	a := arrival{sourced: e, up: l.isUp(), hasFiles: l.hasFiles(e.ENI)}
-	if a.files, a.trouble = h.render(ctx, e.ENI); a.trouble != nil && !a.hasFiles {
+	if a.files, a.trouble = h.render(ctx, l.kind, e.ENI); a.trouble != nil && !a.hasFiles {
 		return a.trouble
 	}
 	n := news{name: e.Name, why: "hotplug", device: &l.link, up: true}

@@ -118,8 +118,8 @@ func (h *Host) lostClient(l *look, link plan.Link) (bool, error) {
 	if k.Left != "" || !link.Up || !k.Note.Of(link) || !lost {
 		return false, nil
 	}
-	alive, err := h.stack().ClientAlive(link.Name)
-	return err == nil && !alive, err
+	health, err := h.stack(l.kind).Health(link.Name)
+	return err == nil && health.NoClient, err
 }
 
 // hasSubnet reports whether a link has an address with the length of a subnet, which ec2net
@@ -169,6 +169,7 @@ func (h *Host) lacking(l *look, link plan.Link, changes []plan.Change) (string, 
 			return "", err
 		}
 		k, _ = r.Of(link.Name)
+		r.readStanza(h.memory(), h.stack(l.kind), &k)
 		l.unread[link.Name] = r.unread[link.Name]
 	}
 	switch {

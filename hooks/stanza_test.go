@@ -67,7 +67,7 @@ func filterNow(t *testing.T, name string) string {
 // nothing is left.
 func TestWhatTheStanzaMakes(t *testing.T) {
 	onMachine(t, func(m *machine) {
-		templates, err := render.Load(render.Ifupdown, fakeOverrides{"blocks.tmpl": ownRoutes})
+		templates, err := render.Load(fakeOverrides{"blocks.tmpl": ownRoutes})
 		check(t, err)
 		m.Templates = templates
 		ready(t, m)

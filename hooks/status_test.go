@@ -118,7 +118,7 @@ func TestStatusStates(t *testing.T) {
 		{"kept out by its cfg file", func(m *machine) {
 			_, err := m.Tree.Write("/etc/network/interfaces.d/eth2.cfg", []byte("# EC2SYNC=no\n"))
 			check(t, err)
-		}, "eth2", "eth2 left alone: its cfg file says EC2SYNC=no"},
+		}, "eth2", "eth2 left alone: /etc/network/interfaces.d/eth2.cfg says EC2SYNC=no"},
 		{"another stanza", func(m *machine) {
 			_, err := m.Tree.Write("/etc/network/interfaces.d/mine.cfg", []byte("iface eth2 inet dhcp\n"))
 			check(t, err)

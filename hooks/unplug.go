@@ -106,9 +106,11 @@ func (how removal) nothing(l *look) error {
 // takeDown runs ifdown, and then removes what ifdown may have left: once the device is
 // gone, no hook of the DHCP client runs.
 func (h *Host) takeDown(ctx context.Context, l *look) error {
-	ran, err := h.stack().Down(ctx, l.name)
+	link := l.link
+	link.Name = l.name // also if there is none
+	ran, err := h.stack(l.kind).Down(ctx, link)
 	if ran && err == nil {
-		h.Log.Info(l.name, "ifdown done")
+		h.Log.Info(l.name, "%s", done[l.kind].down)
 	}
 	gone := news{name: l.name, why: "removed", going: true}
 	// After ifdown, since packets that come in get the mark until then; and before the rules

@@ -17,7 +17,7 @@ func TestCfgRemoved(t *testing.T) {
 		check(t, m.Remove(t.Context(), "eth1"))
 		same(t, "programs", m.ran, []string{"ifdown --force -i /run/ec2net/eth1.cfg eth1"})
 		same(t, "rules", m.rulesNow(t), nil)
-		if cfg, _ := m.memory().cfg("eth1"); cfg != nil {
+		if cfg, _ := m.Tree.Read("/etc/network/interfaces.d/eth1.cfg"); cfg != nil {
 			t.Error("the file is back")
 		}
 	})

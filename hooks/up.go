@@ -60,16 +60,14 @@ func (h *Host) inspect(ctx context.Context, name string) error {
 		return err
 	}
 	const again = "\"ec2ifdown %s\" and \"ec2ifup %s\""
-	changed, err := h.stack().Changed(name)
+	health, err := h.stack(l.kind).Health(name)
 	if err != nil {
 		return err
-	} else if changed {
-		h.Log.Warn(name, "its cfg file has changed since it came up: "+again+" apply it", name, name)
 	}
-	alive, err := h.stack().ClientAlive(name)
-	if err != nil {
-		return err
-	} else if !alive {
+	if health.Changed {
+		h.Log.Warn(name, "%s has changed since it came up: "+again+" apply it", h.stack(l.kind).Path(name), name, name)
+	}
+	if health.NoClient {
 		h.Log.Warn(name, "no DHCP client runs for it: "+again+" start one", name, name)
 	}
 	return nil

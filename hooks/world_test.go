@@ -83,8 +83,8 @@ type recording struct {
 	*world
 }
 
-func (r recording) Render(ctx context.Context, e facts.ENI, only ...string) ([]render.File, error) {
-	files, err := rendered(ctx, r.Templates, e, only)
+func (r recording) Render(ctx context.Context, stack render.Stack, e facts.ENI, only ...string) ([]render.File, error) {
+	files, err := rendered(ctx, r.Templates, stack, e, only)
 	for _, f := range files {
 		r.rendered[string(f.Content)] = true
 	}
@@ -119,12 +119,12 @@ func (r recording) Docker(ctx context.Context, enis []facts.ENI, group int) (ren
 // same each time, and rendering takes a while.
 var renderings sync.Map
 
-func rendered(ctx context.Context, templates Templates, e facts.ENI, only []string) ([]render.File, error) {
-	key := fmt.Sprint(e, only)
+func rendered(ctx context.Context, templates Templates, stack render.Stack, e facts.ENI, only []string) ([]render.File, error) {
+	key := fmt.Sprint(stack, e, only)
 	if files, ok := renderings.Load(key); ok {
 		return files.([]render.File), nil
 	}
-	files, err := templates.Render(ctx, e, only...)
+	files, err := templates.Render(ctx, stack, e, only...)
 	if err == nil {
 		renderings.Store(key, files)
 	}
@@ -156,7 +156,7 @@ func newWorld(t *testing.T, boot boot) *world {
 	t.Cleanup(func() { tree.Close() })
 	templates, err := builtIn()
 	check(t, err)
-	w.Host = &Host{Source: w, Templates: recording{templates, w}, Tree: tree, Numbers: facts.DefaultNumbers,
+	w.Host = &Host{Stack: render.Ifupdown, Source: w, Templates: recording{templates, w}, Tree: tree, Numbers: facts.DefaultNumbers,
 		Log: record{w.machine},
 		Replay: func(name string) error {
 			w.added = append(w.added, name)
@@ -177,7 +177,7 @@ func newWorld(t *testing.T, boot boot) *world {
 	return w
 }
 
-var builtIn = sync.OnceValues(func() (*render.Templates, error) { return render.Load(render.Ifupdown, nil) })
+var builtIn = sync.OnceValues(func() (*render.Templates, error) { return render.Load(nil) })
 
 // ENI asks IMDS. A strike may hit this call too.
 func (w *world) ENI(ctx context.Context, name string, mac facts.MAC, n facts.Numbers) (facts.ENI, error) {

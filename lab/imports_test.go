@@ -28,13 +28,14 @@ var rooms = []struct {
 	{"plan", "facts fault iproute iprule"},
 	{"kernel", "facts fault iproute iprule plan"},
 	{"kernel/memory", "facts iproute iprule kernel plan"},
-	{"stack", "disk iprule plan"},
+	{"stack", "disk iproute iprule plan"},
 	{"stack/ifupdown/interfaces", "lines"},
-	{"stack/ifupdown", "disk fault lines stack stack/ifupdown/interfaces"},
-	{"stack/networkd/unit", "facts lines"},
+	{"stack/ifupdown", "disk fault iproute lines plan stack stack/ifupdown/interfaces"},
+	{"stack/networkd/unit", "facts iproute lines"},
+	{"stack/networkd", "disk fault lines plan stack stack/networkd/unit"},
 	{"render", "facts fault iprule lines stack/ifupdown/interfaces stack/networkd/unit templates"},
 	{"hooks/mangle", "render"},
-	{"hooks", "disk facts fault hooks/mangle iproute iprule kernel lines plan render stack stack/ifupdown stack/ifupdown/interfaces"},
+	{"hooks", "disk facts fault hooks/mangle iproute iprule kernel lines plan render stack stack/ifupdown stack/networkd"},
 	{"cmd/ec2net", "disk facts fault hooks journal kernel lines program render stack/ifupdown stack/ifupdown/interfaces"},
 }
 

@@ -238,7 +238,7 @@ func verdict(v plan.Verdict) string {
 
 // The cases use the same rules as the built-in template renders.
 func TestRulesAsRendered(t *testing.T) {
-	templates, err := render.Load(render.Ifupdown, nil)
+	templates, err := render.Load(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,7 +247,7 @@ func TestRulesAsRendered(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, e := range examples {
-		files, err := templates.Render(t.Context(), e, "rules")
+		files, err := templates.Render(t.Context(), "", e, "rules")
 		if err != nil {
 			t.Fatal(err)
 		}

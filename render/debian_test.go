@@ -263,7 +263,7 @@ grep '^/etc/systemd/network/' /tmp/log | grep -v 'Successfully loaded' || true`
 			files := make(map[string]string)
 			for _, enis := range testCases(t) {
 				for _, e := range enis {
-					rendered, err := builtIn(t).Render(t.Context(), e, "network")
+					rendered, err := builtIn(t).Render(t.Context(), "", e, "network")
 					if err != nil {
 						t.Fatal(err)
 					}

@@ -43,7 +43,7 @@ func testCases(t testing.TB) map[string][]facts.ENI {
 
 func builtIn(t testing.TB) *render.Templates {
 	t.Helper()
-	templates, err := render.Load(render.Ifupdown, nil)
+	templates, err := render.Load(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +52,7 @@ func builtIn(t testing.TB) *render.Templates {
 
 func mustRender(t testing.TB, templates *render.Templates, e facts.ENI) []render.File {
 	t.Helper()
-	files, err := templates.Render(context.Background(), e)
+	files, err := templates.Render(context.Background(), render.Ifupdown, e)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func TestGolden(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var got []byte
 			for _, e := range enis {
-				files, err := builtIn(t).Render(t.Context(), e, render.Kinds()...)
+				files, err := builtIn(t).Render(t.Context(), "", e, render.Kinds()...)
 				if err != nil {
 					t.Fatal(err)
 				}

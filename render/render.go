@@ -64,21 +64,21 @@ func Nothing(e facts.ENI) string {
 	return ""
 }
 
-// Render renders the files of one ENI: those of the stack, in the order of kinds, or only
+// Render renders the files of one ENI: those of a stack, in the order of kinds, or only
 // the named ones, of whatever stack.
 // It returns all of them or, with an *Error, none. If Nothing gives a reason, it returns
 // no files and no error.
 //
 // Render returns when ctx ends. The template then ends at the next function that it
 // calls. If it calls none (an empty loop), it goes on until the process ends.
-func (t *Templates) Render(ctx context.Context, e facts.ENI, only ...string) ([]File, error) {
+func (t *Templates) Render(ctx context.Context, stack Stack, e facts.ENI, only ...string) ([]File, error) {
 	if Nothing(e) != "" {
 		return nil, nil
 	}
 	return inTime(ctx, func(now *atomic.Pointer[Error]) ([]File, error) {
 		var files []File
 		for _, k := range kinds {
-			wanted := k.stack == "" || k.stack == t.stack
+			wanted := k.stack == "" || k.stack == stack
 			if len(only) > 0 {
 				wanted = slices.Contains(only, k.name)
 			}

@@ -53,7 +53,6 @@ func (s Source) shown() string {
 // Templates has the built-in templates and an administrator's overrides. It is safe for
 // concurrent use.
 type Templates struct {
-	stack     Stack
 	overrides Overrides
 	names     []string
 	blocks    []byte // the text of blocks.tmpl, nil without one
@@ -81,9 +80,9 @@ func (p parsed) ready(ctx context.Context) (*template.Template, error) {
 	return tmpl.Funcs(bounded(ctx, p.functions)), nil
 }
 
-// Load loads the templates for a stack; if o is nil, only the built-in ones.
-func Load(stack Stack, o Overrides) (*Templates, error) {
-	t := &Templates{stack: stack, overrides: o, parsed: make(map[string]parsed)}
+// Load loads the templates; if o is nil, only the built-in ones.
+func Load(o Overrides) (*Templates, error) {
+	t := &Templates{overrides: o, parsed: make(map[string]parsed)}
 	if o == nil {
 		return t, nil
 	}

@@ -38,7 +38,7 @@ func (m memory) Path(name string) string { return "/dir/" + name }
 // renderWith renders one kind of file for the ENI of the case "one", under this name.
 func renderWith(ctx context.Context, t *testing.T, m memory, name, kind string) (string, error) {
 	t.Helper()
-	templates, err := render.Load(render.Ifupdown, m)
+	templates, err := render.Load(m)
 	if err != nil {
 		return "", err
 	}
@@ -46,7 +46,7 @@ func renderWith(ctx context.Context, t *testing.T, m memory, name, kind string) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, err := templates.Render(ctx, e, kind)
+	files, err := templates.Render(ctx, "", e, kind)
 	if err != nil {
 		return "", err
 	}
@@ -112,7 +112,7 @@ func TestEveryBlock(t *testing.T) {
 		kind, _, _ := strings.Cut(b, "-")
 		m := memory{"blocks.tmpl": fmt.Sprintf("{{define %q}}\n# here\n{{end}}", b)}
 		if kind == "docker" {
-			templates, err := render.Load(render.Ifupdown, m)
+			templates, err := render.Load(m)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -215,18 +215,18 @@ func TestGivenUp(t *testing.T) {
 
 // Render returns all files of an ENI, or none.
 func TestAllOrNone(t *testing.T) {
-	templates, err := render.Load(render.Ifupdown, memory{"ethN.rules.tmpl": "{{.Nmae}}"})
+	templates, err := render.Load(memory{"ethN.rules.tmpl": "{{.Nmae}}"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, err := templates.Render(t.Context(), testCases(t)["one"][0])
+	files, err := templates.Render(t.Context(), render.Ifupdown, testCases(t)["one"][0])
 	if err == nil || files != nil {
 		t.Errorf("%d files, %v", len(files), err)
 	}
 }
 
 func TestListAndText(t *testing.T) {
-	templates, err := render.Load(render.Ifupdown, memory{"eth1.cfg.tmpl": "a", "ethN.rules.tmpl": "b", "ethN.rule.tmpl": "c", "README": "d", "a b.cfg.tmpl": "e"})
+	templates, err := render.Load(memory{"eth1.cfg.tmpl": "a", "ethN.rules.tmpl": "b", "ethN.rule.tmpl": "c", "README": "d", "a b.cfg.tmpl": "e"})
 	if err != nil {
 		t.Fatal(err)
 	}

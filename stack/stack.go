@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"ec2net/disk"
+	"ec2net/iproute"
 	"ec2net/iprule"
 	"ec2net/plan"
 )
@@ -25,6 +26,27 @@ type Owner struct {
 // Nobody reports whether no one else configures the interface.
 func (o Owner) Nobody() bool { return o == Owner{} }
 
+// Stanza is what the file says by which an interface comes up.
+type Stanza struct {
+	// Unmanaged says that ec2net is to leave the interface alone, Generated that ec2net has
+	// written the file.
+	Unmanaged, Generated bool
+	// Routes are those that the interface gets with it. Loose says that the interface gets a
+	// loose reverse path filter, NoIPv6 that it gets no IPv6.
+	Routes        []iproute.Route
+	Loose, NoIPv6 bool
+	// Marks says that packets which come in by the interface get marks.
+	Marks bool
+}
+
+// Health says what may be the matter with an interface that is up.
+type Health struct {
+	// Changed says that the file differs from the one by which it came up.
+	Changed bool
+	// NoClient says that no DHCP client runs for it, and one should.
+	NoClient bool
+}
+
 // Elsewhere looks under /run for another program that manages a link: systemd-networkd,
 // for netplan too, and NetworkManager. It waits up to two seconds for a networkd that
 // has not decided yet.
@@ -33,6 +55,19 @@ func Elsewhere(ctx context.Context, tree *disk.Tree, link plan.Link) (Owner, err
 		return o, err
 	}
 	return networkManager(tree, link)
+}
+
+// LinkState is systemd-networkd's state of a link, from the file that
+// sd_network_link_get_setup_state(3) reads.
+type LinkState struct {
+	Admin string // its setup state
+	File  string // the .network file that it uses; empty: none
+}
+
+// ReadLinkState reads the state of a link, by its index; zero if there is none.
+func ReadLinkState(tree *disk.Tree, index int) (LinkState, error) {
+	text, err := tree.Read(fmt.Sprintf("/run/systemd/netif/links/%d", index))
+	return LinkState{value(text, "ADMIN_STATE"), value(text, "NETWORK_FILE")}, err
 }
 
 // undecided bounds how long systemd-networkd takes to decide about a new device.

@@ -206,7 +206,7 @@ func interfacesIn(dir string) []string {
 
 func templateNames() []string {
 	names := render.Kinds()
-	t, err := render.Load(render.Ifupdown, nil)
+	t, err := render.Load(nil)
 	if err != nil {
 		return names
 	}

@@ -40,7 +40,7 @@ func TestTemplatesManual(t *testing.T) {
 		return tags
 	}
 	var files []string
-	templates, err := render.Load(render.Ifupdown, nil)
+	templates, err := render.Load(nil)
 	if err != nil {
 		t.Fatal(err)
 	}

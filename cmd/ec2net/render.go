@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -34,13 +35,11 @@ ec2net render eth1 --facts eth1.json --only cfg
 ec2net render eth1 eth2 --diff
 ec2net render eth1 --stack networkd
 ec2net render eth1 --root /tmp/try`,
-	settings: []string{"base", "mark-mask", "primary-table", "templates", "timeout", "imds-endpoint", "imds-endpoint-mode"},
+	settings: []string{"base", "mark-mask", "primary-table", "stack", "templates", "timeout", "imds-endpoint", "imds-endpoint-mode"},
 	prepare: func(flags *pflag.FlagSet) action {
-		r := &renderRun{stack: string(render.Ifupdown)}
+		r := &renderRun{}
 		flags.Var(&textFlag{&r.only, "KIND", render.Kinds()}, "only",
 			"print one file, without that line: "+strings.Join(render.Kinds(), ", "))
-		flags.Var(&textFlag{&r.stack, "STACK", stacks()}, "stack",
-			"what brings the ENI up: "+strings.Join(stacks(), " or "))
 		flags.Var(&textFlag{&r.root, "FOLDER", []string{":folders"}}, "root",
 			"write the files below this folder; FOLDER/etc/network/interfaces.d/eth1.cfg and so on. --root / writes the machine's own, and brings nothing up")
 		flags.BoolVar(&r.diff, "diff", false,
@@ -53,10 +52,10 @@ ec2net render eth1 --root /tmp/try`,
 // renderRun is a run of render, with its flags.
 type renderRun struct {
 	*invocation
-	settings          settings
-	only, root, stack string
-	diff              bool
-	facts             *string
+	settings   settings
+	only, root string
+	diff       bool
+	facts      *string
 }
 
 func (r *renderRun) run(inv *invocation) (err error) {
@@ -67,9 +66,6 @@ func (r *renderRun) run(inv *invocation) (err error) {
 	only, err := r.wantedKinds()
 	if err != nil {
 		return err
-	}
-	if !slices.Contains(stacks(), r.stack) {
-		return usageError(fmt.Sprintf("--stack %q: the stacks are %s", r.stack, strings.Join(stacks(), ", ")), "ec2net help render")
 	}
 	if r.settings, err = inv.settings(); err != nil {
 		return err
@@ -106,18 +102,31 @@ func (r *renderRun) wantedKinds() ([]string, error) {
 	return []string{r.only}, nil
 }
 
-// stacks are the values of --stack.
-func stacks() []string {
-	var names []string
-	for _, s := range render.Stacks {
-		names = append(names, string(s))
+// stackOf returns the stack to render an ENI for: by the settings, else that of this machine
+// if the ENI's primary is here, else ifupdown.
+func (s settings) stackOf(e facts.ENI) (render.Stack, error) {
+	if s.stack != "" {
+		return s.stack, nil
 	}
-	return names
+	all, err := net.Interfaces()
+	if err != nil {
+		return "", system(err)
+	}
+	i := slices.IndexFunc(all, func(one net.Interface) bool { return one.HardwareAddr.String() == e.PrimaryMAC.String() })
+	if i < 0 {
+		return render.Ifupdown, nil
+	}
+	tree, err := disk.OpenMachine()
+	if err != nil {
+		return "", system(err)
+	}
+	defer tree.Close()
+	return hooks.StackOf(tree, all[i].Index), nil
 }
 
 // renderAll renders the files of all ENIs, or none.
 func (r *renderRun) renderAll(ctx context.Context, enis []facts.ENI, only []string) ([]render.File, error) {
-	loaded, err := r.settings.loadTemplates(render.Stack(r.stack))
+	loaded, err := r.settings.loadTemplates()
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +136,11 @@ func (r *renderRun) renderAll(ctx context.Context, enis []facts.ENI, only []stri
 			r.say("nothing to render: %s", why)
 			continue
 		}
-		files, err := loaded.Render(ctx, e, only...)
+		stack, err := r.settings.stackOf(e)
+		if err != nil {
+			return nil, err
+		}
+		files, err := loaded.Render(ctx, stack, e, only...)
 		if err != nil {
 			return nil, err
 		}

@@ -14,6 +14,7 @@ import (
 
 	"ec2net/facts"
 	"ec2net/hooks"
+	"ec2net/render"
 )
 
 // settings are what an administrator can set: in /etc/default/ec2net, in the
@@ -24,6 +25,7 @@ type settings struct {
 	unmanaged hooks.Patterns
 	addresses bool
 	marks     hooks.Marks
+	stack     render.Stack // empty: whatever manages the primary
 	imds      facts.Endpoint
 	refresh   time.Duration // 0: never
 	timeout   time.Duration
@@ -92,6 +94,19 @@ addresses. Those that are there stay.`,
 		func(s *settings, v string) (err error) {
 			s.marks, err = hooks.ParseMarks(v)
 			return err
+		}},
+	{"EC2NET_STACK", "stack", "auto|ifupdown|networkd", []string{"auto", "ifupdown", "networkd"}, "auto",
+		"what brings the ENIs up: ifupdown, or systemd-networkd, for netplan too; auto: systemd-networkd where it manages the primary ENI",
+		`Before a change take the ENIs down with ec2ifdown, and up again afterwards.`,
+		func(s *settings, v string) error {
+			stack := render.Stack(v)
+			if v == "auto" {
+				stack = ""
+			} else if !slices.Contains(render.Stacks, stack) {
+				return fmt.Errorf("%.40q is none of auto, ifupdown and networkd", v)
+			}
+			s.stack = stack
+			return nil
 		}},
 	{"EC2NET_UNMANAGED", "unmanaged", "PATTERNS", nil, "",
 		"interfaces to leave alone, by name, by pattern with * and ?, by MAC or by the ENI's id; more than one in quotes: \"eth2 cali*\"",

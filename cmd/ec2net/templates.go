@@ -53,22 +53,22 @@ func (inv *invocation) runTemplates(builtIn bool) error {
 	if builtIn {
 		s.templates = ""
 	}
-	t, err := s.loadTemplates(render.Ifupdown)
+	t, err := s.loadTemplates()
 	if err != nil {
 		return err
 	}
 	return run(s, t)
 }
 
-// loadTemplates reads the built-in templates for a stack, and their overrides.
-func (s settings) loadTemplates(stack render.Stack) (*render.Templates, error) {
+// loadTemplates reads the built-in templates, and their overrides.
+func (s settings) loadTemplates() (*render.Templates, error) {
 	if s.templates == "" {
-		return render.Load(stack, nil)
+		return render.Load(nil)
 	}
 	if err := s.checkFolder(); err != nil {
 		return nil, err
 	}
-	t, err := render.Load(stack, disk.Overrides{Dir: s.templates})
+	t, err := render.Load(disk.Overrides{Dir: s.templates})
 	var known *render.Error
 	if err != nil && !errors.As(err, &known) {
 		return nil, fault.As(fault.Template, fmt.Errorf("cannot read the templates: %w", err))
@@ -129,7 +129,7 @@ func (inv *invocation) checkTemplates(s settings, t *render.Templates) error {
 	}
 	var names []string
 	for _, e := range renamed {
-		if _, err := t.Render(ctx, e, render.Kinds()...); err != nil {
+		if _, err := t.Render(ctx, "", e, render.Kinds()...); err != nil {
 			return err
 		}
 		if !slices.Contains(names, e.Name) {

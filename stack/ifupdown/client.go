@@ -34,9 +34,9 @@ func clients(name string) []client {
 	}
 }
 
-// Limit bounds ifup, which waits for a lease as long as dhclient does: a minute, or longer
+// limit bounds ifup, which waits for a lease as long as dhclient does: a minute, or longer
 // by dhclient.conf(5) (Ubuntu's says five). The rest of ifup takes seconds.
-func (s *Stack) Limit() time.Duration {
+func (s *Stack) limit() time.Duration {
 	text, _ := s.Tree.Read("/etc/dhcp/dhclient.conf") // without it the default holds
 	return leaseWait(string(text)) + rest
 }
@@ -45,7 +45,7 @@ const (
 	usualWait   = time.Minute
 	longestWait = 5 * time.Minute
 	rest        = 40 * time.Second
-	// LongestLimit is the longest that Limit returns.
+	// LongestLimit is the longest that Up takes.
 	LongestLimit = longestWait + rest
 )
 
@@ -64,10 +64,10 @@ func leaseWait(conf string) time.Duration {
 	return wait
 }
 
-// ClientAlive reports whether the DHCP client runs that the interface was brought up
+// clientAlive reports whether the DHCP client runs that the interface was brought up
 // with; true if its stanza asks for none. A client that has just gone to the
 // background may not have written its pid file yet.
-func (s *Stack) ClientAlive(name string) (bool, error) {
+func (s *Stack) clientAlive(name string) (bool, error) {
 	text, err := s.upBy(name)
 	if err == nil && text == nil {
 		text, err = s.Cfg(name)

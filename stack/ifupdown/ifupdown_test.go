@@ -51,7 +51,7 @@ func (m *machine) text(t *testing.T, file string) string {
 
 func (m *machine) down(t *testing.T, wantRan bool) {
 	t.Helper()
-	ran, err := m.Down(t.Context(), "eth1")
+	ran, err := m.Down(t.Context(), eth1)
 	if err != nil || ran != wantRan {
 		t.Errorf("down: %t, %v", ran, err)
 	}
@@ -59,7 +59,7 @@ func (m *machine) down(t *testing.T, wantRan bool) {
 
 func (m *machine) changed(t *testing.T, want bool) {
 	t.Helper()
-	if got, err := m.Changed("eth1"); got != want || err != nil {
+	if got, err := m.Stack.changed("eth1"); got != want || err != nil {
 		t.Errorf("changed: %t, %v", got, err)
 	}
 }
@@ -76,14 +76,14 @@ func TestUpAndDown(t *testing.T) {
 		"a folder": func() {
 			check(t, m.Tree.Remove(cfg1))
 			check(t, m.Tree.MakeDir(cfg1))
-			if _, err := m.Changed("eth1"); err == nil {
+			if _, err := m.Stack.changed("eth1"); err == nil {
 				t.Error("knows whether a folder is another stanza")
 			}
 		},
 	} {
 		m.put(t, cfg1, "iface eth1 inet dhcp\n")
 		m.changed(t, false)
-		check(t, m.Up(t.Context(), "eth1"))
+		check(t, m.Up(t.Context(), eth1))
 		same(t, what, ran, "ifup eth1")
 		become()
 		if got := m.text(t, copy1); got != "iface eth1 inet dhcp\n" {
@@ -105,13 +105,13 @@ func TestUpAgain(t *testing.T) {
 	m := newMachine(t)
 	ran, _ := withPrograms(t, m)
 	m.put(t, cfg1, "iface eth1 inet dhcp\n")
-	check(t, m.Up(t.Context(), "eth1"))
+	check(t, m.Up(t.Context(), eth1))
 	m.put(t, cfg1, "iface eth1 inet manual\n")
-	check(t, m.Up(t.Context(), "eth1"))
+	check(t, m.Up(t.Context(), eth1))
 	same(t, "again", ran, "ifup eth1", "ifup eth1")
 	m.changed(t, true)
 	m.down(t, true)
-	check(t, m.Up(t.Context(), "eth1"))
+	check(t, m.Up(t.Context(), eth1))
 	m.changed(t, false)
 	if got := m.text(t, copy1); got != "iface eth1 inet manual\n" {
 		t.Errorf("the copy is %q", got)
@@ -125,12 +125,12 @@ func TestUpFails(t *testing.T) {
 	ran, fails := withPrograms(t, m)
 	m.put(t, cfg1, "iface eth1 inet dhcp\n")
 	fails["ifup"] = errors.New("exit status 1: post-up")
-	if err := m.Up(t.Context(), "eth1"); err == nil || err.Error() != "ifup eth1: exit status 1: post-up" {
+	if err := m.Up(t.Context(), eth1); err == nil || err.Error() != "ifup eth1: exit status 1: post-up" {
 		t.Errorf("%v", err)
 	}
 	check(t, m.Tree.Remove(cfg1))
 	fails["ifdown"] = errors.New("exit status 1")
-	if again, err := m.Down(t.Context(), "eth1"); err == nil || err.Error() != byCopy+": exit status 1" || !again {
+	if again, err := m.Down(t.Context(), eth1); err == nil || err.Error() != byCopy+": exit status 1" || !again {
 		t.Errorf("%t, %v", again, err)
 	}
 	delete(fails, "ifdown")
@@ -146,11 +146,11 @@ func TestDownWithoutCopy(t *testing.T) {
 	ran, fails := withPrograms(t, m)
 	m.put(t, cfg1, "iface eth1 inet dhcp\n")
 	m.put(t, ifstate, "eth1=eth1\n")
-	check(t, m.Up(t.Context(), "eth1"))
+	check(t, m.Up(t.Context(), eth1))
 	same(t, "up", ran, "ifup eth1")
 	m.changed(t, false)
 	fails["ifdown"] = errors.New("exit status 1")
-	if again, err := m.Down(t.Context(), "eth1"); err == nil || !again {
+	if again, err := m.Down(t.Context(), eth1); err == nil || !again {
 		t.Errorf("%t, %v", again, err)
 	}
 	delete(fails, "ifdown")
@@ -164,7 +164,7 @@ func TestUpWithoutCfg(t *testing.T) {
 	ran, fails := withPrograms(t, m)
 	m.put(t, copy1, "iface eth1 inet dhcp\n")
 	fails["ifup"] = errors.New("unknown interface")
-	if err := m.Up(t.Context(), "eth1"); err == nil || m.text(t, copy1) != "" {
+	if err := m.Up(t.Context(), eth1); err == nil || m.text(t, copy1) != "" {
 		t.Errorf("%v, %q", err, m.text(t, copy1))
 	}
 	same(t, "up", ran, "ifup eth1")
@@ -179,14 +179,14 @@ func TestUnreadable(t *testing.T) {
 			m.put(t, cfg1, "iface eth1 inet dhcp\n")
 		}
 		check(t, m.Tree.MakeDir(file))
-		if err := m.Up(t.Context(), "eth1"); err == nil {
+		if err := m.Up(t.Context(), eth1); err == nil {
 			t.Errorf("%s is a folder: up", file)
 		}
 		same(t, file, ran)
 		if file == ifstate {
 			continue // Down does not look at it
 		}
-		if again, err := m.Down(t.Context(), "eth1"); err == nil || again {
+		if again, err := m.Down(t.Context(), eth1); err == nil || again {
 			t.Errorf("%s is a folder: down: %t, %v", file, again, err)
 		}
 		same(t, file, ran)
@@ -199,16 +199,16 @@ func TestCountedUp(t *testing.T) {
 		"": false, "lo=lo\neth1=eth1\n": true, "eth1=lan": true, "eth10=eth10\n": false, "lan=eth1\n": false, "eth1": false,
 	} {
 		m.put(t, ifstate, text)
-		if got, err := m.CountedUp("eth1"); got != want || err != nil {
+		if got, err := m.countedUp("eth1"); got != want || err != nil {
 			t.Errorf("%q: %t, %v", text, got, err)
 		}
 	}
 	check(t, m.Tree.Remove(ifstate))
-	if got, err := m.CountedUp("eth1"); got || err != nil {
+	if got, err := m.countedUp("eth1"); got || err != nil {
 		t.Errorf("no file: %t, %v", got, err)
 	}
 	check(t, m.Tree.MakeDir(ifstate))
-	if _, err := m.CountedUp("eth1"); err == nil {
+	if _, err := m.countedUp("eth1"); err == nil {
 		t.Error("a folder is no answer")
 	}
 }
@@ -260,7 +260,7 @@ func TestClientAlive(t *testing.T) {
 				m.put(t, file, text)
 			}
 		}
-		if got, err := m.ClientAlive("eth1"); got != c.want || err != nil {
+		if got, err := m.clientAlive("eth1"); got != c.want || err != nil {
 			t.Errorf("%s: %t, %v", c.name, got, err)
 		}
 	}
@@ -274,7 +274,7 @@ func TestClientAlive(t *testing.T) {
 			m.put(t, "/proc/70/comm", "dhclient\n")
 		}
 		check(t, m.Tree.MakeDir(file))
-		if alive, err := m.ClientAlive("eth1"); err == nil {
+		if alive, err := m.clientAlive("eth1"); err == nil {
 			t.Errorf("%s cannot be read: %t", file, alive)
 		}
 	}
@@ -294,11 +294,11 @@ func TestLimit(t *testing.T) {
 	} {
 		m := newMachine(t)
 		m.put(t, "/etc/dhcp/dhclient.conf", conf)
-		if got := m.Limit(); got != want {
+		if got := m.limit(); got != want {
 			t.Errorf("%q: %v, want %v", conf, got, want)
 		}
 	}
-	if got := newMachine(t).Limit(); got != 100*time.Second {
+	if got := newMachine(t).limit(); got != 100*time.Second {
 		t.Errorf("without a file: %v", got)
 	}
 }

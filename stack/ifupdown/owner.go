@@ -1,11 +1,13 @@
 package ifupdown
 
 import (
+	"context"
 	"fmt"
 	"path"
 
 	"ec2net/fault"
 	"ec2net/lines"
+	"ec2net/plan"
 	"ec2net/stack"
 	"ec2net/stack/ifupdown/interfaces"
 )
@@ -24,6 +26,9 @@ func (*NotSourcedError) Status() fault.Status { return fault.Usage }
 func (e *NotSourcedError) Hint() string {
 	return fmt.Sprintf("add to %s the line: source %s/*.cfg", interfaces.Main, path.Dir(e.Path))
 }
+
+// Prepare is Reads.
+func (s *Stack) Prepare(name string) error { return s.Reads(name) }
 
 // Reads fails with a NotSourcedError if ifupdown does not read the cfg file of an
 // interface, and with another error if it cannot tell. The file need not exist yet.
@@ -47,10 +52,18 @@ func (s *Stack) Reads(name string) error {
 // helperFolder has the stanzas of cloud-ifupdown-helper, one file an interface.
 const helperFolder = "/run/network/interfaces.d"
 
-// Owner finds the owner of a stanza that is not ec2net's: cloud-ifupdown-helper, or an
-// administrator. If ec2net has configured an interface of that name before, ours is
+// Owner finds who else configures an interface: another stack ([stack.Elsewhere]), or the
+// owner of a stanza that is not ec2net's, cloud-ifupdown-helper or an administrator. If ec2net has configured an interface of that name before, ours is
 // true and the cfg file is ec2net's; else only if the file says so.
-func (s *Stack) Owner(name string, ours bool) (stack.Owner, error) {
+func (s *Stack) Owner(ctx context.Context, link plan.Link, ours bool) (stack.Owner, error) {
+	if o, err := stack.Elsewhere(ctx, s.Tree, link); err != nil || !o.Nobody() {
+		return o, err
+	}
+	return s.StanzaOwner(link.Name, ours)
+}
+
+// StanzaOwner finds the owner of a stanza that is not ec2net's.
+func (s *Stack) StanzaOwner(name string, ours bool) (stack.Owner, error) {
 	r, err := s.read()
 	if err != nil {
 		return stack.Owner{}, err

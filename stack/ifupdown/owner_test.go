@@ -61,7 +61,7 @@ func TestOwner(t *testing.T) {
 		for file, target := range c.links {
 			m.link(t, file, target)
 		}
-		o, err := m.Owner("eth1", c.ours)
+		o, err := m.StanzaOwner("eth1", c.ours)
 		if err != nil || o.Nobody() != (c.who == "") || !strings.Contains(o.Who, c.who) || (c.who != "" && o.Hint == "") {
 			t.Errorf("%s: %+v, %v; want %q", c.name, o, err, c.who)
 		}
@@ -89,10 +89,10 @@ func TestCfg(t *testing.T) {
 		if err == nil {
 			t.Errorf("%s: %q", what, text)
 		}
-		if _, err := m.Changed("eth1"); err != nil {
+		if _, err := m.Stack.changed("eth1"); err != nil {
 			t.Errorf("%s: not brought up, and so not changed: %v", what, err)
 		}
-		if _, err := m.ClientAlive("eth1"); err == nil {
+		if _, err := m.clientAlive("eth1"); err == nil {
 			t.Errorf("%s: says whether a client is alive", what)
 		}
 		check(t, os.Remove(path.Join(m.dir, cfg1)))

@@ -13,6 +13,7 @@ import (
 
 	"ec2net/disk"
 	"ec2net/fault"
+	"ec2net/plan"
 	"ec2net/stack/ifupdown/interfaces"
 )
 
@@ -28,8 +29,11 @@ func newMachine(tb testing.TB) *machine {
 	tree, err := disk.OpenTree(dir, false)
 	check(tb, err)
 	tb.Cleanup(func() { tree.Close() })
-	return &machine{&Stack{Tree: tree}, dir}
+	return &machine{&Stack{Tree: tree, Tell: func(string, string) {}}, dir}
 }
+
+// eth1 is up.
+var eth1 = plan.Link{Name: "eth1", Index: 3, Up: true}
 
 func check(tb testing.TB, err error) {
 	tb.Helper()
@@ -203,7 +207,7 @@ func TestReadsUnclear(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		}
 		// Nor can Owner tell whether there is a stanza.
-		if o, err := m.Owner("eth1", false); !errors.As(err, &unclear) || !o.Nobody() {
+		if o, err := m.StanzaOwner("eth1", false); !errors.As(err, &unclear) || !o.Nobody() {
 			t.Errorf("%q: %+v, %v", text, o, err)
 		}
 	}
@@ -230,7 +234,7 @@ func TestReadsFails(t *testing.T) {
 		if err := m.Reads("eth1"); err == nil || errors.As(err, &not) || fault.Of(err) != fault.System {
 			t.Errorf("%s: reads: %v", name, err)
 		}
-		if o, err := m.Owner("eth1", false); err == nil {
+		if o, err := m.StanzaOwner("eth1", false); err == nil {
 			t.Errorf("%s: owner: %+v", name, o)
 		}
 	}

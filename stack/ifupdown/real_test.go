@@ -49,7 +49,7 @@ func (i *instance) do(f func(s *Stack) error) {
 			return err
 		}
 		defer tree.Close()
-		return f(&Stack{Tree: tree, Run: func(ctx context.Context, program string, args ...string) error {
+		return f(&Stack{Tree: tree, Tell: func(string, string) {}, Run: func(ctx context.Context, program string, args ...string) error {
 			cmd := exec.CommandContext(ctx, "/usr/bin/env", append([]string{program}, args...)...)
 			cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 			return cmd.Run() // without output: a client that goes on would hold it
@@ -59,14 +59,14 @@ func (i *instance) do(f func(s *Stack) error) {
 
 func (i *instance) up() {
 	i.t.Helper()
-	i.do(func(s *Stack) error { return s.Up(i.t.Context(), "eth1") })
+	i.do(func(s *Stack) error { return s.Up(i.t.Context(), eth1) })
 	i.is("up", true, true)
 }
 
 func (i *instance) down() {
 	i.t.Helper()
 	i.do(func(s *Stack) error {
-		ran, err := s.Down(i.t.Context(), "eth1")
+		ran, err := s.Down(i.t.Context(), eth1)
 		if err == nil && !ran {
 			err = fmt.Errorf("ifdown did not run")
 		}
@@ -83,7 +83,7 @@ func (i *instance) is(when string, counted, alive bool) {
 		i.t.Errorf("%s: the client is alive", when)
 	}
 	i.do(func(s *Stack) error {
-		c, err := s.CountedUp("eth1")
+		c, err := s.countedUp("eth1")
 		if c != counted {
 			i.t.Errorf("%s: counted as up: %t", when, c)
 		}
@@ -94,7 +94,7 @@ func (i *instance) is(when string, counted, alive bool) {
 func (i *instance) clientAlive() (alive bool) {
 	i.t.Helper()
 	i.do(func(s *Stack) (err error) {
-		alive, err = s.ClientAlive("eth1")
+		alive, err = s.clientAlive("eth1")
 		return err
 	})
 	return alive
@@ -142,10 +142,10 @@ func TestRealIfdown(t *testing.T) {
 				i.up()
 				i.cfg("third")
 				i.do(func(s *Stack) error {
-					if changed, err := s.Changed("eth1"); err != nil || !changed {
+					if changed, err := s.changed("eth1"); err != nil || !changed {
 						t.Errorf("changed: %t, %v", changed, err)
 					}
-					return s.Up(t.Context(), "eth1")
+					return s.Up(t.Context(), eth1)
 				})
 				i.is("up again", true, true)
 				i.said("up again", "up-second")
@@ -167,7 +167,7 @@ func TestRealIfdown(t *testing.T) {
 				// The last line of the stanza fails: a client is left, and no state.
 				i.cfg("fifth", "  up false\n")
 				i.do(func(s *Stack) error {
-					if err := s.Up(t.Context(), "eth1"); err == nil {
+					if err := s.Up(t.Context(), eth1); err == nil {
 						t.Error("ifup did not fail")
 					}
 					return nil

@@ -24,6 +24,7 @@ func Path(name string) string { return Folder + "/" + Prefix + name + ".network"
 // Assignment is one line KEY=VALUE. A line that ends in a backslash goes on with the next.
 type Assignment struct {
 	Line                int // where it begins; 1 is the first line
+	At                  int // the line of its section: a file may have several of one name
 	Section, Key, Value string
 }
 
@@ -34,7 +35,7 @@ const blanks = " \t\r"
 // about and ignore.
 func Parse(text []byte) ([]Assignment, error) {
 	var all []Assignment
-	section := ""
+	section, at := "", 0
 	raw := strings.Split(string(text), "\n")
 	for i := 0; i < len(raw); i++ {
 		number, line := i+1, strings.Trim(raw[i], blanks)
@@ -57,7 +58,7 @@ func Parse(text []byte) ([]Assignment, error) {
 			if !ok || name == "" {
 				return refuse("not a section such as [Network]")
 			}
-			section = name
+			section, at = name, number
 			continue
 		}
 		key, value, ok := strings.Cut(line, "=")
@@ -67,7 +68,7 @@ func Parse(text []byte) ([]Assignment, error) {
 		case section == "":
 			return refuse("outside a section")
 		}
-		all = append(all, Assignment{number, section, key, strings.TrimLeft(value, blanks)})
+		all = append(all, Assignment{number, at, section, key, strings.TrimLeft(value, blanks)})
 	}
 	return all, nil
 }

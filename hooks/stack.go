@@ -1,0 +1,137 @@
+package hooks
+
+import (
+	"context"
+
+	"ec2net/disk"
+	"ec2net/facts"
+	"ec2net/plan"
+	"ec2net/render"
+	"ec2net/stack"
+	"ec2net/stack/ifupdown"
+	"ec2net/stack/networkd"
+)
+
+// Stack brings interfaces up and takes them down: a network stack of the system.
+type Stack interface {
+	Format
+	// Prepare is called before ec2net writes the file of an interface. It returns an error if
+	// the stack would not read that.
+	Prepare(name string) error
+	// Owner says who else configures an interface. ours says that ec2net has configured one of
+	// that name before.
+	Owner(ctx context.Context, link plan.Link, ours bool) (stack.Owner, error)
+	// Up brings an interface up by its file, and waits for its lease.
+	Up(ctx context.Context, link plan.Link) error
+	// Down takes one down, by the file that brought it up. ran reports whether there was
+	// something to do.
+	Down(ctx context.Context, link plan.Link) (ran bool, err error)
+	// Health says what may be the matter with an interface that is up.
+	Health(name string) (stack.Health, error)
+}
+
+// Format is the file of an interface, of a stack.
+type Format interface {
+	Path(name string) string
+	Parse(text []byte, name string) stack.Stanza
+}
+
+// stack returns a network stack of this machine.
+func (h *Host) stack(kind render.Stack) Stack {
+	if kind == render.Networkd {
+		return h.networkd()
+	}
+	return h.ifupdown()
+}
+
+func (h *Host) ifupdown() *ifupdown.Stack {
+	return &ifupdown.Stack{Tree: h.Tree, Run: h.Run, Tell: h.tell}
+}
+
+func (h *Host) networkd() *networkd.Stack {
+	return &networkd.Stack{Tree: h.Tree, Run: h.Run, Tell: h.tell, AwaitAddress: h.awaitAddress}
+}
+
+func (h *Host) tell(iface, what string) { h.Log.Info(iface, "%s", what) }
+
+// stackBy returns the stack that brings the ENIs up. links are those of the machine; primary
+// is zero if unknown.
+func (h *Host) stackBy(links []plan.Link, primary facts.MAC) render.Stack {
+	if h.Stack != "" {
+		return h.Stack
+	}
+	index := 0
+	for _, link := range plan.ENIsAmong(links, []facts.MAC{primary}) {
+		index = link.Index
+	}
+	return StackOf(h.Tree, index)
+}
+
+// StackOf returns the stack of a machine: systemd-networkd if that manages the primary ENI, or
+// runs where ifupdown is not installed; else ifupdown. primary is the index of its link; 0:
+// unknown.
+func StackOf(tree *disk.Tree, primary int) render.Stack {
+	runs, err := networkd.Runs(tree)
+	if err != nil || !runs {
+		return render.Ifupdown
+	}
+	if state, err := stack.ReadLinkState(tree, primary); err == nil && state.File != "" {
+		return render.Networkd
+	}
+	if there, err := ifupdown.Installed(tree); err != nil || there {
+		return render.Ifupdown
+	}
+	return render.Networkd
+}
+
+// awaitAddress waits until a link has an address with the length of a subnet, which ec2net
+// never gives: that of the DHCP client.
+func (h *Host) awaitAddress(ctx context.Context, link plan.Link) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	changed, err := h.Kernel.Watch(ctx)
+	if err != nil {
+		return err
+	}
+	for {
+		l := look{name: link.Name}
+		if l.State, err = h.Kernel.Look(func([]plan.Link) plan.Scope { return plan.Scope{} }); err != nil {
+			return err
+		}
+		if l.link, _ = l.State.LinkNamed(link.Name); l.stillThere(news{name: link.Name, device: &link}) != nil || l.hasSubnet(link) {
+			return nil // who calls looks whether the device is there
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case _, open := <-changed.C:
+			if !open {
+				return changed.Err()
+			}
+		}
+	}
+}
+
+// hearStack adds what the kernel tells of leases, if no DHCP client has a hook: networkd's
+// lease is an address with the length of a subnet.
+func (l *look) hearStack() {
+	if l.kind != render.Networkd {
+		return
+	}
+	for i := range l.Known {
+		k := &l.Known[i]
+		link, there := l.State.LinkNamed(k.Name)
+		if !there || !k.Stanza {
+			continue
+		}
+		k.Lease = plan.Lease{}
+		for _, a := range l.State.Addrs {
+			if a.Link == link.Index && !a.Prefix.IsSingleIP() && a.Prefix.Addr().Is4() {
+				k.Lease = plan.Lease{MAC: link.MAC, Index: link.Index, Addr: a.Prefix.Addr()}
+			}
+		}
+		if k.Lease == (plan.Lease{}) && link.Up && k.Note.Of(link) && !k.Coming {
+			k.Lease = plan.Lease{MAC: link.MAC, Index: link.Index, Ended: true}
+		}
+	}
+}

@@ -1,0 +1,163 @@
+// Package networkd brings interfaces up and takes them down by systemd-networkd.
+package networkd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+	"time"
+
+	"ec2net/disk"
+	"ec2net/fault"
+	"ec2net/lines"
+	"ec2net/plan"
+	"ec2net/stack"
+	"ec2net/stack/networkd/unit"
+)
+
+// Stack is systemd-networkd on a machine.
+type Stack struct {
+	// Tree is the machine's root folder.
+	Tree *disk.Tree
+	// Run runs a program and waits for it: networkctl, ip.
+	Run func(ctx context.Context, program string, args ...string) error
+	// Tell logs what Up and Down do.
+	Tell func(iface, what string)
+	// AwaitAddress waits until a link has an address of a subnet's length, or until ctx ends.
+	AwaitAddress func(ctx context.Context, link plan.Link) error
+}
+
+// RunDir has a copy of the file of each interface, as networkd has read it.
+const RunDir = "/run/ec2net"
+
+func copyPath(name string) string { return path.Join(RunDir, name+".network") }
+
+// Path is where the .network file of an interface is. Its name comes before netplan's.
+func (*Stack) Path(name string) string { return unit.Path(name) }
+
+// Parse says what a .network file means for an interface. What a file cannot say is the same
+// for all: a loose reverse path filter.
+func (*Stack) Parse(text []byte, name string) stack.Stanza { 
+	return stack.Stanza{Unmanaged: lines.Unmanaged(text), Generated: lines.Generated(text), Routes: unit.Routes(text, name), Loose: true, Marks: true}
+}
+
+// NotRunningError says that systemd-networkd does not run.
+type NotRunningError struct{}
+
+func (*NotRunningError) Error() string { return "systemd-networkd does not run" }
+
+// Status is that of what only a person can mend.
+func (*NotRunningError) Status() fault.Status { return fault.Usage }
+
+// Hint says how to start it, or what else may bring the ENIs up.
+func (*NotRunningError) Hint() string {
+	return "systemctl enable --now systemd-networkd, or EC2NET_STACK=ifupdown in /etc/default/ec2net"
+}
+
+// Prepare fails with a NotRunningError if systemd-networkd does not run. It keeps a copy of
+// the file as networkd has read it, before the file changes: if ec2net is killed after that,
+// the copy tells the next Up that networkd has to read the file again.
+func (s *Stack) Prepare(name string) error {
+	if runs, err := Runs(s.Tree); err != nil {
+		return err
+	} else if !runs {
+		return &NotRunningError{}
+	}
+	kept, err := s.Tree.Read(copyPath(name))
+	if err != nil || kept != nil {
+		return err
+	}
+	text, err := s.Tree.Read(unit.Path(name))
+	if err != nil || text == nil {
+		return err
+	}
+	_, err = s.Tree.Write(copyPath(name), text)
+	return err
+}
+
+// Runs reports whether systemd-networkd has been started since boot.
+func Runs(tree *disk.Tree) (bool, error) { return tree.IsFolder("/run/systemd/netif/links") }
+
+// Limit bounds the wait for a lease. networkd goes on asking for one afterwards.
+const Limit = 60 * time.Second
+
+// Up has networkd bring an interface up, and waits for its lease. It has networkd read its
+// files again only if that of the interface has changed: the link is configured anew then,
+// and loses its lease for a moment.
+func (s *Stack) Up(ctx context.Context, link plan.Link) error {
+	ctx, cancel := context.WithTimeout(ctx, Limit)
+	defer cancel()
+	text, err := s.Tree.Read(unit.Path(link.Name))
+	if err != nil {
+		return err
+	}
+	kept, err := s.Tree.Read(copyPath(link.Name))
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(text, kept) {
+		if err := s.run(ctx, "networkctl", "reload"); err != nil {
+			return err
+		}
+		s.Tell(link.Name, "systemd-networkd has read "+unit.Path(link.Name))
+		if _, err := s.Tree.Write(copyPath(link.Name), text); err != nil {
+			return err
+		}
+	}
+	if !link.Up {
+		if err := s.run(ctx, "ip", "link", "set", "dev", link.Name, "up"); err != nil {
+			return err
+		}
+	}
+	if err := s.AwaitAddress(ctx, link); err != nil {
+		return s.explain(link, err)
+	}
+	return nil
+}
+
+// explain says why a link has got no address.
+func (s *Stack) explain(link plan.Link, err error) error {
+	if !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	state, failed := stack.ReadLinkState(s.Tree, link.Index)
+	switch {
+	case failed != nil:
+		return errors.Join(err, failed)
+	case state.File != unit.Path(link.Name):
+		return fmt.Errorf("systemd-networkd does not use %s: its file is %q", unit.Path(link.Name), state.File)
+	}
+	return fmt.Errorf("no lease within %v: \"networkctl status %s\" says more", Limit, link.Name)
+}
+
+// Down sets a link down: networkd gives its lease back, and asks for none until the link is
+// up again. The file stays. ran reports whether there was a link to set down.
+func (s *Stack) Down(ctx context.Context, link plan.Link) (ran bool, err error) {
+	if link.Index == 0 || !link.Up {
+		return false, nil
+	}
+	return true, s.run(ctx, "ip", "link", "set", "dev", link.Name, "down")
+}
+
+// Health says whether the file differs from the one that networkd has read. The DHCP client
+// is networkd itself.
+func (s *Stack) Health(name string) (h stack.Health, err error) {
+	kept, err := s.Tree.Read(copyPath(name))
+	if err != nil || kept == nil {
+		return h, err
+	}
+	text, err := s.Tree.Read(unit.Path(name))
+	h.Changed = text != nil && !bytes.Equal(kept, text)
+	return h, err
+}
+
+// run is Run with the command in the error.
+func (s *Stack) run(ctx context.Context, program string, args ...string) error {
+	if err := s.Run(ctx, program, args...); err != nil {
+		return fmt.Errorf("%s %s: %w", program, strings.Join(args, " "), err)
+	}
+	return nil
+}
