@@ -144,11 +144,14 @@ func (h *Host) fits(l *look, e facts.ENI) error {
 // bringUp writes the files of an ENI, and runs ifup. If something fails, and the ENI can
 // come up all the same, bringUp goes on, and returns the error at the end.
 func (h *Host) bringUp(ctx context.Context, l *look, e sourced) error {
-	l, err := h.downIfStale(ctx, l)
+	l.kind = h.stackBy(l.State.Links, e.PrimaryMAC)
+	l, err := h.leaveOtherStack(ctx, l)
 	if err != nil {
 		return err
 	}
-	l.kind = h.stackBy(l.State.Links, e.PrimaryMAC)
+	if l, err = h.downIfStale(ctx, l); err != nil {
+		return err
+	}
 	a := arrival{sourced: e, up: l.isUp(), hasFiles: l.hasFiles(e.ENI)}
 	if a.files, a.trouble = h.render(ctx, l.kind, e.ENI); a.trouble != nil && !a.hasFiles {
 		return a.trouble
@@ -273,6 +276,36 @@ func Contents(files []render.File) []disk.Content {
 		contents = append(contents, disk.Content{Path: f.Path, Text: f.Content})
 	}
 	return contents
+}
+
+// leaveOtherStack takes back what ec2net has written for an interface that another stack
+// brought up, before the machine or its settings changed. It looks again if there was
+// something.
+func (h *Host) leaveOtherStack(ctx context.Context, l *look) (*look, error) {
+	for _, kind := range render.Stacks {
+		other := h.stack(kind)
+		text, err := h.Tree.Read(other.Path(l.name))
+		if err != nil {
+			return l, err
+		}
+		if says := parseStanza(other, text, l.name); kind == l.kind || text == nil || !says.Generated || says.Unmanaged {
+			continue
+		}
+		h.Log.Info(l.name, "%s brings it up now: removing %s", l.kind, other.Path(l.name))
+		_, err = other.Down(ctx, l.link)
+		if err = errors.Join(err, h.Tree.Remove(other.Path(l.name))); err == nil {
+			_, err = other.Down(ctx, l.link) // without the file
+		}
+		if err = errors.Join(err, h.memory().clearNote(l.name)); err != nil {
+			return l, err
+		}
+		kind := l.kind
+		if l, err = h.look(news{name: l.name}); err != nil {
+			return l, err
+		}
+		l.kind = kind
+	}
+	return l, nil
 }
 
 // downIfStale takes an interface down, by the stanza that brought it up, if that was for

@@ -118,7 +118,7 @@ func (h *Host) lostClient(l *look, link plan.Link) (bool, error) {
 	if k.Left != "" || !link.Up || !k.Note.Of(link) || !lost {
 		return false, nil
 	}
-	health, err := h.stack(l.kind).Health(link.Name)
+	health, err := h.stack(l.kind).Health(l.State, link)
 	return err == nil && health.NoClient, err
 }
 

@@ -23,11 +23,12 @@ type Stack interface {
 	Owner(ctx context.Context, link plan.Link, ours bool) (stack.Owner, error)
 	// Up brings an interface up by its file, and waits for its lease.
 	Up(ctx context.Context, link plan.Link) error
-	// Down takes one down, by the file that brought it up. ran reports whether there was
-	// something to do.
+	// Down takes one down, by the file that brought it up, also if that is gone now. ran
+	// reports whether there was something to do.
 	Down(ctx context.Context, link plan.Link) (ran bool, err error)
-	// Health says what may be the matter with an interface that is up.
-	Health(name string) (stack.Health, error)
+	// Health says what may be the matter with an interface that is up. state has its
+	// addresses.
+	Health(state plan.State, link plan.Link) (stack.Health, error)
 }
 
 // Format is the file of an interface, of a stack.

@@ -60,7 +60,7 @@ func (h *Host) inspect(ctx context.Context, name string) error {
 		return err
 	}
 	const again = "\"ec2ifdown %s\" and \"ec2ifup %s\""
-	health, err := h.stack(l.kind).Health(name)
+	health, err := h.stack(l.kind).Health(l.State, l.link)
 	if err != nil {
 		return err
 	}

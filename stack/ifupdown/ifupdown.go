@@ -126,11 +126,11 @@ func (s *Stack) Down(ctx context.Context, link plan.Link) (ran bool, err error) 
 
 // Health says whether the stanza differs from the one that the interface was brought up
 // by, and whether its DHCP client runs. Down and then Up mend both.
-func (s *Stack) Health(name string) (h stack.Health, err error) {
-	if h.Changed, err = s.changed(name); err != nil {
+func (s *Stack) Health(_ plan.State, link plan.Link) (h stack.Health, err error) {
+	if h.Changed, err = s.changed(link.Name); err != nil {
 		return h, err
 	}
-	alive, err := s.clientAlive(name)
+	alive, err := s.clientAlive(link.Name)
 	h.NoClient = !alive
 	return h, err
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"path"
 	"strings"
 	"time"
@@ -40,7 +41,7 @@ func (*Stack) Path(name string) string { return unit.Path(name) }
 
 // Parse says what a .network file means for an interface. What a file cannot say is the same
 // for all: a loose reverse path filter.
-func (*Stack) Parse(text []byte, name string) stack.Stanza { 
+func (*Stack) Parse(text []byte, name string) stack.Stanza {
 	return stack.Stanza{Unmanaged: lines.Unmanaged(text), Generated: lines.Generated(text), Routes: unit.Routes(text, name), Loose: true, Marks: true}
 }
 
@@ -134,24 +135,57 @@ func (s *Stack) explain(link plan.Link, err error) error {
 }
 
 // Down sets a link down: networkd gives its lease back, and asks for none until the link is
-// up again. The file stays. ran reports whether there was a link to set down.
+// up again. If ec2net's file is gone, networkd forgets it. ran reports whether there was
+// something to do.
 func (s *Stack) Down(ctx context.Context, link plan.Link) (ran bool, err error) {
-	if link.Index == 0 || !link.Up {
-		return false, nil
+	if link.Index != 0 && link.Up {
+		ran = true
+		if err := s.run(ctx, "ip", "link", "set", "dev", link.Name, "down"); err != nil {
+			return ran, err
+		}
 	}
-	return true, s.run(ctx, "ip", "link", "set", "dev", link.Name, "down")
+	text, err := s.Tree.Read(unit.Path(link.Name))
+	if err != nil || text != nil {
+		return ran, err
+	}
+	if kept, err := s.Tree.Read(copyPath(link.Name)); err != nil || kept == nil {
+		return ran, err
+	}
+	if err := s.run(ctx, "networkctl", "reload"); err != nil {
+		return true, err
+	}
+	return true, s.Tree.Remove(copyPath(link.Name))
 }
 
-// Health says whether the file differs from the one that networkd has read. The DHCP client
-// is networkd itself.
-func (s *Stack) Health(name string) (h stack.Health, err error) {
-	kept, err := s.Tree.Read(copyPath(name))
-	if err != nil || kept == nil {
+// Health says whether the file differs from the one that networkd has read, and whether
+// networkd has a lease of an address that the link lacks: it gives the address back with the
+// next renewal only.
+func (s *Stack) Health(state plan.State, link plan.Link) (h stack.Health, err error) {
+	kept, err := s.Tree.Read(copyPath(link.Name))
+	if err != nil {
 		return h, err
 	}
-	text, err := s.Tree.Read(unit.Path(name))
-	h.Changed = text != nil && !bytes.Equal(kept, text)
+	text, err := s.Tree.Read(unit.Path(link.Name))
+	if err != nil {
+		return h, err
+	}
+	h.Changed = text != nil && kept != nil && !bytes.Equal(kept, text)
+	leased, err := s.leased(link)
+	h.NoClient = leased.IsValid() && !state.Has(link.Index, leased)
 	return h, err
+}
+
+// leased returns the address that networkd has leased for a link; not valid if none. It
+// reads the file that networkd keeps its lease in.
+func (s *Stack) leased(link plan.Link) (netip.Addr, error) {
+	text, err := s.Tree.Read(fmt.Sprintf("/run/systemd/netif/leases/%d", link.Index))
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, "ADDRESS="); ok {
+			a, _ := netip.ParseAddr(strings.TrimSpace(value))
+			return a, err
+		}
+	}
+	return netip.Addr{}, err
 }
 
 // run is Run with the command in the error.
