@@ -9,13 +9,6 @@ import (
 	"strings"
 )
 
-// The answers about the instance itself.
-const (
-	InstanceID = "i-0123456789abcdef0"
-	ownerID    = "123456789012"
-	vpcID      = "vpc-0123456789abcdef0"
-)
-
 // Removed is the value in ENI.Raw that removes a key.
 const Removed = "\x00"
 
@@ -113,7 +106,7 @@ func (e ENI) files() map[string]string {
 		set("vpc-ipv4-cidr-block", e.VPC[0])
 	}
 	if len(e.IPv4) > 0 {
-		set("local-hostname", "ip-"+dashed(e.IPv4[0])+".ec2.internal")
+		set("local-hostname", e.hostname())
 		if e.PublicIPv4 != "" {
 			set("public-hostname", "ec2-"+dashed(e.PublicIPv4)+".compute-1.amazonaws.com")
 			set("public-ipv4s", e.PublicIPv4)
@@ -145,6 +138,9 @@ func (e ENI) subnetID() string {
 	return fmt.Sprintf("subnet-0%016x", sum.Sum64())
 }
 
+// hostname is the name of an ENI that has an IPv4 address.
+func (e ENI) hostname() string { return "ip-" + dashed(e.IPv4[0]) + ".ec2.internal" }
+
 func dashed(address string) string {
 	return strings.ReplaceAll(address, ".", "-")
 }
@@ -152,7 +148,7 @@ func dashed(address string) string {
 // macs is the folder that holds one folder for each ENI.
 const macs = "network/interfaces/macs/"
 
-// metadata is everything below /latest/meta-data/. It is built once and never
+// metadata is everything below meta-data/. It is built once and never
 // changed, so a request sees one state of the instance and not a mix.
 type metadata struct {
 	files      map[string]string
@@ -165,13 +161,17 @@ type folder struct {
 }
 
 func newMetadata(enis []ENI) *metadata {
-	m := &metadata{files: map[string]string{"instance-id": InstanceID}}
+	m := &metadata{files: instance()}
 	var names []string
 	for _, e := range enis {
 		m.interfaces = append(m.interfaces, folder{e.MAC, e.files()})
 		names = append(names, e.MAC+"/")
 		if _, known := m.files["mac"]; !known && e.DeviceNumber == 0 && e.NetworkCard == 0 {
 			m.files["mac"] = e.MAC
+			if len(e.IPv4) > 0 {
+				m.files["local-hostname"] = e.hostname()
+				m.files["local-ipv4"] = e.IPv4[0]
+			}
 		}
 	}
 	slices.Sort(names)
@@ -179,7 +179,7 @@ func newMetadata(enis []ENI) *metadata {
 	return m
 }
 
-// get returns the body of a path below /latest/meta-data/.
+// get returns the body of a path below meta-data/.
 func (m *metadata) get(path string) (string, bool) {
 	if body, ok := read(m.files, path); ok {
 		return body, true

@@ -1,6 +1,7 @@
 package imds_test
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -22,9 +23,16 @@ func TestTree(t *testing.T) {
 	s := imds.New(full, public)
 
 	for path, want := range map[string]string{
-		metadata:                                   "instance-id\nmac\nnetwork/",
+		metadata:                                   "instance-id\ninstance-type\nlocal-hostname\nlocal-ipv4\nmac\nnetwork/\nplacement/\npublic-keys/",
 		metadata + "instance-id":                   imds.InstanceID,
 		metadata + "mac":                           "02:00:00:00:00:10",
+		"/2009-04-04/meta-data/mac":                "02:00:00:00:00:10",
+		metadata + "local-hostname":                "ip-10-0-0-10.ec2.internal",
+		metadata + "placement/availability-zone":   "us-east-1a",
+		metadata + "public-keys/":                  "0=lab",
+		metadata + "public-keys/0/":                "openssh-key",
+		metadata + "public-keys/0/openssh-key":     imds.PublicKey,
+		"/2021-03-23/dynamic/":                     "instance-identity/",
 		metadata + "network":                       "interfaces/",
 		metadata + "network/interfaces/":           "macs/",
 		strings.TrimSuffix(macs, "/"):              "02:00:00:00:00:10/\n02:00:00:00:01:20/",
@@ -67,10 +75,21 @@ func TestTree(t *testing.T) {
 	}
 }
 
+func TestIdentity(t *testing.T) {
+	s := imds.New(imds.Primary())
+	status, body := get(t, s, "/latest/dynamic/instance-identity/document")
+	var document struct{ InstanceID, Region string }
+	if err := json.Unmarshal([]byte(body), &document); status != 200 || err != nil ||
+		document.InstanceID != imds.InstanceID || document.Region != imds.Region {
+		t.Errorf("%d %q %v", status, body, err)
+	}
+}
+
 func TestNotFound(t *testing.T) {
 	s := imds.New(imds.Primary(), imds.Secondary())
 	for _, path := range []string{
-		"/", "/latest", "/latest/meta-datamac", "/1.0/meta-data/mac", metadata + "nothing",
+		"/", "/latest", "/latest/meta-datamac", "/1.0/meta-data/mac", "/latest/user-data",
+		"/latest/dynamic/nothing", metadata + "nothing",
 		macs + "02:00:00:00:00:1", macs + "02:00:00:00:00:100", macs + "02:00:00:00:00:11/",
 		primary + "nothing", primary + "ipv6s", primary + "ipv4-prefix", primary + "ipv4-associations/",
 	} {

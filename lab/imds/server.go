@@ -1,11 +1,12 @@
 // Package imds is an EC2 instance metadata service for tests and for the lab.
 // It speaks version 2 only, answers like AWS's service about interfaces, their MACs
-// and instance-id, fails on demand, and keeps a log of its requests.
+// and what cloud-init asks of the instance, fails on demand, and keeps a log of its
+// requests.
 //
 // It follows the EC2 user guide, "Use instance metadata to manage your EC2 instance";
 // where the guide is silent, transcripts of the live service that its users have
-// published. It leaves out the other categories of metadata, the dated versions beside
-// /latest, IMDSv1, throttling, and the hop limit of the token's answer.
+// published. It leaves out the other categories of metadata, user data, IMDSv1,
+// throttling, and the hop limit of the token's answer.
 package imds
 
 import (
@@ -24,8 +25,7 @@ import (
 )
 
 const (
-	tokenPath    = "/latest/api/token"
-	metadataPath = "/latest/meta-data"
+	tokenPath = "/latest/api/token"
 
 	tokenHeader = "X-Aws-Ec2-Metadata-Token"
 	ttlHeader   = "X-Aws-Ec2-Metadata-Token-Ttl-Seconds"
@@ -229,11 +229,7 @@ func (s *Server) answer(r *http.Request, left time.Duration) answer {
 	if left <= 0 {
 		return page(http.StatusUnauthorized)
 	}
-	rest, ok := strings.CutPrefix(r.URL.Path, metadataPath)
-	if !ok || rest != "" && rest[0] != '/' {
-		return page(http.StatusNotFound)
-	}
-	body, ok := s.metadata.Load().get(strings.TrimPrefix(rest, "/"))
+	body, ok := s.read(r.URL.Path)
 	if !ok {
 		return page(http.StatusNotFound)
 	}
@@ -242,6 +238,20 @@ func (s *Server) answer(r *http.Request, left time.Duration) answer {
 	return answer{status: http.StatusOK, contentType: "text/plain", body: body}.
 		with(ttlHeader, strconv.Itoa(seconds)).
 		with("Accept-Ranges", "none")
+}
+
+// read returns the body of a path.
+func (s *Server) read(path string) (string, bool) {
+	below := version.FindString(path)
+	category, rest, _ := strings.Cut(path[len(below):], "/")
+	switch {
+	case below == "":
+	case category == "meta-data":
+		return s.metadata.Load().get(rest)
+	case category == "dynamic":
+		return read(dynamic, rest)
+	}
+	return "", false
 }
 
 // issue answers a request for a token. One that came through a proxy gets
