@@ -49,6 +49,32 @@ var userland = []string{
 	"udev",
 }
 
+// image has the packages of Debian's official image for EC2 as far as they concern the
+// network, and what tests need. Cloud-init and netplan.io bring more: in Debian 12
+// dhclient. libpam-systemd, polkitd and python3-cffi-backend are named because debootstrap
+// does not read Provides fields. The image's chrony would set this machine's clock.
+var image = []string{
+	"cloud-init",
+	"conntrack",
+	"curl",
+	"dbus",
+	"iproute2",
+	"iptables",
+	"libnss-myhostname",
+	"libpam-systemd",
+	"netplan.io",
+	"nftables",
+	"polkitd",
+	"procps",
+	"python3-cffi-backend",
+	"strace",
+	"sudo",
+	"systemd",
+	"systemd-resolved",
+	"systemd-sysv",
+	"udev",
+}
+
 // packages has the packages of each tree. One tree is enough for the router's DHCP
 // server and for shellcheck. The part of a name behind the dash tells trees of one
 // release apart.
@@ -60,6 +86,10 @@ var packages = map[string][]string{
 	// debootstrap does not read Provides fields.
 	"bookworm-docker": slices.Concat(userland, []string{"busybox-static", "docker.io",
 		"firewalld", "libpam-systemd", "netavark", "podman", "ufw"}),
+	// What Debian's image for EC2 boots: see Setup.Image. In Debian 13 cloud-init asks a DHCP
+	// server by dhcpcd, and the settings of rp_filter are in a package of their own.
+	"bookworm-ec2": image,
+	"trixie-ec2":   slices.Concat(image, []string{"dhcpcd-base", "linux-sysctl-defaults"}),
 	// Programs that take DNS and time servers from a DHCP client. Debian's two resolvconf
 	// packages exclude each other, and so do its time daemons.
 	"bookworm-resolvconf": slices.Concat(userland, []string{"resolvconf", "systemd-timesyncd"}),

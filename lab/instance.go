@@ -14,7 +14,10 @@ import (
 type Setup struct {
 	Release string // "bookworm" if empty
 	Systemd bool   // systemd is process 1
-	Dhcpcd  bool   // dhcpcd is installed and not dhclient, else the other way round
+	// Image boots what Debian's official image for EC2 does: systemd with cloud-init,
+	// netplan and systemd-networkd in the place of ifupdown. See [Instance.WaitRunning].
+	Image  bool
+	Dhcpcd bool // dhcpcd is installed and not dhclient, else the other way round
 	// Docker says that docker, podman, ufw and firewalld are installed, in Debian 12.
 	// Nothing starts them; see [Instance.StartDocker].
 	Docker bool
@@ -59,6 +62,10 @@ func (v *VPC) Boot(tb TB, s Setup) *Instance {
 	if s.Docker {
 		s.Release += "-docker"
 	}
+	if s.Image {
+		s.Release += "-ec2"
+		s.Systemd = true
+	}
 	tree := Debian(tb, s.Release)
 	v.mu.Lock()
 	second := v.booted
@@ -74,7 +81,11 @@ func (v *VPC) Boot(tb TB, s Setup) *Instance {
 			i.cgroup.close()
 		}
 	})
-	if err := i.create(tree); err != nil {
+	err := i.create(tree)
+	if err == nil && s.Image {
+		err = v.startResolver()
+	}
+	if err != nil {
 		tb.Fatalf("cannot make an instance of %s: %v", s.Release, err)
 	}
 	if err := i.on(); err != nil {
@@ -89,12 +100,18 @@ func (i *Instance) create(tree *Tree) (err error) {
 		return err
 	}
 	files := map[string]string{
-		"/etc/network/interfaces": interfaces,
-		"/etc/hostname":           "instance\n",
-		"/etc/hosts":              "127.0.0.1 localhost instance\n",
+		"/etc/hostname": "instance\n",
+		"/etc/hosts":    "127.0.0.1 localhost instance\n",
 	}
 	maps.Copy(files, systemdFiles)
 	prepare := i.setup.Prepare
+	if i.setup.Image {
+		maps.Copy(files, imageFiles)
+		prepare = imagePrepare + prepare
+	} else {
+		files["/etc/network/interfaces"] = interfaces
+		prepare = i.setup.oneClient() + prepare
+	}
 	if i.setup.Docker {
 		maps.Copy(files, dockerFiles)
 		prepare = dockerPrepare + prepare
@@ -110,12 +127,16 @@ func (i *Instance) create(tree *Tree) (err error) {
 			return err
 		}
 	}
-	remove := "rm -f /usr/sbin/dhcpcd"
-	if i.setup.Dhcpcd {
-		remove = "rm -f /usr/sbin/dhclient"
-	}
-	_, err = m.sh(i.ctx, remove+"\n"+prepare, files)
+	_, err = m.sh(i.ctx, prepare, files)
 	return err
+}
+
+// oneClient leaves one DHCP client of the two.
+func (s Setup) oneClient() string {
+	if s.Dhcpcd {
+		return "rm -f /usr/sbin/dhclient\n"
+	}
+	return "rm -f /usr/sbin/dhcpcd\n"
 }
 
 // Beyond makes a network of the instance's own, such as a VPN: an interface of that

@@ -6,7 +6,8 @@
 // a client outside, ENIs whose ports drop and count what is not theirs to send.
 // [VPC.Boot] boots the VPC's instance, a Debian tree with a disk of its own in
 // which the real udevd, ifupdown and DHCP client run, by themselves or under
-// systemd. [ENI.Attach] plugs an ENI in. [Place.TCP] and [Place.UDP] ask the
+// systemd; or one with cloud-init, netplan and systemd-networkd, as on EC2: see
+// [Setup]. [ENI.Attach] plugs an ENI in. [Place.TCP] and [Place.UDP] ask the
 // instance from elsewhere, [Instance.State] is its network as text.
 //
 // The lab needs root, because it makes namespaces, mounts and device nodes,

@@ -33,10 +33,13 @@ ExecStart=-udevadm trigger --type=all --action=add --subsystem-match=net
 }
 
 // bySystemd prepares a machine whose process 1 is systemd. The variable tells systemd
-// that this is a container: systemd(1), "container".
+// that this is a container: systemd(1), "container". Cloud-init does not look for EC2
+// in one.
 func (i *Instance) bySystemd(m *machine) error {
 	m.script = systemdInit
-	m.env = []string{"container=other"}
+	if !i.setup.Image {
+		m.env = []string{"container=other"}
+	}
 	return i.inCgroup(m)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"slices"
 	"sync"
@@ -40,6 +41,8 @@ type VPC struct {
 	ctx     context.Context
 	router  *machine
 	subnets []*subnet
+
+	resolvers []io.Closer // see startResolver
 
 	mu       sync.Mutex
 	enis     []*ENI
@@ -108,6 +111,9 @@ func newVPC(ctx context.Context, tree *Tree, plan Plan) (*VPC, error) {
 
 func (v *VPC) close() {
 	_ = v.IMDS.Close()
+	for _, r := range v.resolvers {
+		_ = r.Close()
+	}
 	if v.Client != nil {
 		v.Client.close()
 	}

@@ -1,0 +1,60 @@
+package lab
+
+// An image is a tree of what Debian's official image for EC2 boots: systemd is process 1,
+// cloud-init asks the metadata service and writes netplan's YAML, netplan renders it, and
+// systemd-networkd does the work. What follows is all that differs between such an
+// instance and one on EC2, beside the hardware.
+
+// imageFiles has the files that an instance needs to boot an image in a namespace.
+var imageFiles = map[string]string{
+	// The firmware and the hypervisor of this machine are not EC2's: cloud-init asks both
+	// for where it is.
+	"/usr/sbin/dmidecode": `#!/bin/sh
+case $* in
+*manufacturer* | *bios-vendor* | *chassis-asset-tag*) echo Amazon EC2 ;;
+*system-uuid*) echo ec2f6c3a-0b1c-4d2e-8f3a-0123456789ab ;;
+*serial-number*) echo ec2f6c3a-0b1c-4d2e-8f3a-0123456789ab ;;
+*product-name*) echo t3.small ;;
+esac
+`,
+	"/usr/bin/systemd-detect-virt": `#!/bin/sh
+case $* in
+*--container* | *-c*) echo none; exit 1 ;;
+*--quiet* | *-q*) ;;
+*) echo amazon ;;
+esac
+`,
+	// Ds-identify reads the firmware below /sys, which is this machine's.
+	"/etc/cloud/ds-identify.cfg": "datasource: Ec2\n",
+	// Generating a locale takes seconds, there is no SSH server, and the root is no disk.
+	"/etc/cloud/cloud.cfg.d/99_lab.cfg": `locale: false
+ssh_genkeytypes: []
+resize_rootfs: false
+`,
+	// To see whether DNS lies, cloud-init asks for names that do not exist. By LLMNR that
+	// takes six seconds.
+	"/etc/systemd/resolved.conf.d/lab.conf": "[Resolve]\nLLMNR=no\n",
+	// The ENIs are veths. Where cloud-init's hotplug is on, its rule matches the driver of
+	// EC2's network cards. It has the number 90, what sets the property has 80.
+	"/etc/udev/rules.d/85-lab.rules": `SUBSYSTEM=="net", ACTION!="remove", KERNEL=="eth*|ens*", ENV{ID_NET_DRIVER}="ena"` + "\n",
+}
+
+// imagePrepare moves netplan's generator aside: a veth has no permanent address, so
+// neither networkd nor udev would find an ENI by the one that netplan writes. Netplan
+// tells by the name that it is called by whether systemd calls it. The link is what
+// systemd-resolved's package makes, and clean has removed.
+const imagePrepare = `
+for real in /usr/libexec/netplan/generate /usr/lib/netplan/generate; do
+	test -x $real || continue
+	mv $real $real.real
+	cat >$real <<EOF
+#!/bin/bash
+(exec -a "\$0" $real.real "\$@") || exit
+find /run/systemd/network -name '10-netplan-*' -exec sed -i s/^PermanentMACAddress=/MACAddress=/ {} + 2>/dev/null
+exit 0
+EOF
+	chmod 755 $real
+	break
+done
+ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
+`

@@ -1,0 +1,51 @@
+package lab
+
+import (
+	"strings"
+	"testing"
+)
+
+// The image boots: cloud-init takes the instance for one on EC2 and configures the
+// primary, and nothing else does.
+func TestImageBoots(t *testing.T) {
+	t.Parallel()
+	for _, release := range releases {
+		t.Run(release, func(t *testing.T) {
+			t.Parallel()
+			v := NewVPC(t, Plan{})
+			i := v.Boot(t, Setup{Release: release, Image: true})
+			i.WaitRunning(t)
+			i.Echo(t, 7)
+			asks(t, v.Client, "10.0.0.10:7")
+			imageIsUp(t, i)
+
+			i.Reboot(t)
+			i.WaitRunning(t)
+			i.Echo(t, 7)
+			asks(t, v.Client, "10.0.0.10:7")
+			imageIsUp(t, i)
+		})
+	}
+}
+
+func imageIsUp(t *testing.T, i *Instance) {
+	t.Helper()
+	for command, want := range map[string]string{
+		"networkctl --no-pager status eth0":     "Network File: /run/systemd/network/10-netplan-eth0.network",
+		"ip -4 addr show dev eth0":              "10.0.0.10/24",
+		"ip -4 route show default":              "default via 10.0.0.1 dev eth0 proto dhcp src 10.0.0.10 metric 100",
+		"cloud-init query cloud_name":           "aws",
+		"cat /etc/netplan/50-cloud-init.yaml":   "dhcp4: true",
+		"cat /home/debian/.ssh/authorized_keys": "lab",
+		"hostname":                              "ip-10-0-0-10",
+		// The resolver answers at once that there is no such name.
+		"resolvectl query no.such.name 2>&1 || :": "'no.such.name' not found",
+	} {
+		if got := i.Sh(t, command); !strings.Contains(got, want) {
+			t.Errorf("%s:\n%s\nlacks %q", command, got, want)
+		}
+	}
+	if left := i.Sh(t, "find /etc/network/interfaces /run/network -maxdepth 0 2>/dev/null || :; command -v ifup || :; pgrep -a 'dhclient|dhcpcd' || :"); left != "" {
+		t.Errorf("there is %s", left)
+	}
+}
