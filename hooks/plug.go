@@ -169,7 +169,7 @@ func (h *Host) bringUp(ctx context.Context, l *look, e sourced) error {
 	case a.up:
 		err = h.askForLease(ctx, l, n, leaseRenewed)
 	default:
-		err = h.finish(ctx, n, e)
+		err = h.finish(ctx, l.kind, n, e)
 	}
 	return errors.Join(a.trouble, err)
 }
@@ -233,9 +233,11 @@ func (h *Host) makeReady(ctx context.Context, n news, a *arrival) (*look, error)
 }
 
 // finish makes the changes that ifup, or the hook of its DHCP client, has left out.
-func (h *Host) finish(ctx context.Context, n news, e sourced) error {
+func (h *Host) finish(ctx context.Context, kind render.Stack, n news, e sourced) error {
 	n.up = false // the hook knows whether the lease has ended
-	n.notice = "ip rules are missing after ifup: adding them"
+	if kind == render.Ifupdown { // else no hook has made them
+		n.notice = "ip rules are missing after ifup: adding them"
+	}
 	l, err := h.converge(ctx, n)
 	asked := e.from == answered
 	if l != nil {
