@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"path"
 	"strings"
-	"time"
 
 	"ec2net/disk"
 	"ec2net/iproute"
@@ -49,60 +48,22 @@ type Health struct {
 
 // Elsewhere looks under /run for another program that manages a link: systemd-networkd,
 // for netplan too, and NetworkManager. It waits up to two seconds for a networkd that
-// has not decided yet.
+// has not decided yet. It is for a machine whose stack is not networkd.
 func Elsewhere(ctx context.Context, tree *disk.Tree, link plan.Link) (Owner, error) {
-	if o, err := networkd(ctx, tree, link); err != nil || !o.Nobody() {
-		return o, err
+	state, err := AwaitLinkState(ctx, tree, link.Index, LinkState.Undecided)
+	switch {
+	case err != nil:
+		return Owner{}, err
+	case !state.Managed():
+		return NetworkManager(tree, link)
+	case strings.Contains(path.Base(state.File), "netplan"):
+		return Owner{"netplan configures it, by systemd-networkd", "remove it from /etc/netplan, and ec2net configures it"}, nil
 	}
-	return networkManager(tree, link)
+	return Owner{"systemd-networkd configures it, by " + state.File, "put Unmanaged=yes into its .network file, and ec2net configures it"}, nil
 }
 
-// LinkState is systemd-networkd's state of a link, from the file that
-// sd_network_link_get_setup_state(3) reads.
-type LinkState struct {
-	Admin string // its setup state
-	File  string // the .network file that it uses; empty: none
-}
-
-// ReadLinkState reads the state of a link, by its index; zero if there is none.
-func ReadLinkState(tree *disk.Tree, index int) (LinkState, error) {
-	text, err := tree.Read(fmt.Sprintf("/run/systemd/netif/links/%d", index))
-	return LinkState{value(text, "ADMIN_STATE"), value(text, "NETWORK_FILE")}, err
-}
-
-// undecided bounds how long systemd-networkd takes to decide about a new device.
-const undecided = 2 * time.Second
-
-// networkd reads systemd-networkd's state of a link, from the file that
-// sd_network_link_get_setup_state(3) reads.
-func networkd(ctx context.Context, tree *disk.Tree, link plan.Link) (Owner, error) {
-	file := fmt.Sprintf("/run/systemd/netif/links/%d", link.Index)
-	ctx, cancel := context.WithTimeout(ctx, undecided)
-	defer cancel()
-	for {
-		text, err := tree.Read(file)
-		if err != nil || text == nil {
-			return Owner{}, err
-		}
-		state, by := value(text, "ADMIN_STATE"), value(text, "NETWORK_FILE")
-		switch {
-		case (state == "pending" || state == "initialized") && by == "" && ctx.Err() == nil:
-			select {
-			case <-ctx.Done():
-			case <-time.After(50 * time.Millisecond):
-			}
-			continue
-		case by == "" && state != "configuring" && state != "configured":
-			return Owner{}, nil
-		case strings.Contains(path.Base(by), "netplan"):
-			return Owner{"netplan configures it, by systemd-networkd", "remove it from /etc/netplan, and ec2net configures it"}, nil
-		}
-		return Owner{"systemd-networkd configures it, by " + by, "put Unmanaged=yes into its .network file, and ec2net configures it"}, nil
-	}
-}
-
-// networkManager reads NetworkManager's state of a device.
-func networkManager(tree *disk.Tree, link plan.Link) (Owner, error) {
+// NetworkManager asks whether NetworkManager manages a link, by its state of the device.
+func NetworkManager(tree *disk.Tree, link plan.Link) (Owner, error) {
 	text, err := tree.Read(fmt.Sprintf("/run/NetworkManager/devices/%d", link.Index))
 	if err != nil || value(text, "managed") != "true" {
 		return Owner{}, err

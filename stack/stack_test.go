@@ -49,6 +49,8 @@ func TestElsewhere(t *testing.T) {
 	for _, c := range []struct{ name, path, text, who string }{
 		{name: "nobody"},
 		{name: "networkd, unmanaged", path: networkdFile, text: "ADMIN_STATE=unmanaged\nOPER_STATE=off\n"},
+		{name: "networkd, told by its file to leave it", path: networkdFile,
+			text: "ADMIN_STATE=unmanaged\nNETWORK_FILE=/etc/systemd/network/eth.network\n"},
 		{name: "networkd, which has no file for it", path: networkdFile, text: "ADMIN_STATE=pending\n"},
 		{name: "networkd", path: networkdFile, who: "systemd-networkd configures it, by /etc/systemd/network/eth.network",
 			text: "ADMIN_STATE=configured\nNETWORK_FILE=/etc/systemd/network/eth.network\n"},
@@ -106,6 +108,37 @@ func TestUndecided(t *testing.T) {
 			t.Errorf("%v, after %v", err, time.Since(start))
 		}
 	})
+}
+
+// AwaitLinkState waits for what it is told to wait for.
+func TestAwaitLinkState(t *testing.T) {
+	unknown := func(s LinkState) bool { return s == LinkState{} }
+	for _, c := range []struct {
+		name   string
+		wait   func(LinkState) bool
+		after  time.Duration
+		want   LinkState
+		waited time.Duration
+	}{
+		{"a decision", LinkState.Undecided, time.Second, LinkState{}, 0},
+		{"any state", unknown, time.Second, LinkState{"configuring", "/x.network"}, time.Second},
+		{"any state, in vain", unknown, 2 * undecided, LinkState{}, undecided},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			tree, start := openTree(t), time.Now()
+			done := make(chan struct{})
+			time.AfterFunc(c.after, func() {
+				defer close(done)
+				put(t, tree, networkdFile, "ADMIN_STATE=configuring\nNETWORK_FILE=/x.network\n")
+			})
+			s, err := AwaitLinkState(t.Context(), tree, 7, c.wait)
+			took := time.Since(start)
+			<-done
+			if err != nil || s != c.want || took < c.waited || took > c.waited+100*time.Millisecond {
+				t.Errorf("%s: %+v, %v, after %v", c.name, s, err, took)
+			}
+		})
+	}
 }
 
 // A file that cannot be read is an error, and does not mean nobody.
