@@ -25,6 +25,8 @@ type Stack struct {
 	Tree *disk.Tree
 	// Run runs a program and waits for it: networkctl, ip.
 	Run func(ctx context.Context, program string, args ...string) error
+	// LeaveCloudInit says that ec2net takes no interface over from cloud-init.
+	LeaveCloudInit bool
 	// Tell logs what Up and Down do.
 	Tell func(iface, what string)
 	// AwaitAddress waits until a link has an address of a subnet's length, or until ctx ends.
@@ -100,10 +102,14 @@ func (s *Stack) Up(ctx context.Context, link plan.Link) error {
 		return err
 	}
 	if !bytes.Equal(text, kept) {
+		before, err := stack.ReadLinkState(s.Tree, link.Index)
+		if err != nil {
+			return err
+		}
 		if err := s.run(ctx, "networkctl", "reload"); err != nil {
 			return err
 		}
-		s.Tell(link.Name, "systemd-networkd has read "+unit.Path(link.Name))
+		s.Tell(link.Name, "systemd-networkd has read "+unit.Path(link.Name)+over(before.File))
 		if _, err := s.Tree.Write(copyPath(link.Name), text); err != nil {
 			return err
 		}

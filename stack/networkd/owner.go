@@ -2,22 +2,100 @@ package networkd
 
 import (
 	"context"
+	"fmt"
 	"path"
-	"strings"
 
+	"ec2net/disk"
+	"ec2net/fault"
+	"ec2net/lines"
 	"ec2net/plan"
 	"ec2net/stack"
 	"ec2net/stack/networkd/unit"
 )
 
-// Owner finds who else configures a link.
-func (s *Stack) Owner(ctx context.Context, link plan.Link, _ bool) (stack.Owner, error) {
-	state, err := stack.ReadLinkState(s.Tree, link.Index)
-	switch {
-	case err != nil || state.File == "" || state.File == unit.Path(link.Name):
+// UndecidedError says that systemd-networkd has not decided yet by which file to configure
+// an interface. ec2net's file might come before an administrator's.
+type UndecidedError struct{ Name string }
+
+func (e *UndecidedError) Error() string {
+	return "systemd-networkd has not decided yet who configures " + e.Name
+}
+
+// Status is that of what may be better a minute later.
+func (*UndecidedError) Status() fault.Status { return fault.System }
+
+// Hint says where to look.
+func (e *UndecidedError) Hint() string {
+	return fmt.Sprintf("see \"systemctl status systemd-networkd\" and \"networkctl status %s\"", e.Name)
+}
+
+// Owner finds who else configures a link, by the .network file that systemd-networkd has
+// chosen for it. It waits up to two seconds for a networkd that has not chosen yet, then
+// fails with an UndecidedError; if networkd does not run, Prepare says so. If ec2net has
+// configured an interface of that name before, ours is true and the file under ec2net's
+// name is ec2net's; else only if the file says so.
+//
+// cloud-init configures every ENI that it finds, unasked. ec2net takes the link over from
+// it, unless s.LeaveCloudInit; ec2net's file comes before netplan's by its name, so that
+// takes no more than the file. Owner does not know which ENI is the primary.
+func (s *Stack) Owner(ctx context.Context, link plan.Link, ours bool) (stack.Owner, error) {
+	if runs, err := Runs(s.Tree); err != nil || !runs {
 		return stack.Owner{}, err
-	case strings.Contains(path.Base(state.File), "netplan"):
-		return stack.Owner{Who: "netplan configures it, by systemd-networkd", Hint: "remove it from /etc/netplan, and ec2net configures it"}, nil
 	}
-	return stack.Owner{Who: "systemd-networkd configures it, by " + state.File, Hint: "remove that file"}, nil
+	state, err := stack.AwaitLinkState(ctx, s.Tree, link.Index, undecided)
+	switch {
+	case err != nil:
+		return stack.Owner{}, err
+	case undecided(state):
+		return stack.Owner{}, &UndecidedError{link.Name}
+	case state.Managed():
+		if o, err := s.ownerOf(state.File, link, ours); err != nil || !o.Nobody() {
+			return o, err
+		}
+	}
+	return stack.NetworkManager(s.Tree, link)
+}
+
+// undecided reports whether networkd may yet choose a file: unlike on another stack, a link
+// that it has not seen is one that it will see.
+func undecided(state stack.LinkState) bool { return state == stack.LinkState{} || state.Undecided() }
+
+// ownerOf finds the owner of the .network file that networkd has chosen for a link.
+func (s *Stack) ownerOf(file string, link plan.Link, ours bool) (stack.Owner, error) {
+	if file == unit.Path(link.Name) {
+		text, err := s.Tree.Read(file)
+		if err != nil || text == nil || ours || lines.Generated(text) {
+			return stack.Owner{}, err
+		}
+	}
+	if id, ok := netplanID(file); ok {
+		o, cloudInits, err := ownerOfNetplan(s.Tree, file, id, link)
+		if cloudInits && !s.LeaveCloudInit {
+			return stack.Owner{}, err
+		}
+		return o, err
+	}
+	if is, err := ofNetUtils(s.Tree, file); err != nil {
+		return stack.Owner{}, err
+	} else if is {
+		return stack.Owner{
+			Who:  "amazon-ec2-net-utils configures it, by " + file,
+			Hint: "remove that package and what it has left in " + runFolder + ", then \"networkctl reload\", and ec2net configures it",
+		}, nil
+	}
+	return stack.Owner{
+		Who:  "systemd-networkd configures it, by " + file,
+		Hint: "put Unmanaged=yes into that file, or take the interface out of its [Match], then \"networkctl reload\", and ec2net configures it",
+	}, nil
+}
+
+// ofNetUtils reports whether a file is amazon-ec2-net-utils'. It links a file of the ENI's
+// name, 70-eth1.network or in Debian 07-eth1.network, to the one in its package, and puts
+// what is different for the ENI beside it.
+func ofNetUtils(tree *disk.Tree, file string) (bool, error) {
+	if path.Base(file) == "80-ec2.network" {
+		return true, nil
+	}
+	text, err := tree.Read(file + ".d/eni.conf")
+	return text != nil, err
 }

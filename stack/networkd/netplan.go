@@ -1,0 +1,194 @@
+package networkd
+
+import (
+	"maps"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"ec2net/disk"
+	"ec2net/plan"
+	"ec2net/stack"
+)
+
+// runFolder has the .network files of generators, such as netplan's.
+const runFolder = "/run/systemd/network"
+
+// netplanFolders has netplan's folders. A file takes the place of one with its name in a
+// folder before: netplan-generate(8).
+var netplanFolders = []string{"/lib/netplan", "/etc/netplan", "/run/netplan"}
+
+// cloudInitYAML is what cloud-init writes for netplan, and cloudInitHeader how that begins.
+const (
+	cloudInitYAML   = "/etc/netplan/50-cloud-init.yaml"
+	cloudInitHeader = "# This file is generated from information provided by the datasource"
+)
+
+// netplanID returns the ID of the definition in netplan's YAML that a .network file comes
+// from: the interface's name, or any other label.
+func netplanID(file string) (id string, ok bool) {
+	name, generated := strings.CutPrefix(file, runFolder+"/10-netplan-")
+	id, ok = strings.CutSuffix(name, ".network")
+	return id, ok && generated && id != ""
+}
+
+// over says, after "has read FILE", that this takes an interface over from cloud-init: Owner
+// lets no other file of netplan's be in use before.
+func over(before string) string {
+	if _, ok := netplanID(before); ok {
+		return ", in the place of cloud-init's " + before
+	}
+	return ""
+}
+
+// ownerOfNetplan finds the owner of a .network file that netplan has made: cloud-init, if
+// nothing but its YAML says anything of the link; else an administrator.
+func ownerOfNetplan(tree *disk.Tree, file, id string, link plan.Link) (o stack.Owner, cloudInits bool, err error) {
+	by, err := mentioning(tree, id, link.Name, link.MAC.String())
+	if err != nil {
+		return o, false, err
+	}
+	more, err := dropIns(tree, path.Base(file))
+	if err != nil {
+		return o, false, err
+	}
+	if slices.Contains(by, cloudInitYAML) {
+		told, err := networkSettings(tree)
+		if err != nil {
+			return o, false, err
+		}
+		more = append(more, told...)
+	}
+	text, err := tree.Read(cloudInitYAML)
+	if err != nil {
+		return o, false, err
+	}
+	if len(by) == 0 {
+		by = []string{file}
+	}
+	by = append(by, more...)
+	if slices.Equal(by, []string{cloudInitYAML}) && strings.HasPrefix(string(text), cloudInitHeader) && defines(string(text), id) {
+		return stack.Owner{
+			Who:  "cloud-init configures it, by " + cloudInitYAML,
+			Hint: "set EC2NET_TAKE_OVER=yes, and ec2net configures it",
+		}, true, nil
+	}
+	return stack.Owner{
+		Who:  "netplan configures it, by " + strings.Join(by, " and "),
+		Hint: "remove it from there, then \"netplan apply\", and ec2net configures it",
+	}, false, nil
+}
+
+// mentioning returns the files that netplan reads and that have one of the words in them,
+// be it in a comment. What they mean is not asked: YAML has many ways to write the same,
+// and an interface can be part of a definition with another ID. A word too many leaves the
+// interface to an administrator, which a person can mend; one too few would take it away.
+func mentioning(tree *disk.Tree, words ...string) ([]string, error) {
+	files := make(map[string]string) // by their names
+	for _, dir := range netplanFolders {
+		found, err := withExt(tree, dir, ".yaml")
+		if err != nil {
+			return nil, err
+		}
+		for _, file := range found {
+			files[path.Base(file)] = file
+		}
+	}
+	var found []string
+	for _, file := range slices.Sorted(maps.Values(files)) {
+		text, err := tree.Read(file)
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(words, func(word string) bool { return mentions(string(text), word) }) {
+			found = append(found, file)
+		}
+	}
+	return found, nil
+}
+
+// mentions reports whether a text has a word, which is not empty, which is not empty, in capitals or not, with no letter, digit or
+// underscore beside it.
+func mentions(text, word string) bool {
+	text, word = strings.ToLower(text), strings.ToLower(word)
+	for at := 0; ; at++ {
+		i := strings.Index(text[at:], word)
+		if i < 0 {
+			return false
+		}
+		at += i
+		end := at + len(word)
+		if (at == 0 || !inWord(text[at-1])) && (end == len(text) || !inWord(text[end])) {
+			return true
+		}
+	}
+}
+
+func inWord(c byte) bool { return c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' }
+
+// defines reports whether a YAML of cloud-init's has a definition with that ID, in a line
+// of its own.
+func defines(text, id string) bool {
+	for line := range strings.Lines(text) {
+		if key, ok := strings.CutSuffix(strings.TrimSpace(line), ":"); ok && strings.Trim(key, `"'`) == id {
+			return true
+		}
+	}
+	return false
+}
+
+// unitFolders has the folders with .network files and, in FILE.d, with what is added to
+// them: systemd.network(5).
+var unitFolders = []string{"/etc/systemd/network", runFolder, "/usr/local/lib/systemd/network", "/usr/lib/systemd/network", "/lib/systemd/network"}
+
+// dropIns returns the files by which an administrator has changed what a .network file of
+// that name says, which is the way for what netplan cannot say.
+func dropIns(tree *disk.Tree, name string) ([]string, error) {
+	var found []string
+	for _, dir := range unitFolders {
+		more, err := withExt(tree, path.Join(dir, name+".d"), ".conf")
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, more...)
+	}
+	return found, nil
+}
+
+// networkKey is the key of cloud-init's settings by which an administrator gives it a
+// network, or tells it to leave the network alone: from then on what is in its YAML is the
+// administrator's, as the header there says.
+var networkKey = regexp.MustCompile(`(?m)^(\{ *)?["']?network["']? *:`)
+
+// networkSettings returns the files of cloud-init's settings with that key.
+func networkSettings(tree *disk.Tree) ([]string, error) {
+	const settings = "/etc/cloud/cloud.cfg"
+	files, err := withExt(tree, settings+".d", ".cfg")
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, file := range append(files, settings) {
+		text, err := tree.Read(file)
+		if err != nil {
+			return nil, err
+		}
+		if networkKey.Match(text) {
+			found = append(found, file)
+		}
+	}
+	return found, nil
+}
+
+// withExt returns the files in a folder whose names end so; none if there is no folder.
+func withExt(tree *disk.Tree, dir, ext string) ([]string, error) {
+	names, err := tree.List(dir)
+	var paths []string
+	for _, name := range names {
+		if path.Ext(name) == ext && name[0] != '.' {
+			paths = append(paths, path.Join(dir, name))
+		}
+	}
+	return paths, err
+}
