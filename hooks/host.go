@@ -76,6 +76,8 @@ type Host struct {
 	Numbers facts.Numbers
 	// Stack is what brings the ENIs up; empty: whatever manages the primary.
 	Stack render.Stack
+	// LeaveCloudInit says that an ENI which cloud-init configures stays cloud-init's.
+	LeaveCloudInit bool
 	// NoAddresses says that somebody else gives the ENIs their secondary addresses.
 	NoAddresses bool
 	// Marks says whether packets get marks.

@@ -50,7 +50,7 @@ func (h *Host) ifupdown() *ifupdown.Stack {
 }
 
 func (h *Host) networkd() *networkd.Stack {
-	return &networkd.Stack{Tree: h.Tree, Run: h.Run, Tell: h.tell, AwaitAddress: h.awaitAddress}
+	return &networkd.Stack{Tree: h.Tree, Run: h.Run, Tell: h.tell, AwaitAddress: h.awaitAddress, LeaveCloudInit: h.LeaveCloudInit}
 }
 
 func (h *Host) tell(iface, what string) { h.Log.Info(iface, "%s", what) }

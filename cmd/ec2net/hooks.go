@@ -30,7 +30,7 @@ const (
 )
 
 // hostSettings are the settings of the commands that change the machine.
-var hostSettings = []string{"base", "mark-mask", "primary-table", "addresses", "marks", "stack", "unmanaged", "templates", "imds-endpoint", "imds-endpoint-mode"}
+var hostSettings = []string{"base", "mark-mask", "primary-table", "addresses", "marks", "stack", "take-over", "unmanaged", "templates", "imds-endpoint", "imds-endpoint-mode"}
 
 var hotplugCommand = command{
 	name:  "hotplug",
@@ -307,7 +307,7 @@ func (s settings) host(tree *disk.Tree, log hooks.Log) (*hooks.Host, func(), err
 // apply gives a host the settings, and the templates of now.
 func (s settings) apply(h *hooks.Host) {
 	h.IMDS, h.Numbers, h.Unmanaged, h.Marks, h.Every = s.imds.Address(), s.numbers, s.unmanaged, s.marks, s.refresh
-	h.NoAddresses, h.Stack = !s.addresses, s.stack
+	h.NoAddresses, h.Stack, h.LeaveCloudInit = !s.addresses, s.stack, !s.takeOver
 	loaded, err := s.loadTemplates()
 	if h.Templates = loaded; err != nil {
 		h.Templates = brokenTemplates{err} // fails only where they are needed

@@ -25,6 +25,7 @@ type settings struct {
 	unmanaged hooks.Patterns
 	addresses bool
 	marks     hooks.Marks
+	takeOver  bool
 	stack     render.Stack // empty: whatever manages the primary
 	imds      facts.Endpoint
 	refresh   time.Duration // 0: never
@@ -107,6 +108,13 @@ addresses. Those that are there stay.`,
 			}
 			s.stack = stack
 			return nil
+		}},
+	{"EC2NET_TAKE_OVER", "take-over", "yes|no", []string{"yes", "no"}, "yes",
+		"whether ec2net takes over the ENIs, but for the primary, that cloud-init configures by netplan",
+		`What an administrator has written for netplan or systemd-networkd stays as it is anyway.`,
+		func(s *settings, v string) (err error) {
+			s.takeOver, err = yes(v)
+			return err
 		}},
 	{"EC2NET_UNMANAGED", "unmanaged", "PATTERNS", nil, "",
 		"interfaces to leave alone, by name, by pattern with * and ?, by MAC or by the ENI's id; more than one in quotes: \"eth2 cali*\"",

@@ -108,7 +108,7 @@ func mentioning(tree *disk.Tree, words ...string) ([]string, error) {
 	return found, nil
 }
 
-// mentions reports whether a text has a word, which is not empty, which is not empty, in capitals or not, with no letter, digit or
+// mentions reports whether a text has a word, which is not empty, in capitals or not, with no letter, digit or
 // underscore beside it.
 func mentions(text, word string) bool {
 	text, word = strings.ToLower(text), strings.ToLower(word)

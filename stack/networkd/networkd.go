@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"path"
 	"strings"
@@ -81,8 +82,15 @@ func (s *Stack) Prepare(name string) error {
 	return err
 }
 
-// Runs reports whether systemd-networkd has been started since boot.
-func Runs(tree *disk.Tree) (bool, error) { return tree.IsFolder("/run/systemd/netif/links") }
+// Runs reports whether systemd-networkd has been started since boot. (The folders are there
+// anyway: systemd's tmpfiles.d(5) has them.)
+func Runs(tree *disk.Tree) (bool, error) {
+	_, err := tree.Modified("/run/systemd/netif/state")
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
 
 // Limit bounds the wait for a lease. networkd goes on asking for one afterwards.
 const Limit = 60 * time.Second

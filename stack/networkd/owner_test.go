@@ -38,6 +38,9 @@ func openTree(t *testing.T, files map[string]string) *disk.Tree {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { tree.Close() })
+	if _, err := tree.Write("/run/systemd/netif/state", nil); err != nil {
+		t.Fatal(err)
+	}
 	for file, text := range files {
 		if _, err := tree.Write(file, []byte(text)); err != nil {
 			t.Fatal(err)
@@ -219,6 +222,12 @@ func TestUndecided(t *testing.T) {
 // Prepare says that networkd does not run.
 func TestOwnerWithoutNetworkd(t *testing.T) {
 	tree := openTree(t, map[string]string{generated: ""})
+	if err := tree.Remove("/run/systemd/netif/state"); err != nil {
+		t.Fatal(err)
+	}
+	if err := tree.MakeDir("/run/systemd/netif/links"); err != nil {
+		t.Fatal(err)
+	}
 	if o, err := (&Stack{Tree: tree}).Owner(t.Context(), eth1, false); err != nil || !o.Nobody() {
 		t.Errorf("%+v, %v", o, err)
 	}
