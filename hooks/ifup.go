@@ -23,7 +23,7 @@ var done = map[render.Stack]struct{ up, down string }{
 // started a DHCP client, and keeps no state: only ifdown --force ends the client. An ENI
 // that was up stays up.
 func (h *Host) ifup(ctx context.Context, l *look, e facts.ENI) error {
-	err := h.stack(l.kind).Up(ctx, l.link)
+	err := h.stack(l.kind).Up(ctx, l.link, l.isUp())
 	switch {
 	case l.isUp():
 		return err

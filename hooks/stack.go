@@ -21,8 +21,9 @@ type Stack interface {
 	// Owner says who else configures an interface. ours says that ec2net has configured one of
 	// that name before.
 	Owner(ctx context.Context, link plan.Link, ours bool) (stack.Owner, error)
-	// Up brings an interface up by its file, and waits for its lease.
-	Up(ctx context.Context, link plan.Link) error
+	// Up brings an interface up by its file, and waits for its lease. live says that ec2net has
+	// brought it up before: what has changed in the file then waits for Down and Up.
+	Up(ctx context.Context, link plan.Link, live bool) error
 	// Down takes one down, by the file that brought it up, also if that is gone now. ran
 	// reports whether there was something to do.
 	Down(ctx context.Context, link plan.Link) (ran bool, err error)

@@ -127,7 +127,7 @@ type hour struct {
 var hourFiles = map[string]string{
 	"/etc/systemd/system/ec2net-hotplug@.service.d/lab.conf": "[Service]\nRestartSec=5s\n",
 	"/etc/systemd/system/ec2net-unplug@.service.d/lab.conf":  "[Service]\nRestartSec=5s\n",
-	"/etc/dhcp/dhclient.conf":                                "timeout 20;\n",
+	"/etc/dhcp/dhclient.conf":                                "timeout 20;\nretry 20;\n",
 }
 
 const hourPrepare = "test ! -e /etc/dhcpcd.conf || printf 'noarp\\ntimeout 20\\n' >>/etc/dhcpcd.conf; systemctl enable ec2net-scan.service ec2net-watch.service; echo EC2NET_REFRESH=10s >>/etc/default/ec2net\n"

@@ -65,18 +65,29 @@ func (s *Stack) Cfg(name string) ([]byte, error) { return s.Tree.Read(interfaces
 func (s *Stack) upBy(name string) ([]byte, error) { return s.Tree.Read(copyPath(name)) }
 
 // Up brings an interface up by its stanza of now. ifup does nothing if ifupdown
-// counts the interface as up already; if it is down all the same, Up runs ifdown first. Up
-// keeps a copy of the stanza for Down, in case the file changes, or ifup fails or is killed
-// half-way.
-func (s *Stack) Up(ctx context.Context, link plan.Link) error {
+// counts the interface as up already; if it is down all the same, or if somebody has brought
+// it up by another stanza, Up runs ifdown first. Up keeps a copy of the stanza for Down, in
+// case the file changes, or ifup fails or is killed half-way.
+func (s *Stack) Up(ctx context.Context, link plan.Link, live bool) error {
 	ctx, cancel := context.WithTimeout(ctx, s.limit())
 	defer cancel()
 	counted, err := s.countedUp(link.Name)
 	if err != nil {
 		return err
 	}
+	why := ""
 	if counted && !link.Up {
-		s.Tell(link.Name, "is down, but ifupdown counts it as up: running ifdown first")
+		why = "is down, but ifupdown counts it as up"
+	} else if counted && !live {
+		changed, err := s.changed(link.Name)
+		if err != nil {
+			return err
+		} else if changed {
+			why = "was brought up by another stanza"
+		}
+	}
+	if why != "" {
+		s.Tell(link.Name, why+": running ifdown first")
 		if _, err := s.Down(ctx, link); err != nil {
 			return err
 		}

@@ -83,7 +83,7 @@ func TestUpAndDown(t *testing.T) {
 	} {
 		m.put(t, cfg1, "iface eth1 inet dhcp\n")
 		m.changed(t, false)
-		check(t, m.Up(t.Context(), eth1))
+		check(t, m.Up(t.Context(), eth1, false))
 		same(t, what, ran, "ifup eth1")
 		become()
 		if got := m.text(t, copy1); got != "iface eth1 inet dhcp\n" {
@@ -105,16 +105,39 @@ func TestUpAgain(t *testing.T) {
 	m := newMachine(t)
 	ran, _ := withPrograms(t, m)
 	m.put(t, cfg1, "iface eth1 inet dhcp\n")
-	check(t, m.Up(t.Context(), eth1))
+	check(t, m.Up(t.Context(), eth1, false))
 	m.put(t, cfg1, "iface eth1 inet manual\n")
-	check(t, m.Up(t.Context(), eth1))
+	check(t, m.Up(t.Context(), eth1, true))
 	same(t, "again", ran, "ifup eth1", "ifup eth1")
 	m.changed(t, true)
 	m.down(t, true)
-	check(t, m.Up(t.Context(), eth1))
+	check(t, m.Up(t.Context(), eth1, false))
 	m.changed(t, false)
 	if got := m.text(t, copy1); got != "iface eth1 inet manual\n" {
 		t.Errorf("the copy is %q", got)
+	}
+}
+
+// A person has run ifup by another stanza, that of the ENI that had the name before.
+func TestUpByAnother(t *testing.T) {
+	m := newMachine(t)
+	ran, _ := withPrograms(t, m)
+	m.put(t, "/etc/network/interfaces", "source /etc/network/interfaces.d/*\n")
+	for _, c := range []struct {
+		what, now string
+		want      []string
+	}{
+		{"another stanza", "iface eth1 inet manual\n", []string{byCopy, "ifup eth1"}},
+		{"the same", "iface eth1 inet dhcp\n", []string{"ifup eth1"}},
+	} {
+		m.put(t, cfg1, "iface eth1 inet dhcp\n")
+		check(t, m.Run(t.Context(), "ifup", "eth1"))
+		*ran = nil
+		check(t, m.Prepare("eth1"))
+		m.put(t, cfg1, c.now)
+		check(t, m.Up(t.Context(), eth1, false))
+		same(t, c.what, ran, c.want...)
+		m.down(t, true)
 	}
 }
 
@@ -125,7 +148,7 @@ func TestUpFails(t *testing.T) {
 	ran, fails := withPrograms(t, m)
 	m.put(t, cfg1, "iface eth1 inet dhcp\n")
 	fails["ifup"] = errors.New("exit status 1: post-up")
-	if err := m.Up(t.Context(), eth1); err == nil || err.Error() != "ifup eth1: exit status 1: post-up" {
+	if err := m.Up(t.Context(), eth1, false); err == nil || err.Error() != "ifup eth1: exit status 1: post-up" {
 		t.Errorf("%v", err)
 	}
 	check(t, m.Tree.Remove(cfg1))
@@ -146,7 +169,7 @@ func TestDownWithoutCopy(t *testing.T) {
 	ran, fails := withPrograms(t, m)
 	m.put(t, cfg1, "iface eth1 inet dhcp\n")
 	m.put(t, ifstate, "eth1=eth1\n")
-	check(t, m.Up(t.Context(), eth1))
+	check(t, m.Up(t.Context(), eth1, false))
 	same(t, "up", ran, "ifup eth1")
 	m.changed(t, false)
 	fails["ifdown"] = errors.New("exit status 1")
@@ -164,7 +187,7 @@ func TestUpWithoutCfg(t *testing.T) {
 	ran, fails := withPrograms(t, m)
 	m.put(t, copy1, "iface eth1 inet dhcp\n")
 	fails["ifup"] = errors.New("unknown interface")
-	if err := m.Up(t.Context(), eth1); err == nil || m.text(t, copy1) != "" {
+	if err := m.Up(t.Context(), eth1, false); err == nil || m.text(t, copy1) != "" {
 		t.Errorf("%v, %q", err, m.text(t, copy1))
 	}
 	same(t, "up", ran, "ifup eth1")
@@ -179,7 +202,7 @@ func TestUnreadable(t *testing.T) {
 			m.put(t, cfg1, "iface eth1 inet dhcp\n")
 		}
 		check(t, m.Tree.MakeDir(file))
-		if err := m.Up(t.Context(), eth1); err == nil {
+		if err := m.Up(t.Context(), eth1, false); err == nil {
 			t.Errorf("%s is a folder: up", file)
 		}
 		same(t, file, ran)

@@ -27,8 +27,21 @@ func (e *NotSourcedError) Hint() string {
 	return fmt.Sprintf("add to %s the line: source %s/*.cfg", interfaces.Main, path.Dir(e.Path))
 }
 
-// Prepare is Reads.
-func (s *Stack) Prepare(name string) error { return s.Reads(name) }
+// Prepare is Reads. If somebody has run ifup, Prepare also keeps a copy of the stanza, as Up
+// does, before ec2net may change it.
+func (s *Stack) Prepare(name string) error {
+	if err := s.Reads(name); err != nil {
+		return err
+	}
+	kept, err := s.upBy(name)
+	if err != nil || kept != nil {
+		return err
+	}
+	if counted, err := s.countedUp(name); err != nil || !counted {
+		return err
+	}
+	return s.keepCopy(name)
+}
 
 // Reads fails with a NotSourcedError if ifupdown does not read the cfg file of an
 // interface, and with another error if it cannot tell. The file need not exist yet.

@@ -59,7 +59,7 @@ func (i *instance) do(f func(s *Stack) error) {
 
 func (i *instance) up() {
 	i.t.Helper()
-	i.do(func(s *Stack) error { return s.Up(i.t.Context(), eth1) })
+	i.do(func(s *Stack) error { return s.Up(i.t.Context(), eth1, false) })
 	i.is("up", true, true)
 }
 
@@ -145,7 +145,7 @@ func TestRealIfdown(t *testing.T) {
 					if changed, err := s.changed("eth1"); err != nil || !changed {
 						t.Errorf("changed: %t, %v", changed, err)
 					}
-					return s.Up(t.Context(), eth1)
+					return s.Up(t.Context(), eth1, true)
 				})
 				i.is("up again", true, true)
 				i.said("up again", "up-second")
@@ -167,7 +167,7 @@ func TestRealIfdown(t *testing.T) {
 				// The last line of the stanza fails: a client is left, and no state.
 				i.cfg("fifth", "  up false\n")
 				i.do(func(s *Stack) error {
-					if err := s.Up(t.Context(), eth1); err == nil {
+					if err := s.Up(t.Context(), eth1, false); err == nil {
 						t.Error("ifup did not fail")
 					}
 					return nil

@@ -96,9 +96,9 @@ func Runs(tree *disk.Tree) (bool, error) {
 const Limit = 60 * time.Second
 
 // Up has networkd bring an interface up, and waits for its lease. It has networkd read its
-// files again only if that of the interface has changed: the link is configured anew then,
-// and loses its lease for a moment.
-func (s *Stack) Up(ctx context.Context, link plan.Link) error {
+// files again only if that of the interface has changed, or networkd uses another: the link is
+// configured anew then, and loses its lease for a moment.
+func (s *Stack) Up(ctx context.Context, link plan.Link, live bool) error {
 	ctx, cancel := context.WithTimeout(ctx, Limit)
 	defer cancel()
 	text, err := s.Tree.Read(unit.Path(link.Name))
@@ -109,11 +109,11 @@ func (s *Stack) Up(ctx context.Context, link plan.Link) error {
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(text, kept) {
-		before, err := stack.ReadLinkState(s.Tree, link.Index)
-		if err != nil {
-			return err
-		}
+	before, err := stack.ReadLinkState(s.Tree, link.Index)
+	if err != nil {
+		return err
+	}
+	if before.File != unit.Path(link.Name) || !live && !bytes.Equal(text, kept) {
 		if err := s.run(ctx, "networkctl", "reload"); err != nil {
 			return err
 		}

@@ -1,7 +1,6 @@
 package networkd
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -178,25 +177,12 @@ func TestTakeOver(t *testing.T) {
 		generated:         "systemd-networkd has read " + unit.Path("eth1") + ", in the place of cloud-init's " + generated,
 		unit.Path("eth1"): "systemd-networkd has read " + unit.Path("eth1"),
 	} {
-		var ran, told []string
-		s := &Stack{
-			Tree: openTree(t, map[string]string{linkFile: configured(before), unit.Path("eth1"): "[Match]\n"}),
-			Run: func(_ context.Context, program string, args ...string) error {
-				ran = append(ran, program+" "+strings.Join(args, " "))
-				return nil
-			},
-			Tell:         func(_, what string) { told = append(told, what) },
-			AwaitAddress: func(context.Context, plan.Link) error { return nil },
-		}
-		link := eth1
-		link.Up = true
+		m := newMachine(t, map[string]string{linkFile: configured(before), unit.Path("eth1"): "[Match]\n"})
 		for range 2 {
-			if err := s.Up(t.Context(), link); err != nil {
-				t.Fatal(err)
-			}
+			m.up(t, true, false)
 		}
-		if !slices.Equal(ran, []string{"networkctl reload"}) || !slices.Equal(told, []string{want}) {
-			t.Errorf("ran %q, told %q, want %q", ran, told, want)
+		if !slices.Equal(m.ran, []string{"networkctl reload"}) || !slices.Equal(m.told, []string{want}) {
+			t.Errorf("ran %q, told %q, want %q", m.ran, m.told, want)
 		}
 	}
 }

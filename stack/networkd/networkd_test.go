@@ -1,0 +1,183 @@
+package networkd
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"ec2net/plan"
+	"ec2net/stack"
+	"ec2net/stack/networkd/unit"
+)
+
+// machine is a tree of files, and a networkd that takes ec2net's file for eth1 whenever it
+// reads its files. It records what runs and what is logged.
+type machine struct {
+	*Stack
+	ran, told []string
+	fails     error // of networkctl
+	noLease   error
+}
+
+func newMachine(t *testing.T, files map[string]string) *machine {
+	t.Helper()
+	m := &machine{Stack: &Stack{Tree: openTree(t, files)}}
+	m.Run = func(_ context.Context, program string, args ...string) error {
+		m.ran = append(m.ran, program+" "+strings.Join(args, " "))
+		if program == "networkctl" {
+			if m.fails != nil {
+				return m.fails
+			}
+			_, err := m.Tree.Write(linkFile, []byte(configured(unit.Path("eth1"))))
+			return err
+		}
+		return nil
+	}
+	m.Tell = func(_, what string) { m.told = append(m.told, what) }
+	m.AwaitAddress = func(context.Context, plan.Link) error { return m.noLease }
+	return m
+}
+
+// up brings eth1 up, which is up or down already.
+func (m *machine) up(t *testing.T, isUp, live bool) {
+	t.Helper()
+	link := eth1
+	link.Up = isUp
+	if err := m.Up(t.Context(), link, live); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (m *machine) write(t *testing.T, file, text string) {
+	t.Helper()
+	if _, err := m.Tree.Write(file, []byte(text)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// same fails unless these programs have run since its last call.
+func (m *machine) same(t *testing.T, what string, want ...string) {
+	t.Helper()
+	if !slices.Equal(m.ran, want) {
+		t.Errorf("%s: ran %q, want %q", what, m.ran, want)
+	}
+	m.ran = nil
+}
+
+const (
+	reload  = "networkctl reload"
+	setUp   = "ip link set dev eth1 up"
+	setDown = "ip link set dev eth1 down"
+)
+
+func (m *machine) prepare(t *testing.T) {
+	t.Helper()
+	if err := m.Prepare("eth1"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// networkd reads its files again when ec2net's has changed, and only then: also if ec2net was
+// killed after it wrote the file, and not at a boot with the same file.
+func TestUp(t *testing.T) {
+	file := unit.Path("eth1")
+	m := newMachine(t, map[string]string{linkFile: "ADMIN_STATE=unmanaged\n"})
+	m.prepare(t)
+	m.write(t, file, "[Match]\n")
+	m.up(t, false, false)
+	m.same(t, "the first time", reload, setUp)
+	m.prepare(t)
+	m.up(t, true, false)
+	m.same(t, "again")
+
+	m.write(t, file, "[Match]\nName=eth1\n")
+	m.up(t, true, true)
+	m.same(t, "changed while it is live")
+	if h, err := m.Health(plan.State{}, eth1); err != nil || !h.Changed {
+		t.Errorf("%+v, %v", h, err)
+	}
+	m.up(t, true, false)
+	m.same(t, "changed", reload)
+
+	if err := m.Tree.Remove(copyPath("eth1")); err != nil { // as a boot does
+		t.Fatal(err)
+	}
+	m.prepare(t)
+	m.up(t, true, false)
+	m.same(t, "after a boot")
+	m.write(t, file, "[Match]\n")
+	m.prepare(t) // after a boot, ec2net was killed here
+	m.up(t, true, false)
+	m.same(t, "changed after a boot", reload)
+}
+
+func TestUpFails(t *testing.T) {
+	m := newMachine(t, map[string]string{linkFile: "ADMIN_STATE=unmanaged\n", unit.Path("eth1"): "[Match]\n"})
+	m.fails = errors.New("no bus")
+	for range 2 { // the second one has not forgotten
+		if err := m.Up(t.Context(), eth1, false); !errors.Is(err, m.fails) {
+			t.Error(err)
+		}
+		m.same(t, "no bus", reload)
+	}
+	m.fails, m.noLease = nil, context.DeadlineExceeded
+	if err := m.Up(t.Context(), eth1, false); err == nil || !strings.Contains(err.Error(), "no lease") {
+		t.Error(err)
+	}
+	m.write(t, linkFile, configured("/etc/systemd/network/00-any.network"))
+	m.Run = func(context.Context, string, ...string) error { return nil }
+	if err := m.Up(t.Context(), eth1, false); err == nil || !strings.Contains(err.Error(), "00-any.network") {
+		t.Error(err)
+	}
+}
+
+// Down leaves the file, unless somebody has removed it: then networkd forgets it.
+func TestDown(t *testing.T) {
+	m := newMachine(t, map[string]string{linkFile: "ADMIN_STATE=unmanaged\n", unit.Path("eth1"): "[Match]\n"})
+	m.up(t, false, false)
+	m.ran = nil
+	link := eth1
+	for _, c := range []struct {
+		what    string
+		isUp    bool
+		removed bool
+		want    []string
+	}{
+		{"up", true, false, []string{setDown}},
+		{"down already", false, false, nil},
+		{"its file is gone", true, true, []string{setDown, reload}},
+		{"and networkd knows", false, true, nil},
+	} {
+		if link.Up = c.isUp; c.removed {
+			if err := m.Tree.Remove(unit.Path("eth1")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ran, err := m.Down(t.Context(), link)
+		if err != nil || ran != (len(c.want) > 0) {
+			t.Errorf("%s: %t, %v", c.what, ran, err)
+		}
+		m.same(t, c.what, c.want...)
+	}
+	if ran, err := m.Down(t.Context(), plan.Link{Name: "eth1"}); err != nil || ran {
+		t.Errorf("gone: %t, %v", ran, err)
+	}
+}
+
+// networkd has a lease, and somebody has deleted its address.
+func TestHealth(t *testing.T) {
+	const lease = "/run/systemd/netif/leases/7"
+	m := newMachine(t, nil)
+	has := plan.State{Addrs: []plan.Addr{{Link: 7, Prefix: netip.MustParsePrefix("10.0.1.20/24")}}}
+	for text, want := range map[string]stack.Health{
+		"": {}, "# this is private\nADDRESS=10.0.1.20\n": {}, "ADDRESS=10.0.1.21\n": {NoClient: true}, "ADDRESS=x\n": {},
+	} {
+		m.write(t, lease, text)
+		if got, err := m.Health(has, eth1); got != want || err != nil {
+			t.Errorf("%q: %+v, %v", text, got, err)
+		}
+	}
+}
