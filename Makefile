@@ -81,6 +81,7 @@ install: build ## install below DESTDIR, under the documented names
 	install -D -m 644 hooks/dhcp-hook $(DESTDIR)/usr/lib/dhcpcd/dhcpcd-hooks/90-ec2net
 	install -D -m 644 -t $(DESTDIR)/usr/lib/udev/rules.d udev/53-ec2-network-interfaces.rules
 	install -D -m 644 -t $(DESTDIR)/usr/lib/systemd/system systemd/*.service
+	install -D -m 644 systemd/networkd.conf $(DESTDIR)/usr/lib/systemd/networkd.conf.d/50-ec2net.conf
 	install -D -m 644 -t $(DESTDIR)$(UPSTART) upstart/*.conf
 	for page in ec2net.8 ec2net-templates.5; do \
 	    install -D -m 644 man/$$page $(DESTDIR)/usr/share/man/man$${page#*.}/$$page && \

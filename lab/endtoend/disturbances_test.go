@@ -141,8 +141,10 @@ func publishContainer(t *testing.T, i *lab.Instance, program string, begin func(
 	}
 }
 
-// networkd gives the primary to systemd-networkd, as on Debian's EC2 images.
+// networkd gives the primary to systemd-networkd, as on Debian's EC2 images. It has not been
+// started again since ec2net was installed: it deletes what is not its own.
 const networkd = `
+rm /usr/lib/systemd/networkd.conf.d/50-ec2net.conf
 sed -i /eth0/d /etc/network/interfaces
 printf '[Match]\nName=eth0\n[Network]\nDHCP=ipv4\n' >/etc/systemd/network/10-eth0.network
 systemctl -q enable systemd-networkd.service

@@ -57,6 +57,33 @@ func TestSystemd(t *testing.T) {
 	}
 }
 
+// Where systemd-networkd runs, the confined units reach it, and write where it reads. Once
+// it has read ec2net's file, a rule that is not its own stays.
+func TestSystemdNetworkd(t *testing.T) {
+	t.Parallel()
+	v := lab.NewVPC(t, lab.Plan{})
+	i := boot(t, v, lab.Setup{Docker: true, Systemd: true, Prepare: `
+cp /usr/lib/systemd/networkd.conf.d/50-ec2net.conf /root
+for unit in scan watch; do
+	mkdir /etc/systemd/system/ec2net-$unit.service.d
+	cat >/etc/systemd/system/ec2net-$unit.service.d/try.conf <<'EOF'
+[Service]
+ExecStartPre=sh -ec '>/etc/systemd/network/05-%p.network; networkctl reload; rm /etc/systemd/network/05-%p.network'
+EOF
+done
+` + networkd})
+	i.WaitRunning(t)
+	i.Sh(t, "systemctl start ec2net-scan.service ec2net-watch.service"+configured)
+	noneFailed(t, i)
+
+	const rule = "ip rule add pref 700 from 192.0.2.1 lookup 700 protocol 236\n"
+	const there = "ip rule | grep -q ^700:"
+	i.Sh(t, rule+"networkctl reconfigure eth0"+configured+"! "+there)
+	i.Sh(t, rule+"mv /root/50-ec2net.conf /usr/lib/systemd/networkd.conf.d; systemctl restart systemd-networkd.service"+configured+there)
+	i.Sh(t, "networkctl reconfigure eth0"+configured+there)
+	lacks(t, i.Log(t), "50-ec2net.conf:")
+}
+
 // While the unit waits for its next try, an "add" makes it try at once.
 func TestTriedAtOnce(t *testing.T) {
 	t.Parallel()
