@@ -149,9 +149,12 @@ func (s *Stack) explain(link plan.Link, err error) error {
 }
 
 // Down sets a link down: networkd gives its lease back, and asks for none until the link is
-// up again. If ec2net's file is gone, networkd forgets it. ran reports whether there was
-// something to do.
+// up again. If ec2net's file is gone, networkd forgets it; if the link is to be cloud-init's
+// again, Down removes the file. ran reports whether there was something to do.
 func (s *Stack) Down(ctx context.Context, link plan.Link) (ran bool, err error) {
+	if err := s.giveBack(link); err != nil {
+		return false, err
+	}
 	if link.Index != 0 && link.Up {
 		ran = true
 		if err := s.run(ctx, "ip", "link", "set", "dev", link.Name, "down"); err != nil {
@@ -169,6 +172,36 @@ func (s *Stack) Down(ctx context.Context, link plan.Link) (ran bool, err error) 
 		return true, err
 	}
 	return true, s.Tree.Remove(copyPath(link.Name))
+}
+
+// giveBack removes ec2net's file for a link, if the settings leave it to cloud-init, and
+// netplan has made a file for it.
+func (s *Stack) giveBack(link plan.Link) error {
+	if !s.LeaveCloudInit || link.Index == 0 {
+		return nil
+	}
+	ours, err := s.Tree.Read(unit.Path(link.Name))
+	if err != nil || !lines.Generated(ours) || lines.Unmanaged(ours) {
+		return err
+	}
+	files, err := withExt(s.Tree, runFolder, ".network")
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		if _, netplans := netplanID(file); !netplans {
+			continue
+		}
+		text, err := s.Tree.Read(file)
+		if err != nil {
+			return err
+		}
+		if mentions(string(text), link.MAC.String()) {
+			s.Tell(link.Name, "removing "+unit.Path(link.Name)+": it is cloud-init's again")
+			return s.Tree.Remove(unit.Path(link.Name))
+		}
+	}
+	return nil
 }
 
 // Health says whether the file differs from the one that networkd has read, and whether
