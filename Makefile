@@ -132,8 +132,8 @@ SEED ?= 1
 hour: ## disturb whole machines at random for HOUR, from SEED on; needs root
 	$(GO) test ./lab/endtoend -run '^TestHour$$' -v -hour $(HOUR) -seed $(SEED) -timeout 0 $(if $(UPDATE),-update)
 
-update: ## write the golden files and the tables of ec2net(8), hooks/default and docs/reliability.md anew
+update: ## write the golden files and the tables of ec2net(8), hooks/default and docs anew
 	$(GO) test ./cmd/ec2net -run '^TestTables$$' -update
 	$(GO) test ./render -update
 	$(GO) test ./hooks -run '^TestNetlinkFails$$' -update
-	$(GO) test ./lab/endtoend -run '^Test(Faults|Killed|Attackers)$$' -update
+	$(GO) test ./lab/endtoend -run '^Test(Faults|Killed|Attackers|ImageAlone)$$' -update
