@@ -113,7 +113,7 @@ func (h *Host) look(n news) (*look, error) {
 		return nil, fmt.Errorf("cannot ask the kernel: %w", err)
 	}
 	l.State = state
-	l.hearStack()
+	l.hearStack(h)
 	l.lookForPods()
 	return l, nil
 }

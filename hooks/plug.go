@@ -234,7 +234,7 @@ func (h *Host) makeReady(ctx context.Context, n news, a *arrival) (*look, error)
 
 // finish makes the changes that ifup, or the hook of its DHCP client, has left out.
 func (h *Host) finish(ctx context.Context, kind render.Stack, n news, e sourced) error {
-	n.up = false // the hook knows whether the lease has ended
+	n.up = false                 // the hook knows whether the lease has ended
 	if kind == render.Ifupdown { // else no hook has made them
 		n.notice = "ip rules are missing after ifup: adding them"
 	}
@@ -247,7 +247,22 @@ func (h *Host) finish(ctx context.Context, kind render.Stack, n news, e sourced)
 	if !asked {
 		h.later(n.name, nil)
 	}
+	if link, known := l.primaryUnasked(kind); known {
+		h.later(link.Name, nil)
+	}
 	return err
+}
+
+// primaryUnasked returns the primary's link if IMDS was never asked about it, since no hook of
+// its DHCP client does.
+func (l *look) primaryUnasked(kind render.Stack) (plan.Link, bool) {
+	if l == nil || kind == render.Ifupdown {
+		return plan.Link{}, false
+	}
+	link, here := l.PrimaryLink()
+	k, _ := l.Of(link.Name)
+	_, known := k.FactsOf(link)
+	return link, here && !known
 }
 
 // hasFiles reports whether existing files can bring an ENI up: ec2net wrote them for this

@@ -114,9 +114,11 @@ func (h *Host) awaitAddress(ctx context.Context, link plan.Link) error {
 	}
 }
 
-// hearStack adds what the kernel tells of leases, if no DHCP client has a hook: networkd's
-// lease is an address with the length of a subnet.
-func (l *look) hearStack() {
+// hearStack adds what is known of leases if no DHCP client has a hook: the lease that networkd
+// keeps, else an address with the length of a subnet, which an administrator's file may give.
+// Without either, networkd may be configuring the link again: the rules stay, and the other
+// addresses answer.
+func (l *look) hearStack(h *Host) {
 	if l.kind != render.Networkd {
 		return
 	}
@@ -126,14 +128,15 @@ func (l *look) hearStack() {
 		if !there || !k.Stanza {
 			continue
 		}
-		k.Lease = plan.Lease{}
+		addr, _ := h.networkd().Leased(link.Index) // else the address tells
 		for _, a := range l.State.Addrs {
-			if a.Link == link.Index && !a.Prefix.IsSingleIP() && a.Prefix.Addr().Is4() {
-				k.Lease = plan.Lease{MAC: link.MAC, Index: link.Index, Addr: a.Prefix.Addr()}
+			if !addr.IsValid() && a.Link == link.Index && !a.Prefix.IsSingleIP() && a.Prefix.Addr().Is4() {
+				addr = a.Prefix.Addr()
 			}
 		}
-		if k.Lease == (plan.Lease{}) && link.Up && k.Note.Of(link) && !k.Coming {
-			k.Lease = plan.Lease{MAC: link.MAC, Index: link.Index, Ended: true}
+		k.Lease = plan.Lease{}
+		if addr.IsValid() {
+			k.Lease = plan.Lease{MAC: link.MAC, Index: link.Index, Addr: addr}
 		}
 	}
 }

@@ -9,7 +9,10 @@ import (
 // imageReady prepares an image as the package does: cloud-init configures the primary only,
 // and networkd keeps the rules of others.
 const imageReady = `
-mkdir -p /etc/systemd/system/multi-user.target.wants
+cat >/etc/cloud/cloud.cfg.d/90-ec2net.cfg <<EOF
+updates: {network: {when: [boot-new-instance]}}
+datasource: {Ec2: {apply_full_imds_network_config: false}}
+EOF
 systemctl enable ec2net-scan.service ec2net-watch.service
 `
 

@@ -160,6 +160,10 @@ func (s *Stack) Down(ctx context.Context, link plan.Link) (ran bool, err error) 
 		if err := s.run(ctx, "ip", "link", "set", "dev", link.Name, "down"); err != nil {
 			return ran, err
 		}
+		// networkd keeps the addresses that ec2net has added: KeepConfiguration=static.
+		if err := s.run(ctx, "ip", "-4", "addr", "flush", "dev", link.Name); err != nil {
+			return ran, err
+		}
 	}
 	text, err := s.Tree.Read(unit.Path(link.Name))
 	if err != nil || text != nil {
@@ -217,15 +221,15 @@ func (s *Stack) Health(state plan.State, link plan.Link) (h stack.Health, err er
 		return h, err
 	}
 	h.Changed = text != nil && kept != nil && !bytes.Equal(kept, text)
-	leased, err := s.leased(link)
+	leased, err := s.Leased(link.Index)
 	h.NoClient = leased.IsValid() && !state.Has(link.Index, leased)
 	return h, err
 }
 
-// leased returns the address that networkd has leased for a link; not valid if none. It
+// Leased returns the address that networkd has leased for a link; not valid if none. It
 // reads the file that networkd keeps its lease in.
-func (s *Stack) leased(link plan.Link) (netip.Addr, error) {
-	text, err := s.Tree.Read(fmt.Sprintf("/run/systemd/netif/leases/%d", link.Index))
+func (s *Stack) Leased(index int) (netip.Addr, error) {
+	text, err := s.Tree.Read(fmt.Sprintf("/run/systemd/netif/leases/%d", index))
 	for line := range strings.Lines(string(text)) {
 		if value, ok := strings.CutPrefix(line, "ADDRESS="); ok {
 			a, _ := netip.ParseAddr(strings.TrimSpace(value))
