@@ -1,5 +1,7 @@
 package lab
 
+import "fmt"
+
 // An image is a tree of what Debian's official image for EC2 boots: systemd is process 1,
 // cloud-init asks the metadata service and writes netplan's YAML, netplan renders it, and
 // systemd-networkd does the work. What follows is all that differs between such an
@@ -58,3 +60,29 @@ EOF
 done
 ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
 `
+
+// netplanYAML is where cloud-init writes how interfaces come up.
+const netplanYAML = "/etc/netplan/50-cloud-init.yaml"
+
+// rendered has the YAML that cloud-init of Debian 12 writes for the primary, and what
+// switches cloud-init off.
+func (i *Instance) rendered() map[string]string {
+	return map[string]string{
+		"/etc/cloud/cloud-init.disabled": "",
+		netplanYAML: fmt.Sprintf(`# This file is generated from information provided by the datasource.  Changes
+# to it will not persist across an instance reboot.  To disable cloud-init's
+# network configuration capabilities, write a file
+# /etc/cloud/cloud.cfg.d/99-disable-network-config.cfg with the following:
+# network: {config: disabled}
+network:
+    ethernets:
+        eth0:
+            dhcp4: true
+            dhcp6: false
+            match:
+                macaddress: %s
+            set-name: eth0
+    version: 2
+`, i.ENI.MAC),
+	}
+}

@@ -18,6 +18,9 @@ func TestImageBoots(t *testing.T) {
 			i.Echo(t, 7)
 			asks(t, v.Client, "10.0.0.10:7")
 			imageIsUp(t, i)
+			if yaml, _ := i.ReadFile(t, netplanYAML); release == "bookworm" && yaml != i.rendered()[netplanYAML] {
+				t.Errorf("cloud-init writes\n%s\nrendered has\n%s", yaml, i.rendered()[netplanYAML])
+			}
 
 			i.Reboot(t)
 			i.WaitRunning(t)
@@ -47,5 +50,24 @@ func imageIsUp(t *testing.T, i *Instance) {
 	}
 	if left := i.Sh(t, "find /etc/network/interfaces /run/network -maxdepth 0 2>/dev/null || :; command -v ifup || :; pgrep -a 'dhclient|dhcpcd' || :"); left != "" {
 		t.Errorf("there is %s", left)
+	}
+}
+
+// With what cloud-init renders there already, the image boots without it.
+func TestImageRendered(t *testing.T) {
+	t.Parallel()
+	for _, release := range releases {
+		t.Run(release, func(t *testing.T) {
+			t.Parallel()
+			v := NewVPC(t, Plan{})
+			i := v.Boot(t, Setup{Release: release, Image: true, Rendered: true})
+			i.WaitRunning(t)
+			i.Echo(t, 7)
+			i.WaitSh(t, "ip -4 route show default | grep -q 'via 10.0.0.1 dev eth0 proto dhcp src 10.0.0.10 metric 100'")
+			asks(t, v.Client, "10.0.0.10:7")
+			if n := len(v.IMDS.Requests()); n != 0 {
+				t.Errorf("somebody asked IMDS %d times", n)
+			}
+		})
 	}
 }

@@ -16,8 +16,11 @@ type Setup struct {
 	Systemd bool   // systemd is process 1
 	// Image boots what Debian's official image for EC2 does: systemd with cloud-init,
 	// netplan and systemd-networkd in the place of ifupdown. See [Instance.WaitRunning].
-	Image  bool
-	Dhcpcd bool // dhcpcd is installed and not dhclient, else the other way round
+	Image bool
+	// Rendered has what cloud-init writes for the primary there already, and switches
+	// cloud-init off: the image boots in a quarter of the time.
+	Rendered bool
+	Dhcpcd   bool // dhcpcd is installed and not dhclient, else the other way round
 	// Docker says that docker, podman, ufw and firewalld are installed, in Debian 12.
 	// Nothing starts them; see [Instance.StartDocker].
 	Docker bool
@@ -107,6 +110,9 @@ func (i *Instance) create(tree *Tree) (err error) {
 	prepare := i.setup.Prepare
 	if i.setup.Image {
 		maps.Copy(files, imageFiles)
+		if i.setup.Rendered {
+			maps.Copy(files, i.rendered())
+		}
 		prepare = imagePrepare + prepare
 	} else {
 		files["/etc/network/interfaces"] = interfaces
