@@ -130,7 +130,28 @@ func (s *Stack) Up(ctx context.Context, link plan.Link, live bool) error {
 	if err := s.AwaitAddress(ctx, link); err != nil {
 		return s.explain(link, err)
 	}
-	return nil
+	return s.awaitRoutes(ctx, link)
+}
+
+// routesLimit bounds the wait for the routes of a lease.
+const routesLimit = 5 * time.Second
+
+// awaitRoutes waits until networkd has configured a link: it adds the routes of a lease after
+// the address, and an ENI's table has copies of them.
+func (s *Stack) awaitRoutes(ctx context.Context, link plan.Link) error {
+	ctx, cancel := context.WithTimeout(ctx, routesLimit)
+	defer cancel()
+	for {
+		state, err := stack.ReadLinkState(s.Tree, link.Index)
+		if err != nil || state.Admin != "configuring" {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil // the next event copies them
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // explain says why a link has got no address.

@@ -6,7 +6,9 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"ec2net/plan"
 	"ec2net/stack"
@@ -113,6 +115,23 @@ func TestUp(t *testing.T) {
 	m.prepare(t) // after a boot, ec2net was killed here
 	m.up(t, true, false)
 	m.same(t, "changed after a boot", reload)
+}
+
+// networkd adds the routes of a lease after its address: Up waits for them too.
+func TestUpRoutes(t *testing.T) {
+	m := newMachine(t, map[string]string{linkFile: configured(unit.Path("eth1")), unit.Path("eth1"): "[Match]\n"})
+	var routes atomic.Bool
+	m.AwaitAddress = func(context.Context, plan.Link) error {
+		m.write(t, linkFile, strings.Replace(configured(unit.Path("eth1")), "=configured", "=configuring", 1))
+		time.AfterFunc(50*time.Millisecond, func() {
+			routes.Store(true)
+			_, _ = m.Tree.Write(linkFile, []byte(configured(unit.Path("eth1"))))
+		})
+		return nil
+	}
+	if m.up(t, false, false); !routes.Load() {
+		t.Error("did not wait")
+	}
 }
 
 func TestUpFails(t *testing.T) {
