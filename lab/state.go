@@ -26,9 +26,9 @@ var sections = []section{
 	{"ip6tables-nft", "ip6tables-nft-save", nil},
 	{"iptables-legacy", "iptables-legacy-save", nil},
 	{"ip6tables-legacy", "ip6tables-legacy-save", nil},
-	// The script that asks is a session of its own; udevd's workers come and go, and so
-	// does an ec2net that asks IMDS again in the background.
-	{"processes", `ps -e -o sid=,pid=,stat=,args= | awk -v me=$$ '$1 != me && $2 != 1 && $3 !~ "^Z" && !/\(udev-worker\)|sleep 1000000|ec2net refresh/ { $1 = $2 = $3 = ""; print substr($0, 4) }'`, slices.Sort[[]string]},
+	// The script that asks is a session of its own; udevd's workers and systemd's
+	// hostnamed come and go, and so does an ec2net that asks IMDS again in the background.
+	{"processes", `ps -e -o sid=,pid=,stat=,args= | awk -v me=$$ '$1 != me && $2 != 1 && $3 !~ "^Z" && !/\(udev-worker\)|systemd-hostnamed|sleep 1000000|ec2net refresh/ { $1 = $2 = $3 = ""; print substr($0, 4) }'`, slices.Sort[[]string]},
 }
 
 // Text that changes although nothing has changed, or that differs between equal

@@ -58,7 +58,7 @@ func boot(t *testing.T, v *lab.VPC, s lab.Setup) *lab.Instance {
 	t.Helper()
 	s.Install, s.Files = installed, files
 	i := v.Boot(t, s)
-	if !s.Systemd {
+	if !s.Systemd && !s.Image {
 		// udev calls hotplug for eth0 too, which leaves it alone.
 		i.WaitSh(t, "! pgrep -f '[e]c2net hotplug'")
 	}

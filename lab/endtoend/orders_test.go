@@ -7,17 +7,16 @@ import (
 	"ec2net/lab/imds"
 )
 
-// While ifup runs for one ENI, another one gets its name. Systemd takes the
-// second's start for the first's, which is not over.
-func TestSwappedDuringIfup(t *testing.T) {
-	t.Parallel()
+// While one ENI comes up, another one gets its name. Systemd takes the second's start for
+// the first's, which is not over.
+func TestSwappedOnItsWayUp(t *testing.T) { onStacks(t, testSwappedOnItsWayUp) }
+
+func testSwappedOnItsWayUp(t *testing.T, s stack) {
 	v := lab.NewVPC(t, lab.Plan{})
 	first, second := v.AddENI(t, "10.0.0.20"), v.AddENI(t, "10.0.0.30")
-	i := boot(t, v, lab.Setup{Systemd: true})
+	i := s.boot(t, v, lab.Setup{Systemd: true})
 	i.WaitRunning(t)
-	i.WriteFile(t, "/etc/ec2net/templates/blocks.tmpl", `{{define "cfg-post-up"}}
-    post-up touch /run/in; timeout 90 sh -c 'until test -e /run/go; do sleep 0.1; done'
-{{end}}`)
+	i.Sh(t, s.hold)
 	first.Attach(t, "eth1")
 	i.WaitSh(t, "test -e /run/in")
 	first.Detach(t)
@@ -31,13 +30,14 @@ func TestSwappedDuringIfup(t *testing.T) {
 	noneFailed(t, i)
 }
 
-// Somebody takes eth1 down without ifupdown, or removes its cfg file: ec2net brings it
-// up, and takes it down, all the same.
-func TestBehindIfupdown(t *testing.T) {
-	t.Parallel()
+// Somebody sets eth1 down, or removes its file: ec2net brings it up, and takes it down, all
+// the same.
+func TestBehindTheStack(t *testing.T) { onStacks(t, testBehindTheStack) }
+
+func testBehindTheStack(t *testing.T, s stack) {
 	v := lab.NewVPC(t, lab.Plan{})
 	eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
-	i := boot(t, v, lab.Setup{})
+	i := s.boot(t, v, lab.Setup{})
 	touchTables(t, i)
 	before := i.State(t)
 	eth1.Attach(t, "eth1")
@@ -45,15 +45,15 @@ func TestBehindIfupdown(t *testing.T) {
 	up := i.State(t)
 
 	i.Sh(t, "ip link set eth1 down; ec2net up eth1")
-	sameState(t, "down by hand, and up", up, i.State(t))
+	s.sameAgain(t, "down by hand, and up", up, i.State(t))
 	oneClient(t, i, "eth1")
 
-	i.Sh(t, "rm /etc/network/interfaces.d/eth1.cfg; ec2net down eth1")
+	i.Sh(t, "rm "+s.file+"; ec2net down eth1")
 	lacks(t, i.State(t), "1001", "10.0.0.20/24", "dhclient.eth1")
-	i.Sh(t, "ec2net up eth1; rm /etc/network/interfaces.d/eth1.cfg")
+	i.Sh(t, "ec2net up eth1; rm "+s.file+"")
 	eth1.Detach(t)
 	waitDown(t, i, "eth1")
-	sameState(t, "unplugged without a cfg file", before, i.State(t))
+	sameState(t, "unplugged without its file", before, i.State(t))
 	if n := clients(t, i, "eth1"); n != 0 {
 		t.Errorf("%d DHCP clients are left", n)
 	}
@@ -64,11 +64,12 @@ func TestBehindIfupdown(t *testing.T) {
 }
 
 // IMDS knows which ENI it is, and not yet its addresses.
-func TestAddressesLate(t *testing.T) {
-	t.Parallel()
+func TestAddressesLate(t *testing.T) { onStacks(t, testAddressesLate) }
+
+func testAddressesLate(t *testing.T, s stack) {
 	v := lab.NewVPC(t, lab.Plan{})
 	eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
-	i := boot(t, v, lab.Setup{})
+	i := s.boot(t, v, lab.Setup{})
 	eth1.Describe(func(d *imds.ENI) { d.Subnet, d.IPv4 = "", nil })
 	v.IMDS.ResetLog()
 	eth1.Attach(t, "eth1")

@@ -10,11 +10,12 @@ import (
 )
 
 // From udev's "add" to an answer by eth1, without a person; and back.
-func TestPlug(t *testing.T) {
-	t.Parallel()
+func TestPlug(t *testing.T) { onStacks(t, testPlug) }
+
+func testPlug(t *testing.T, s stack) {
 	v := lab.NewVPC(t, lab.Plan{})
 	eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
-	i := boot(t, v, lab.Setup{})
+	i := s.boot(t, v, lab.Setup{})
 	neighbour := v.Host(t, "10.0.0.99")
 	touchTables(t, i)
 	before := i.State(t)
@@ -34,8 +35,8 @@ func TestPlug(t *testing.T) {
 		eth1.Detach(t)
 		waitDown(t, i, "eth1")
 		sameState(t, fmt.Sprintf("unplugged, round %d", n), before, i.State(t))
-		if _, ok := i.ReadFile(t, "/etc/network/interfaces.d/eth1.cfg"); !ok {
-			t.Error("the cfg is gone")
+		if _, ok := i.ReadFile(t, s.file); !ok {
+			t.Errorf("%s is gone", s.file)
 		}
 	}
 }
@@ -62,35 +63,38 @@ func TestOff(t *testing.T) {
 }
 
 // By hand, as documented.
-func TestByHand(t *testing.T) {
-	t.Parallel()
+func TestByHand(t *testing.T) { onStacks(t, testByHand) }
+
+func testByHand(t *testing.T, s stack) {
 	v := lab.NewVPC(t, lab.Plan{})
 	eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
-	i := boot(t, v, lab.Setup{Prepare: "rm /usr/lib/udev/rules.d/53-ec2-network-interfaces.rules"})
+	i := s.boot(t, v, lab.Setup{Prepare: "rm /usr/lib/udev/rules.d/53-ec2-network-interfaces.rules"})
 	neighbour := v.Host(t, "10.0.0.99")
 	eth1.Attach(t, "eth1")
 	i.Sh(t, "env INTERFACE=eth1 ACTION=add /etc/network/ec2net.hotplug add")
 	answers(t, v, []*lab.Place{v.Client, neighbour}, "10.0.0.10", "10.0.0.20", "10.0.0.21")
 	up := i.State(t)
 
-	// Twice, and ifup twice: as it was.
-	i.Sh(t, "env INTERFACE=eth1 ACTION=add /etc/network/ec2net.hotplug add; ifup eth1; ec2ifup eth1")
-	sameState(t, "hotplug and ifup twice", up, i.State(t))
-	// Down and up by ifupdown alone.
-	i.Sh(t, "ifdown eth1")
-	lacks(t, i.State(t), "1001", "ec2net-eth1")
-	i.Sh(t, "ifup eth1")
-	sameState(t, "ifdown and ifup", up, i.State(t))
+	// Twice, and by the stack's own command again: as it was.
+	i.Sh(t, "env INTERFACE=eth1 ACTION=add /etc/network/ec2net.hotplug add; "+s.again+"; ec2ifup eth1")
+	sameState(t, "hotplug and "+s.again+" twice", up, i.State(t))
+	if !s.setup.Image { // down and up by ifupdown alone
+		i.Sh(t, "ifdown eth1")
+		lacks(t, i.State(t), "1001", "ec2net-eth1")
+		i.Sh(t, "ifup eth1")
+		sameState(t, "ifdown and ifup", up, i.State(t))
+	}
 	i.Sh(t, "ec2ifdown eth1")
 	lacks(t, i.State(t), "1001", "ec2net-eth1", "dhclient.eth1")
 	i.Sh(t, "ec2ifup eth1")
-	sameState(t, "ec2ifdown and ec2ifup", up, i.State(t))
+	s.sameAgain(t, "ec2ifdown and ec2ifup", up, i.State(t))
 }
 
 // Three ENIs, two of them on one subnet, with two addresses each. Plugging and
 // unplugging one leaves the streams of the others alone.
-func TestThree(t *testing.T) {
-	t.Parallel()
+func TestThree(t *testing.T) { onStacks(t, testThree) }
+
+func testThree(t *testing.T, s stack) {
 	for _, backend := range []string{"nft", "legacy"} {
 		t.Run(backend, func(t *testing.T) {
 			t.Parallel()
@@ -98,7 +102,7 @@ func TestThree(t *testing.T) {
 			eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
 			eth2 := v.AddENI(t, "10.0.1.30", "10.0.1.31")
 			eth3 := v.AddENI(t, "10.0.1.40", "10.0.1.41")
-			i := boot(t, v, lab.Setup{Prepare: "echo EC2NET_MARKS=yes >>/etc/default/ec2net; update-alternatives --set iptables /usr/sbin/iptables-" + backend})
+			i := s.boot(t, v, lab.Setup{Prepare: "echo EC2NET_MARKS=yes >>/etc/default/ec2net; update-alternatives --set iptables /usr/sbin/iptables-" + backend})
 			places := []*lab.Place{v.Client, v.Host(t, "10.0.0.99")}
 			// Two at once.
 			eth1.Attach(t, "eth1")

@@ -201,7 +201,11 @@ func oneClient(t *testing.T, i *lab.Instance, name string) {
 func clients(t *testing.T, i *lab.Instance, name string) int {
 	t.Helper()
 	all := i.Sh(t, "pgrep -a -x 'dhclient|dhcpcd' || :")
-	return strings.Count(all, "dhclient."+name+".pid") + strings.Count(all, "dhcpcd: "+name)
+	n := strings.Count(all, "dhclient."+name+".pid") + strings.Count(all, "dhcpcd: "+name)
+	if i.Run(t, lab.Cmd{Args: []string{"sh", "-c", "test -f /run/systemd/netif/leases/$(cat /sys/class/net/" + name + "/ifindex)"}}).Status == 0 {
+		n++ // systemd-networkd
+	}
+	return n
 }
 
 func noneFailed(t *testing.T, i *lab.Instance) {

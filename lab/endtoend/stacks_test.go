@@ -1,0 +1,85 @@
+package endtoend
+
+import (
+	"testing"
+
+	"ec2net/lab"
+)
+
+// A stack is what a test has to know of the network stack of its instance.
+type stack struct {
+	name string
+	// setup is what an instance of it has beyond the test's own setup.
+	setup lab.Setup
+	// folder has the files by which interfaces come up; file is that of eth1.
+	folder, file string
+	// again is the stack's own command that brings eth1 up, when it is up already.
+	again string
+	// hold is a script. What brings an ENI up after it makes /run/in, and waits for /run/go.
+	hold string
+}
+
+const holds = "touch /run/in; timeout 90 sh -c 'until test -e /run/go; do sleep 0.1; done'"
+
+var ifupdown = stack{
+	name:   "ifupdown",
+	folder: "/etc/network/interfaces.d",
+	file:   "/etc/network/interfaces.d/eth1.cfg",
+	again:  "ifup eth1",
+	hold: `cat >/etc/ec2net/templates/blocks.tmpl <<'EOF'
+{{define "cfg-post-up"}}
+    post-up ` + holds + `
+{{end}}
+EOF`,
+}
+
+// imageStack is what Debian's image for EC2 has. Cloud-init plays no part in what these
+// tests are about, so it has done its work already.
+var imageStack = stack{
+	name:   "networkd",
+	setup:  lab.Setup{Image: true, Rendered: true},
+	folder: "/etc/systemd/network",
+	file:   "/etc/systemd/network/05-ec2net-eth1.network",
+	again:  "networkctl reload; networkctl up eth1",
+	hold: `mv /usr/bin/networkctl /usr/bin/networkctl.real; cat >/usr/bin/networkctl <<'EOF'
+#!/bin/sh
+` + holds + `
+exec networkctl.real "$@"
+EOF
+chmod 755 /usr/bin/networkctl`,
+}
+
+// onStacks runs a test on each network stack.
+func onStacks(t *testing.T, test func(*testing.T, stack)) {
+	t.Helper()
+	t.Parallel()
+	for _, s := range []stack{ifupdown, imageStack} {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			test(t, s)
+		})
+	}
+}
+
+// boot is the function of that name, with the stack. On both ec2net knows of the primary when
+// it returns.
+func (s stack) boot(t *testing.T, v *lab.VPC, setup lab.Setup) *lab.Instance {
+	t.Helper()
+	setup.Image, setup.Rendered = s.setup.Image, s.setup.Rendered
+	i := boot(t, v, setup)
+	if setup.Image {
+		i.WaitRunning(t)
+		i.WaitSh(t, "ip -4 route show default | grep -q 'dev eth0 proto dhcp'")
+		i.Sh(t, "ec2net refresh") // as the hook of dhclient asks about the primary
+	}
+	return i
+}
+
+// sameAgain is sameState for an interface that was down: systemd-networkd keeps the addresses
+// of ec2net's meanwhile, so the leased one stands behind them.
+func (s stack) sameAgain(t *testing.T, what, want, got string) {
+	t.Helper()
+	if !s.setup.Image || sorted(want) != sorted(got) {
+		sameState(t, what, want, got)
+	}
+}
