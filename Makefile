@@ -8,6 +8,7 @@ VERSION = $(or $(shell hooks/deb/version),$(error there is no version))
 TOOL := $(GO) tool -modfile=lab/tools/go.mod
 BINARY ?= ec2net
 UPSTART ?= /etc/init
+CLOUD = /etc/cloud/cloud.cfg.d/95-ec2net.cfg
 
 .PHONY: help build run demo check cover test lint vulncheck newest install deb release bench fuzz soak hour update debian
 
@@ -96,7 +97,8 @@ install: build ## install below DESTDIR, under the documented names
 	    ln -sf ec2net.fish $(DESTDIR)/usr/share/fish/vendor_completions.d/$$name.fish; \
 	done
 	test -e $(DESTDIR)/etc/default/ec2net || install -m 644 hooks/default $(DESTDIR)/etc/default/ec2net
-	@test -n "$(DESTDIR)" || /usr/sbin/ec2net reads || :
+	test -e $(DESTDIR)$(CLOUD) || install -D -m 644 hooks/cloud.cfg $(DESTDIR)$(CLOUD)
+	@test -n "$(DESTDIR)" || ! command -v ifup >/dev/null || /usr/sbin/ec2net reads || :
 
 DEB_ARCHS ?= amd64 arm64
 DIST ?= dist

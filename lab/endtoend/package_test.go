@@ -376,7 +376,7 @@ systemctl mask ec2net-scan.service; dpkg -r ec2net
 ` + install + `test masked = "$(systemctl is-enabled ec2net-scan.service || :)"; systemctl unmask ec2net-scan.service
 sed 's/^Description=.*/&, mine/' /usr/lib/systemd/system/ec2net-scan.service >/etc/systemd/system/ec2net-scan.service
 mkdir -p /etc/init; cp /usr/share/ec2net/upstart/*.conf /etc/init; echo '# mine' | tee -a /etc/init/*.conf
-dpkg -r ec2net; find /etc | sort >/tmp/before
+dpkg -r ec2net; find /etc ! -name 95-ec2net.cfg | sort >/tmp/before
 ` + install + `test ! -e /var/backups/ec2net; test -z "$(find /etc | sort | comm -23 /tmp/before -)"; test enabled = "$(systemctl is-enabled ec2net-scan.service)"`},
 		{"no upstart", install + "test ! -e /etc/init"},
 	} {
