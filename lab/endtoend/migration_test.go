@@ -74,6 +74,23 @@ var netUtils1 = map[string]string{
 	"/usr/lib/systemd/system/ec2net-ifup@.service":        oldUnit,
 }
 
+// netUtils2 has the files of amazon-ec2-net-utils 2.x that its own "make install" installs. It
+// begins to look every minute; here it does so all the time. The unit's last section is an
+// administrator's.
+var netUtils2 = map[string]string{
+	"/usr/lib/udev/rules.d/99-vpc-policy-routes.rules": `SUBSYSTEM=="net", ACTION=="add", KERNEL=="eth*", RUN+="/usr/bin/systemctl start --no-block policy-routes@$name.service refresh-policy-routes@$name.timer"` + "\n",
+	"/usr/lib/systemd/system/policy-routes@.service": `[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/local/bin/setup-policy-routes %i start
+[Install]
+WantedBy=multi-user.target
+`,
+	"/usr/lib/systemd/system/refresh-policy-routes@.service": "[Service]\nType=oneshot\nExecStart=/usr/local/bin/setup-policy-routes %i start\n",
+	"/usr/lib/systemd/system/refresh-policy-routes@.timer":   "[Timer]\nOnActiveSec=1\nOnUnitInactiveSec=1\n",
+	"/usr/local/bin/setup-policy-routes":                     old,
+}
+
 // kept are files beside those of the older tools, which have to stay.
 var kept = map[string]string{
 	"/etc/udev/rules.d/70-persistent-net.rules":        "# names of interfaces\n",
@@ -97,6 +114,7 @@ func TestMigration(t *testing.T) {
 	}{
 		{"ubuntu-ec2net", "bookworm", ubuntuEC2Net, "elastic-network-interfaces.service"},
 		{"ec2-net-utils", "trixie", netUtils1, "ec2net-scan.service"},
+		{"amazon-ec2-net-utils", "trixie", netUtils2, "policy-routes@eth1.service"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -119,7 +137,7 @@ func TestMigration(t *testing.T) {
 				t.Fatalf("the older tool's rules are not there:\n%s", up)
 			}
 
-			i.Sh(t, "dpkg -i /root/ec2net_1.0_amd64.deb; rm /var/local/old-tool-ran")
+			i.Sh(t, "dpkg -i /root/ec2net_1.0_amd64.deb; if systemctl is-active --quiet 'refresh-policy-routes@*.timer'; then exit 1; fi; rm /var/local/old-tool-ran")
 			sameState(t, "installed", up, running(t, i))
 			noneFailed(t, i)
 			i.Echo(t, 7)
@@ -176,12 +194,13 @@ systemctl -q enable UNIT; older >/tmp/before
 `
 	const enabled = "test enabled = $(systemctl is-enabled UNIT)\n"
 	for _, older := range []struct {
-		name  string
-		files map[string]string
-		unit  string
+		name       string
+		files      map[string]string
+		unit, rule string
 	}{
-		{"ubuntu-ec2net", ubuntuEC2Net, "elastic-network-interfaces.service"},
-		{"ec2-net-utils", netUtils1, "ec2net-scan.service"},
+		{"ubuntu-ec2net", ubuntuEC2Net, "elastic-network-interfaces.service", "/etc/udev/rules.d/53-ec2-network-interfaces.rules"},
+		{"ec2-net-utils", netUtils1, "ec2net-scan.service", "/etc/udev/rules.d/53-ec2-network-interfaces.rules"},
+		{"amazon-ec2-net-utils", netUtils2, "policy-routes@eth1.service", "/usr/lib/udev/rules.d/99-vpc-policy-routes.rules"},
 	} {
 		for _, c := range []struct{ name, script string }{
 			{"cannot be unpacked", `
@@ -198,7 +217,7 @@ install; gone; test enabled = "$(systemctl is-enabled ec2net-scan.service)"; tes
 dpkg -P ec2net; cp -a /var/backups/ec2net/. /; older | diff /tmp/before -
 ` + enabled},
 			{"changed and installed again", `
-rule=/etc/udev/rules.d/53-ec2-network-interfaces.rules
+rule=RULE
 install; dpkg -r ec2net; echo '# another' >$rule
 install | grep "^ec2net: the earlier backup .* is now /var/backups/ec2net.1$rule"
 test '# another' = "$(cat /var/backups/ec2net$rule)"; grep -q ACTION /var/backups/ec2net.1$rule`},
@@ -207,7 +226,7 @@ test '# another' = "$(cat /var/backups/ec2net$rule)"; grep -q ACTION /var/backup
 				all := maps.Clone(older.files)
 				all["/root/ec2net.deb"] = string(read(t, debs, "root/ec2net_1.0_amd64.deb"))
 				names := strings.Join(slices.Sorted(maps.Keys(older.files)), " ")
-				script := strings.NewReplacer("NAMES", names, "UNIT", older.unit).Replace(prepare + c.script)
+				script := strings.NewReplacer("NAMES", names, "UNIT", older.unit, "RULE", older.rule).Replace(prepare + c.script)
 				r := lab.Debian(t, "bookworm").Run(t, lab.Cmd{Files: all, Args: []string{"sh", "-exc", script}})
 				if r.Status != 0 {
 					t.Errorf("status %d\n%s%s", r.Status, r.Stdout, r.Stderr)

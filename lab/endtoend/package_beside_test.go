@@ -75,6 +75,18 @@ test 3 = "$(ls /etc/systemd/network | wc -l)"
 dpkg -r ec2net; test "05-ec2net-ens7.network 10-mine.network" = "$(echo $(ls /etc/systemd/network))"
 ` + install + network + `
 dpkg -P ec2net; test "05-ec2net-ens7.network 10-mine.network" = "$(echo $(ls /etc/systemd/network))"`},
+		{"amazon-ec2-net-utils, a package", `
+rule=/usr/lib/udev/rules.d/99-vpc-policy-routes.rules
+mkdir -p /tmp/other/DEBIAN /tmp/other/usr/lib/udev/rules.d; echo '# rule' >/tmp/other$rule
+printf 'Package: amazon-ec2-net-utils\nVersion: 2.3.0-3\nArchitecture: all\nMaintainer: x <x@y.example>\nDescription: x\n' >/tmp/other/DEBIAN/control
+dpkg-deb --build /tmp/other /tmp/other.deb; dpkg -i /tmp/other.deb; test -e $rule
+if dpkg -i /root/ec2net.deb; then exit 1; fi
+test -e $rule; dpkg -P ec2net
+apt-get -y install /root/ec2net.deb; test ! -e $rule; test ! -e /var/backups/ec2net`},
+		{"amazon-ec2-net-utils, by hand", `
+echo '[Match]' >/etc/systemd/network/80-ec2.network
+dpkg -i /root/ec2net.deb | grep '^ec2net: /etc/systemd/network/80-ec2.network of amazon-ec2-net-utils stays'
+test -e /etc/systemd/network/80-ec2.network`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := lab.Debian(t, "bookworm").Run(t, lab.Cmd{
