@@ -1,20 +1,18 @@
 package endtoend
 
 import (
+	"strings"
 	"testing"
 
 	"ec2net/lab"
 )
 
-// imageReady prepares an image as the package does: cloud-init configures the primary only,
-// and networkd keeps the rules of others.
-const imageReady = `
-cat >/etc/cloud/cloud.cfg.d/90-ec2net.cfg <<EOF
-updates: {network: {when: [boot-new-instance]}}
-datasource: {Ec2: {apply_full_imds_network_config: false}}
-EOF
-systemctl enable ec2net-scan.service ec2net-watch.service
-`
+// imageReady prepares an image as the package does.
+const imageReady = "systemctl enable ec2net-scan.service ec2net-watch.service\n"
+
+// besideCloudInit leaves the ENIs to cloud-init too: its hotplug and its full configuration are
+// as the image has them.
+const besideCloudInit = "rm /etc/cloud/cloud.cfg.d/95-ec2net.cfg\n"
 
 // An ENI is attached to an instance as Debian's images boot it, detached, and attached again;
 // then the instance boots with it.
@@ -31,8 +29,6 @@ func TestImagePlug(t *testing.T) {
 			waitUp(t, i, "eth1")
 			all := []string{"10.0.0.10", "10.0.1.20", "10.0.1.21"}
 			answers(t, v, []*lab.Place{v.Client}, all...)
-			t.Log(i.Sh(t, "journalctl -t ec2net -o short-monotonic --no-pager; networkctl; ip rule; ip -4 addr; ip route show table 1001; cat /proc/sys/net/ipv6/conf/eth1/disable_ipv6; ls /etc/netplan /run/systemd/network; networkctl status eth1 --no-pager"))
-
 			eth1.Detach(t)
 			waitDown(t, i, "eth1")
 			eth1.Attach(t, "eth1")
@@ -45,7 +41,110 @@ func TestImagePlug(t *testing.T) {
 			i.Echo(t, 7)
 			answers(t, v, []*lab.Place{v.Client}, all...)
 			noneFailed(t, i)
-			t.Log(i.Sh(t, "journalctl -t ec2net -o short-monotonic --no-pager; networkctl"))
+		})
+	}
+}
+
+// Cloud-init has configured the ENI by netplan before ec2net sees it, or does at the same
+// moment. ec2net takes it over, and gives it back when told to.
+func TestImageBesideCloudInit(t *testing.T) {
+	t.Parallel()
+	for _, release := range []string{"bookworm", "trixie"} {
+		t.Run(release, func(t *testing.T) {
+			t.Parallel()
+			v := lab.NewVPC(t, lab.Plan{})
+			eth1, eth2 := v.AddENI(t, "10.0.1.20", "10.0.1.21"), v.AddENI(t, "10.0.1.30")
+			eth1.Attach(t, "eth1")
+			i := boot(t, v, lab.Setup{Release: release, Image: true, Prepare: imageReady + besideCloudInit})
+			i.WaitRunning(t)
+			waitUp(t, i, "eth1")
+			all := []string{"10.0.0.10", "10.0.1.20", "10.0.1.21"}
+			i.WaitSh(t, "ec2net status")
+			answer(t, []*lab.Place{v.Client}, all...)
+			i.Sh(t, `journalctl -t ec2net | grep "eth1: systemd-networkd has read /etc/systemd/network/05-ec2net-eth1.network, in the place of cloud-init's /run/systemd/network/10-netplan-eth1.network"`)
+			if rules := i.Sh(t, "ip rule | grep -v -e 'proto 236' -e 'lookup local' -e 'lookup main' -e 'lookup default' || :"); rules != "" {
+				t.Errorf("cloud-init's rules are left:\n%s", rules)
+			}
+
+			eth2.Attach(t, "eth2") // cloud-init's hotplug comes too, on Debian 13
+			waitUp(t, i, "eth2")
+			i.WaitSh(t, "! systemctl list-units --no-legend 'cloud-init-hotplugd.service' | grep -q -e activating -e ' active'")
+			i.WaitSh(t, "ec2net status")
+			answer(t, []*lab.Place{v.Client}, append(all, "10.0.1.30")...)
+
+			i.Sh(t, "echo EC2NET_TAKE_OVER=no >>/etc/default/ec2net; ec2ifdown eth1")
+			i.WaitSh(t, "networkctl --no-pager status eth1 | grep -q 10-netplan-eth1.network && ip -4 addr show dev eth1 | grep -q 10.0.1.20/24")
+			lacks(t, i.Sh(t, "ip rule; ip route show table all; ls /etc/systemd/network"), "1001: ", "table 1001", "eth1.network")
+			i.Sh(t, "ec2net status eth1 | grep 'left alone' | grep 'cloud-init configures it, by /etc/netplan/50-cloud-init.yaml'")
+			noneFailed(t, i)
+		})
+	}
+}
+
+// What an administrator has written for netplan or networkd stays as it is.
+func TestImageAdministrator(t *testing.T) {
+	t.Parallel()
+	v := lab.NewVPC(t, lab.Plan{})
+	eth1, eth2 := v.AddENI(t, "10.0.1.20", "10.0.1.21"), v.AddENI(t, "10.0.1.30")
+	i := boot(t, v, lab.Setup{Image: true, Prepare: imageReady + `
+printf 'network:\n  ethernets:\n    mine:\n      match: {macaddress: "02:00:0a:00:01:14"}\n      dhcp4: true\n      dhcp4-overrides: {route-metric: 700}\n      optional: true\n' >/etc/netplan/60-mine.yaml
+chmod 600 /etc/netplan/60-mine.yaml
+printf '[Match]\nMACAddress=02:00:0a:00:01:1e\n[Network]\nDHCP=ipv4\n[DHCPv4]\nRouteMetric=800\n' >/etc/systemd/network/30-mine.network
+`})
+	i.WaitRunning(t)
+	before := i.Sh(t, "ip rule")
+	eth1.Attach(t, "eth1")
+	eth2.Attach(t, "eth2")
+	for name, by := range map[string]string{"eth1": "/etc/netplan/60-mine.yaml", "eth2": "/etc/systemd/network/30-mine.network"} {
+		i.WaitSh(t, "journalctl -t ec2net | grep -q '"+name+": is left alone: .*"+by+"'")
+		i.WaitSh(t, "ip -4 addr show dev "+name+" | grep -q 10.0.1")
+		i.Sh(t, "ec2net status "+name+" | grep 'left alone' | grep "+by)
+		if r := i.Run(t, lab.Cmd{Args: []string{"ec2ifup", name}}); r.Status != 6 || !strings.Contains(r.Stderr, "hint: ") {
+			t.Errorf("ec2ifup %s: %+v", name, r)
+		}
+	}
+	if now := i.Sh(t, "ip rule"); now != before {
+		t.Errorf("rules:\n%s\nbefore:\n%s", now, before)
+	}
+	i.Sh(t, "test -z \"$(ls /etc/systemd/network | grep ec2net)\"")
+
+	i.Sh(t, "rm /etc/netplan/60-mine.yaml; netplan apply; ec2ifup eth1")
+	i.Sh(t, "printf '\n[Link]\nUnmanaged=yes\n' >>/etc/systemd/network/30-mine.network; networkctl reload; ec2ifup eth2")
+	i.WaitSh(t, "ec2net status")
+	answer(t, []*lab.Place{v.Client}, "10.0.0.10", "10.0.1.20", "10.0.1.21", "10.0.1.30")
+	noneFailed(t, i)
+}
+
+// Cloud-init begins anew; and an image is made of an instance with ec2net and booted as another
+// instance, whose ENIs have other MACs.
+func TestImageAgain(t *testing.T) {
+	t.Parallel()
+	for _, release := range []string{"bookworm", "trixie"} {
+		t.Run(release, func(t *testing.T) {
+			t.Parallel()
+			v := lab.NewVPC(t, lab.Plan{})
+			eth1 := v.AddENI(t, "10.0.1.20", "10.0.1.21")
+			i := boot(t, v, lab.Setup{Release: release, Image: true, Prepare: imageReady})
+			i.WaitRunning(t)
+			eth1.Attach(t, "eth1")
+			waitUp(t, i, "eth1")
+			i.Sh(t, "cloud-init clean --logs")
+			i.Reboot(t)
+			i.WaitRunning(t)
+			waitUp(t, i, "eth1")
+			i.Echo(t, 7)
+			answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.1.20", "10.0.1.21")
+			baked := i.Sh(t, "tar -C / -cz etc/netplan etc/systemd/network etc/machine-id var/lib/ec2net | base64 -w 0")
+
+			v = lab.NewVPC(t, lab.Plan{Primary: []string{"10.0.0.50"}})
+			eth1 = v.AddENI(t, "10.0.1.30", "10.0.1.31")
+			eth1.Attach(t, "eth1")
+			i = boot(t, v, lab.Setup{Release: release, Image: true, Prepare: imageReady + "base64 -d <<EOF | tar -C / -xz\n" + baked + "\nEOF\n"})
+			i.WaitRunning(t)
+			waitUp(t, i, "eth1")
+			i.WaitSh(t, "ec2net status")
+			answers(t, v, []*lab.Place{v.Client}, "10.0.0.50", "10.0.1.30", "10.0.1.31")
+			noneFailed(t, i)
 		})
 	}
 }
