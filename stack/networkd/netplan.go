@@ -19,11 +19,8 @@ const runFolder = "/run/systemd/network"
 // folder before: netplan-generate(8).
 var netplanFolders = []string{"/lib/netplan", "/etc/netplan", "/run/netplan"}
 
-// cloudInitYAML is what cloud-init writes for netplan, and cloudInitHeader how that begins.
-const (
-	cloudInitYAML   = "/etc/netplan/50-cloud-init.yaml"
-	cloudInitHeader = "# This file is generated from information provided by the datasource"
-)
+// cloudInitYAML is what cloud-init writes for netplan.
+const cloudInitYAML = "/etc/netplan/50-cloud-init.yaml"
 
 // netplanID returns the ID of the definition in netplan's YAML that a .network file comes
 // from: the interface's name, or any other label.
@@ -68,7 +65,7 @@ func ownerOfNetplan(tree *disk.Tree, file, id string, link plan.Link) (o stack.O
 		by = []string{file}
 	}
 	by = append(by, more...)
-	if slices.Equal(by, []string{cloudInitYAML}) && strings.HasPrefix(string(text), cloudInitHeader) && defines(string(text), id) {
+	if slices.Equal(by, []string{cloudInitYAML}) && foundByCloudInit(string(text), id, link.MAC.String()) {
 		return stack.Owner{
 			Who:  "cloud-init configures it, by " + cloudInitYAML,
 			Hint: "set EC2NET_TAKE_OVER=yes, and ec2net configures it",
@@ -127,15 +124,33 @@ func mentions(text, word string) bool {
 
 func inWord(c byte) bool { return c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' }
 
-// defines reports whether a YAML of cloud-init's has a definition with that ID, in a line
-// of its own.
-func defines(text, id string) bool {
+// foundByCloudInit reports whether a YAML has a definition as cloud-init makes one for an
+// ENI that it has found: for that MAC, with a name to set. Its header tells less: there is
+// none where cloud-init has netplan write the YAML, as in Debian 13.
+func foundByCloudInit(text, id, mac string) bool {
+	own := definition(text, id)
+	return mentions(own, mac) && mentions(own, "set-name")
+}
+
+// definition returns what belongs to the ID in a YAML of cloud-init's, in which each key
+// has its own line: the lines below it with more blanks in front.
+func definition(text, id string) string {
+	var own strings.Builder
+	begin := -1 // the blanks before the ID
 	for line := range strings.Lines(text) {
-		if key, ok := strings.CutSuffix(strings.TrimSpace(line), ":"); ok && strings.Trim(key, `"'`) == id {
-			return true
+		blanks := len(line) - len(strings.TrimLeft(line, " "))
+		key, ends := strings.CutSuffix(strings.TrimSpace(line), ":")
+		switch {
+		case strings.TrimSpace(line) == "":
+		case begin >= 0 && blanks > begin:
+			own.WriteString(line)
+		case begin >= 0:
+			return own.String()
+		case ends && strings.Trim(key, `"'`) == id:
+			begin = blanks
 		}
 	}
-	return false
+	return own.String()
 }
 
 // unitFolders has the folders with .network files and, in FILE.d, with what is added to
@@ -161,20 +176,21 @@ func dropIns(tree *disk.Tree, name string) ([]string, error) {
 // administrator's, as the header there says.
 var networkKey = regexp.MustCompile(`(?m)^(\{ *)?["']?network["']? *:`)
 
-// networkSettings returns the files of cloud-init's settings with that key.
+// networkSettings returns the files of cloud-init's settings with that key, and the one
+// that switches it off.
 func networkSettings(tree *disk.Tree) ([]string, error) {
-	const settings = "/etc/cloud/cloud.cfg"
+	const settings, off = "/etc/cloud/cloud.cfg", "/etc/cloud/cloud-init.disabled"
 	files, err := withExt(tree, settings+".d", ".cfg")
 	if err != nil {
 		return nil, err
 	}
 	var found []string
-	for _, file := range append(files, settings) {
+	for _, file := range append(files, settings, off) {
 		text, err := tree.Read(file)
 		if err != nil {
 			return nil, err
 		}
-		if networkKey.Match(text) {
+		if networkKey.Match(text) || file == off && text != nil {
 			found = append(found, file)
 		}
 	}

@@ -23,9 +23,43 @@ var eth1 = plan.Link{Name: "eth1", Index: 7, MAC: facts.MAC{2, 0, 0, 0, 1, 0xab}
 
 // cloudInit is a YAML of cloud-init's with a definition of that ID.
 func cloudInit(id string) string {
-	return cloudInitHeader + ".  Changes\n# to it will not persist\nnetwork:\n  version: 2\n  ethernets:\n    eth0:\n      dhcp4: true\n    " +
-		id + ":\n      dhcp4: true\n      match:\n        macaddress: \"" + mac + "\"\n      set-name: eth1\n"
+	return `# This file is generated from information provided by the datasource.  Changes
+# to it will not persist across an instance reboot.
+network:
+    ethernets:
+        eth0:
+            dhcp4: true
+            match:
+                macaddress: 02:00:00:00:00:10
+            set-name: eth0
+        ` + id + `:
+            addresses:
+            - 10.0.1.21/24
+            dhcp4: true
+            match:
+                macaddress: ` + mac + `
+            set-name: eth1
+    version: 2
+`
 }
+
+// byNetplan is what cloud-init makes in Debian 13, where netplan writes its YAML.
+const byNetplan = `network:
+  version: 2
+  ethernets:
+    eth0:
+      match:
+        macaddress: "02:00:00:00:00:10"
+      set-name: "eth0"
+    "extra0":
+      match:
+        macaddress: "` + mac + `"
+      addresses:
+      - "10.0.1.21/24"
+
+      dhcp4: true
+      set-name: "eth1"
+`
 
 // configured is networkd's state of a link that it configures by a file.
 func configured(file string) string { return "ADMIN_STATE=configured\nNETWORK_FILE=" + file + "\n" }
@@ -113,8 +147,17 @@ func TestOwner(t *testing.T) {
 			files: files{cloudInitYAML: cloudInit("eth1"), "/etc/systemd/network/10-netplan-eth0.network.d/static.conf": "[Network]\n"},
 			who:   "cloud-init", yields: true},
 
-		{name: "netplan's, in cloud-init's file without its header", link: configured(generated),
-			files: files{cloudInitYAML: strings.TrimPrefix(cloudInit("eth1"), cloudInitHeader)}, who: "netplan configures it, by " + cloudInitYAML},
+		{name: "cloud-init's, written by netplan", link: configured("/run/systemd/network/10-netplan-extra0.network"),
+			files: files{cloudInitYAML: byNetplan}, who: "cloud-init", yields: true},
+		{name: "cloud-init's, switched off by an administrator", link: configured(generated),
+			files: files{cloudInitYAML: cloudInit("eth1"), "/etc/cloud/cloud-init.disabled": ""},
+			who:   "netplan configures it, by " + cloudInitYAML + " and /etc/cloud/cloud-init.disabled"},
+		{name: "netplan's, in cloud-init's file by a person", link: configured(generated),
+			files: files{cloudInitYAML: "network:\n  ethernets:\n    eth0: {dhcp4: true}\n    eth1:\n      dhcp4: true\n"}, who: "netplan configures it, by " + cloudInitYAML},
+		{name: "netplan's, in cloud-init's file by a person, with the MAC elsewhere", link: configured(generated),
+			files: files{cloudInitYAML: "network:\n  ethernets:\n    eth1:\n      set-name: x\n    eth2:\n      macaddress: " + mac + "\n"}, who: "netplan configures it"},
+		{name: "netplan's, in cloud-init's file by a person, by the MAC", link: configured(generated),
+			files: files{cloudInitYAML: "network:\n  ethernets:\n    eth1:\n      match: {macaddress: " + mac + "}\n"}, who: "netplan configures it"},
 		{name: "netplan's, an administrator's", link: configured(generated), files: files{lan: "network:\n  ethernets:\n    eth1: {dhcp4: true}\n"},
 			who: "netplan configures it, by " + lan, hint: "remove it from there"},
 		{name: "netplan's, an administrator's beside cloud-init's", link: configured(generated),
