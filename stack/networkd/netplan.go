@@ -5,11 +5,13 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"ec2net/disk"
 	"ec2net/plan"
 	"ec2net/stack"
+	"ec2net/stack/networkd/unit"
 )
 
 // runFolder has the .network files of generators, such as netplan's.
@@ -75,6 +77,30 @@ func ownerOfNetplan(tree *disk.Tree, file, id string, link plan.Link) (o stack.O
 		Who:  "netplan configures it, by " + strings.Join(by, " and "),
 		Hint: "remove it from there, then \"netplan apply\", and ec2net configures it",
 	}, false, nil
+}
+
+// Tables returns the route tables of the rules that networkd has made for a link by a file of
+// netplan's. networkd deletes the rules when ec2net's file takes the place of that file.
+func (s *Stack) Tables(link plan.Link) ([]int, error) {
+	state, err := stack.ReadLinkState(s.Tree, link.Index)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := netplanID(state.File); !ok {
+		return nil, nil
+	}
+	text, err := s.Tree.Read(state.File)
+	if err != nil {
+		return nil, err
+	}
+	var tables []int
+	all, _ := unit.Parse(text) // networkd skips what it cannot read, too
+	for _, a := range all {
+		if table, err := strconv.Atoi(a.Value); err == nil && a.Section == "RoutingPolicyRule" && a.Key == "Table" {
+			tables = append(tables, table)
+		}
+	}
+	return tables, nil
 }
 
 // mentioning returns the files that netplan reads and that have one of the words in them,

@@ -230,6 +230,17 @@ func TestTakeOver(t *testing.T) {
 	}
 }
 
+// The rules that a file of netplan's makes are those of its tables.
+func TestTables(t *testing.T) {
+	const text = "[Match]\nName=eth1\n[Route]\nTable=100\n[RoutingPolicyRule]\nFrom=10.0.1.20\nTable=101\n[RoutingPolicyRule]\nTable=102\nPriority=7\n"
+	for file, want := range map[string][]int{generated: {101, 102}, "/etc/systemd/network/lan.network": nil, "/run/systemd/network/10-netplan-gone.network": nil} {
+		tree := openTree(t, map[string]string{linkFile: configured(file), generated: text, "/etc/systemd/network/lan.network": text})
+		if got, err := (&Stack{Tree: tree}).Tables(eth1); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: %v, %v, want %v", file, got, err, want)
+		}
+	}
+}
+
 // Where networkd has not decided, nobody can tell.
 func TestUndecided(t *testing.T) {
 	for _, state := range []string{"", "ADMIN_STATE=pending\n", "ADMIN_STATE=initialized\n"} {
