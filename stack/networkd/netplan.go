@@ -1,7 +1,9 @@
 package networkd
 
 import (
+	"context"
 	"maps"
+	"net/netip"
 	"path"
 	"regexp"
 	"slices"
@@ -77,6 +79,32 @@ func ownerOfNetplan(tree *disk.Tree, file, id string, link plan.Link) (o stack.O
 		Who:  "netplan configures it, by " + strings.Join(by, " and "),
 		Hint: "remove it from there, then \"netplan apply\", and ec2net configures it",
 	}, false, nil
+}
+
+// dropAddresses takes the addresses away that a file of netplan's gives a link: that of ec2net's keeps
+// them, and networkd 252 does not tell whose they are. They have the subnet's length, and so
+// a route to it that comes before the primary's. Without promote_secondaries the leased
+// address may go with them; networkd asks for it anew when it reads ec2net's file, so
+// dropAddresses comes before.
+func (s *Stack) dropAddresses(ctx context.Context, link plan.Link, file string) error {
+	if _, ok := netplanID(file); !ok {
+		return nil
+	}
+	text, err := s.Tree.Read(file)
+	if err != nil {
+		return err
+	}
+	all, _ := unit.Parse(text)
+	for _, a := range all {
+		p, err := netip.ParsePrefix(a.Value)
+		if err != nil || a.Key != "Address" || !p.Addr().Is4() {
+			continue
+		}
+		if err := s.run(ctx, "ip", "addr", "flush", "dev", link.Name, "to", p.Addr().String()+"/32", "permanent"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Tables returns the route tables of the rules that networkd has made for a link by a file of

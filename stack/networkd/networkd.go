@@ -114,6 +114,9 @@ func (s *Stack) Up(ctx context.Context, link plan.Link, live bool) error {
 		return err
 	}
 	if before.File != unit.Path(link.Name) || !live && !bytes.Equal(text, kept) {
+		if err := s.dropAddresses(ctx, link, before.File); err != nil {
+			return err
+		}
 		if err := s.run(ctx, "networkctl", "reload"); err != nil {
 			return err
 		}

@@ -214,18 +214,25 @@ func TestOwner(t *testing.T) {
 	}
 }
 
-// The log says once that an interface is taken over.
+// The log says once that an interface is taken over. The addresses that cloud-init gave it go
+// before networkd reads ec2net's file.
 func TestTakeOver(t *testing.T) {
-	for before, want := range map[string]string{
-		generated:         "systemd-networkd has read " + unit.Path("eth1") + ", in the place of cloud-init's " + generated,
-		unit.Path("eth1"): "systemd-networkd has read " + unit.Path("eth1"),
+	const theirs = "[Match]\nName=eth1\n[Network]\nDHCP=ipv4\nAddress=10.0.1.21/24\nAddress=2001:db8::21/64\n[Address]\nAddress=10.0.1.22/24\n[Route]\nGateway=10.0.1.1\n"
+	flush := func(addr string) string { return "ip addr flush dev eth1 to " + addr + "/32 permanent" }
+	for before, want := range map[string]struct {
+		told string
+		ran  []string
+	}{
+		generated:         {", in the place of cloud-init's " + generated, []string{flush("10.0.1.21"), flush("10.0.1.22"), reload}},
+		unit.Path("eth1"): {"", []string{reload}},
 	} {
-		m := newMachine(t, map[string]string{linkFile: configured(before), unit.Path("eth1"): "[Match]\n"})
+		m := newMachine(t, map[string]string{linkFile: configured(before), unit.Path("eth1"): "[Match]\n", generated: theirs})
 		for range 2 {
 			m.up(t, true, false)
 		}
-		if !slices.Equal(m.ran, []string{"networkctl reload"}) || !slices.Equal(m.told, []string{want}) {
-			t.Errorf("ran %q, told %q, want %q", m.ran, m.told, want)
+		m.same(t, before, want.ran...)
+		if told := "systemd-networkd has read " + unit.Path("eth1") + want.told; !slices.Equal(m.told, []string{told}) {
+			t.Errorf("told %q, want %q", m.told, told)
 		}
 	}
 }
