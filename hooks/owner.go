@@ -2,10 +2,12 @@ package hooks
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"ec2net/facts"
 	"ec2net/plan"
+	"ec2net/render"
 	"ec2net/stack"
 )
 
@@ -15,7 +17,10 @@ func (h *Host) checkOwner(ctx context.Context, l *look) error {
 	k, _ := l.Of(l.name)
 	for _, find := range []func() (stack.Owner, error){
 		func() (stack.Owner, error) { return h.stack(l.kind).Owner(ctx, l.link, k.Ours) },
-		func() (stack.Owner, error) { return stack.ByRules(l.State, l.link, h.ownTable(l.name)), nil },
+		func() (stack.Owner, error) {
+			own, err := h.ownTables(l)
+			return stack.ByRules(l.State, l.link, own), err
+		},
 	} {
 		owner, err := find()
 		if err != nil {
@@ -101,6 +106,16 @@ func (l *look) named(link plan.Link) string {
 func (l *look) leftAlone(link plan.Link) bool {
 	k, _ := l.Of(link.Name)
 	return k.Left != "" || link.Master != 0 || l.named(link) != "" || !l.pods.Nobody()
+}
+
+// ownTables is ownTable with the tables of what ec2net takes over from cloud-init.
+func (h *Host) ownTables(l *look) (func(table int) bool, error) {
+	own := h.ownTable(l.name)
+	if l.kind != render.Networkd {
+		return own, nil
+	}
+	theirs, err := h.networkd().Tables(l.link)
+	return func(table int) bool { return own(table) || slices.Contains(theirs, table) }, err
 }
 
 // ownTable returns a function that reports whether a table can be the interface's own,
