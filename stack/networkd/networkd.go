@@ -95,6 +95,10 @@ func Runs(tree *disk.Tree) (bool, error) {
 // Limit bounds the wait for a lease. networkd goes on asking for one afterwards.
 const Limit = 60 * time.Second
 
+// givenUp is networkd's state of a link that it could not configure, for instance because
+// somebody set the link down meanwhile. It does not try again by itself.
+const givenUp = "failed"
+
 // Up has networkd bring an interface up, and waits for its lease. It has networkd read its
 // files again only if that of the interface has changed, or networkd uses another: the link is
 // configured anew then, and loses its lease for a moment.
@@ -122,6 +126,11 @@ func (s *Stack) Up(ctx context.Context, link plan.Link, live bool) error {
 		}
 		s.Tell(link.Name, "systemd-networkd has read "+unit.Path(link.Name)+over(before.File))
 		if _, err := s.Tree.Write(copyPath(link.Name), text); err != nil {
+			return err
+		}
+	}
+	if before.Admin == givenUp && !live {
+		if err := s.run(ctx, "networkctl", "reconfigure", link.Name); err != nil {
 			return err
 		}
 	}
@@ -233,8 +242,8 @@ func (s *Stack) giveBack(link plan.Link) error {
 }
 
 // Health says whether the file differs from the one that networkd has read, and whether
-// networkd has a lease of an address that the link lacks: it gives the address back with the
-// next renewal only.
+// networkd has given the link up, or has a lease of an address that the link lacks: it gives
+// the address back with the next renewal only.
 func (s *Stack) Health(state plan.State, link plan.Link) (h stack.Health, err error) {
 	kept, err := s.Tree.Read(copyPath(link.Name))
 	if err != nil {
@@ -245,8 +254,12 @@ func (s *Stack) Health(state plan.State, link plan.Link) (h stack.Health, err er
 		return h, err
 	}
 	h.Changed = text != nil && kept != nil && !bytes.Equal(kept, text)
+	now, err := stack.ReadLinkState(s.Tree, link.Index)
+	if err != nil {
+		return h, err
+	}
 	leased, err := s.Leased(link.Index)
-	h.NoClient = leased.IsValid() && !state.Has(link.Index, leased)
+	h.NoClient = now.Admin == givenUp || leased.IsValid() && !state.Has(link.Index, leased)
 	return h, err
 }
 

@@ -117,6 +117,20 @@ func TestUp(t *testing.T) {
 	m.same(t, "changed after a boot", reload)
 }
 
+// networkd does not configure a link again that it has given up, whether its file has changed
+// or not.
+func TestUpGivenUp(t *testing.T) {
+	m := newMachine(t, map[string]string{unit.Path("eth1"): "[Match]\n", copyPath("eth1"): "[Match]\n",
+		linkFile: strings.Replace(configured(unit.Path("eth1")), "=configured", "=failed", 1)})
+	if h, err := m.Health(plan.State{}, eth1); err != nil || !h.NoClient {
+		t.Errorf("%+v, %v", h, err)
+	}
+	m.up(t, true, true)
+	m.same(t, "live")
+	m.up(t, false, false)
+	m.same(t, "the same file", "networkctl reconfigure eth1", setUp)
+}
+
 // networkd adds the routes of a lease after its address: Up waits for them too.
 func TestUpRoutes(t *testing.T) {
 	m := newMachine(t, map[string]string{linkFile: configured(unit.Path("eth1")), unit.Path("eth1"): "[Match]\n"})
