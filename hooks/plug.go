@@ -240,7 +240,7 @@ func (h *Host) finish(ctx context.Context, kind render.Stack, n news, e sourced)
 	}
 	l, err := h.converge(ctx, n)
 	asked := e.from == answered
-	if l != nil {
+	if l != nil && kind == render.Ifupdown {
 		k, _ := l.Of(n.name)
 		asked = asked || k.Lease.Of(l.link) // the hook has asked
 	}
