@@ -11,21 +11,22 @@ import (
 // own, after somebody took half of the rules: all end in time, and the result is that
 // of a single one. A hook has 15 s from its own start, in which a busy machine does
 // not start two hundred processes.
-func TestAtOnce(t *testing.T) {
-	t.Parallel()
-	m := newFaulty(t)
+func TestAtOnce(t *testing.T) { onStacks(t, testAtOnce) }
+
+func testAtOnce(t *testing.T, s stack) {
+	m := newFaulty(t, s)
 	m.Sh(t, commands[addNew])
 	before, written := m.State(t), m.files(t)
 	var calls strings.Builder
 	for n := range 200 {
-		command := commands[renew]
+		command := m.renew("eth1", "10.0.0.20")
 		switch n % 8 {
 		case 0:
 			command = commands[addKnown]
 		case 1:
 			command = commands[addNew]
 		case 2, 4, 6:
-			command = "interface=eth2 reason=REBIND new_ip_address=10.0.1.30 /usr/sbin/ec2net lease"
+			command = m.renew("eth2", "10.0.1.30")
 		}
 		fmt.Fprintf(&calls, "env %s || echo %d\n", command, n)
 	}

@@ -119,7 +119,7 @@ func TestAttackers(t *testing.T) {
 }
 
 func (a attack) test(t *testing.T) string {
-	i := newFaulty(t)
+	i := newFaulty(t, ifupdown)
 	i.Sh(t, "ec2net facts eth1"+patient+" >/tmp/facts.json")
 	i.Sh(t, evil)
 	if a.prepare != "" {
@@ -159,7 +159,7 @@ ip link set c9 master br9; ip link set c9 up; ip addr add 169.254.169.1/24 dev b
 // A container that answers in the place of IMDS, well-formed and with lines for root to
 // write, can at most make ec2net refuse.
 func (p place) falseIMDS(t *testing.T) string {
-	i := newFaulty(t)
+	i := newFaulty(t, ifupdown)
 	touchTables(t, i.Instance)
 
 	container := i.Beyond(t, "c9", "169.254.169.1/24", "169.254.169.254/24")

@@ -11,18 +11,21 @@ import (
 func TestClientKilled(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
+		stack
 		setup   lab.Setup
 		recover string
 	}{
-		"dhclient, watch": {lab.Setup{Systemd: true, Prepare: "systemctl enable ec2net-scan.service ec2net-watch.service"}, ":"},
-		"dhcpcd, watch":   {lab.Setup{Release: "trixie", Systemd: true, Dhcpcd: true, Prepare: "echo noarp >>/etc/dhcpcd.conf; systemctl enable ec2net-scan.service ec2net-watch.service"}, ":"},
-		"a scan":          {lab.Setup{}, "ec2ifupscan"},
+		"dhclient, watch":  {ifupdown, lab.Setup{Systemd: true, Prepare: "systemctl enable ec2net-scan.service ec2net-watch.service"}, ":"},
+		"dhcpcd, watch":    {ifupdown, lab.Setup{Release: "trixie", Systemd: true, Dhcpcd: true, Prepare: "echo noarp >>/etc/dhcpcd.conf; systemctl enable ec2net-scan.service ec2net-watch.service"}, ":"},
+		"a scan":           {ifupdown, lab.Setup{}, "ec2ifupscan"},
+		"networkd, watch":  {imageStack, lab.Setup{Systemd: true, Prepare: "systemctl enable ec2net-watch.service"}, ":"},
+		"networkd, a scan": {imageStack, lab.Setup{Systemd: true}, "ec2ifupscan"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			v := lab.NewVPC(t, lab.Plan{})
 			eth1 := v.AddENI(t, "10.0.1.20", "10.0.1.21")
-			i := boot(t, v, c.setup)
+			i := c.boot(t, v, c.setup)
 			if c.setup.Systemd {
 				i.WaitRunning(t)
 			}

@@ -61,7 +61,7 @@ func TestKilled(t *testing.T) {
 }
 
 func killed(t *testing.T, killat, ready, command string) (times int) {
-	m := newFaulty(t)
+	m := newFaulty(t, ifupdown)
 	m.Install(t, killat)
 	// It only matters that ifup is called.
 	m.Sh(t, "ln -sf /bin/true /usr/local/sbin/ifup; ln -sf /bin/true /usr/local/sbin/ifdown")

@@ -17,17 +17,21 @@ const refreshing = "pgrep -f '[e]c2net refresh eth1'"
 // holds no file of the hook's caller, and ends.
 func TestReattachedWhileIMDSIsLate(t *testing.T) {
 	t.Parallel()
-	for name, setup := range map[string]lab.Setup{
-		"dhclient":          {},
-		"dhclient, systemd": {Systemd: true},
-		"dhcpcd, systemd":   {Release: "trixie", Systemd: true, Dhcpcd: true, Prepare: "echo noarp >>/etc/dhcpcd.conf"},
+	for name, c := range map[string]struct {
+		stack
+		setup lab.Setup
+	}{
+		"dhclient":          {ifupdown, lab.Setup{}},
+		"dhclient, systemd": {ifupdown, lab.Setup{Systemd: true}},
+		"dhcpcd, systemd":   {ifupdown, lab.Setup{Release: "trixie", Systemd: true, Dhcpcd: true, Prepare: "echo noarp >>/etc/dhcpcd.conf"}},
+		"networkd":          {imageStack, lab.Setup{Systemd: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			v := lab.NewVPC(t, lab.Plan{})
 			eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
-			i := boot(t, v, setup)
-			if setup.Systemd {
+			i := c.boot(t, v, c.setup)
+			if c.setup.Systemd {
 				i.WaitRunning(t)
 			}
 			eth1.Attach(t, "eth1")
@@ -41,10 +45,10 @@ func TestReattachedWhileIMDSIsLate(t *testing.T) {
 			v.IMDS.Fault(imds.Fault{Status: 503})
 			eth1.Attach(t, "eth1")
 			i.WaitFor(t, "eth1 uses the remembered facts", func() bool {
-				return strings.Contains(i.Log(t), "eth1: IMDS") && strings.Contains(i.Log(t), "using the remembered facts")
+				return c.stack.setup.Image || strings.Contains(i.Log(t), "eth1: IMDS") && strings.Contains(i.Log(t), "using the remembered facts")
 			})
 			waitUp(t, i, "eth1")
-			if setup.Systemd {
+			if c.setup.Systemd {
 				i.WaitSh(t, "test inactive = $(systemctl is-active ec2net-hotplug@eth1.service)")
 				noneFailed(t, i)
 			}
@@ -52,7 +56,7 @@ func TestReattachedWhileIMDSIsLate(t *testing.T) {
 
 			// The hook's caller may wait until its pipes are closed: cat ends before the
 			// process in the background does.
-			i.Sh(t, "env reason=RENEW interface=eth1 new_ip_address=10.0.0.20 ec2net lease 2>&1 7>&1 | cat; "+refreshing)
+			i.Sh(t, "env "+c.renew("eth1", "10.0.0.20")+" 2>&1 7>&1 | cat; "+refreshing)
 			i.WaitSh(t, "test 1 = $("+refreshing+" | wc -l)")
 
 			v.IMDS.Heal()
@@ -64,7 +68,7 @@ ip rule | grep -q 'from 10.0.0.25 lookup 1001' && ! ip rule | grep -q 'from 10.0
 			i.WaitSh(t, "! "+refreshing)
 			v.ResetCounters(t)
 			answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.0.20", "10.0.0.25")
-			if setup.Systemd {
+			if c.setup.Systemd {
 				noneFailed(t, i)
 			}
 		})

@@ -86,16 +86,17 @@ type fault struct {
 type faulty struct {
 	vpc        *lab.VPC
 	eth1, eth2 *lab.ENI
+	stack
 	*lab.Instance
 }
 
 // newFaulty makes a machine on which nothing goes wrong yet. eth1 is up; ec2net does
 // not know of eth2.
-func newFaulty(t *testing.T) *faulty {
+func newFaulty(t *testing.T, s stack) *faulty {
 	t.Helper()
 	v := lab.NewVPC(t, lab.Plan{})
-	m := &faulty{vpc: v, eth1: v.AddENI(t, "10.0.0.20", "10.0.0.21"), eth2: v.AddENI(t, "10.0.1.30", "10.0.1.31")}
-	m.Instance = boot(t, v, lab.Setup{Prepare: "echo EC2NET_MARKS=yes >>/etc/default/ec2net; rm /usr/lib/udev/rules.d/53-ec2-network-interfaces.rules"})
+	m := &faulty{stack: s, vpc: v, eth1: v.AddENI(t, "10.0.0.20", "10.0.0.21"), eth2: v.AddENI(t, "10.0.1.30", "10.0.1.31")}
+	m.Instance = s.boot(t, v, lab.Setup{Prepare: "echo EC2NET_MARKS=yes >>/etc/default/ec2net; rm /usr/lib/udev/rules.d/53-ec2-network-interfaces.rules"})
 	m.eth1.Attach(t, "eth1")
 	m.eth2.Attach(t, "eth2")
 	m.Sh(t, commands[addKnown])
@@ -148,7 +149,7 @@ func TestFaults(t *testing.T) {
 }
 
 func (f fault) test(t *testing.T, found *statuses) {
-	m := newFaulty(t)
+	m := newFaulty(t, ifupdown)
 	v := m.vpc
 	// Something to write down at the next renewal.
 	m.eth1.Assign(t, "10.0.0.22")
@@ -274,7 +275,7 @@ func (f fault) cell(t *testing.T, m *faulty, column int, found *statuses) string
 func (m *faulty) files(t *testing.T) map[string]string {
 	t.Helper()
 	found := make(map[string]string)
-	for name := range strings.Lines(m.Sh(t, "find /etc/network/interfaces.d /var/lib/ec2net -type f ! -name full")) {
+	for name := range strings.Lines(m.Sh(t, "find "+m.folder+" /var/lib/ec2net -type f ! -name full")) {
 		name = strings.TrimSpace(name)
 		found[name], _ = m.ReadFile(t, name)
 	}
@@ -294,7 +295,7 @@ func (m *faulty) left(t *testing.T) (wrong []string) {
 pgrep -r D,R,S,T -a '^ec2net' | grep -v 'ec2net refresh' || : # it ends by itself
 for lock in /run/ec2net/*[!h].lock; do flock -n $lock true || echo $lock is held; done
 mkdir -p /tmp/rendered
-find /etc/network/interfaces.d /var/lib/ec2net /run/ec2net /tmp/rendered -name '.?*' 
+find ` + m.folder + ` /var/lib/ec2net /run/ec2net /tmp/rendered -name '.?*' 
 `
 	if out := m.Sh(t, script); out != "" {
 		wrong = append(wrong, "left:\n"+out)

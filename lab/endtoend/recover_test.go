@@ -25,8 +25,9 @@ const (
 
 // Taking down an ENI that is gone fails once: the unit tries again; if it may not, a scan
 // finishes the work, and so does watch.
-func TestUnplugFails(t *testing.T) {
-	t.Parallel()
+func TestUnplugFails(t *testing.T) { onStacks(t, testUnplugFails) }
+
+func testUnplugFails(t *testing.T, s stack) {
 	for name, c := range map[string]struct{ prepare, finish string }{
 		"the unit": {failsOnce("ec2net-unplug@.service", ""), ""},
 		"a scan":   {failsOnce("ec2net-unplug@.service", "Restart=no"), "ec2ifupscan"},
@@ -36,7 +37,7 @@ func TestUnplugFails(t *testing.T) {
 			t.Parallel()
 			v := lab.NewVPC(t, lab.Plan{})
 			eth1 := v.AddENI(t, "10.0.1.20", "10.0.1.21")
-			i := boot(t, v, lab.Setup{Systemd: true, Prepare: "systemctl enable ec2net-scan.service\n" + c.prepare})
+			i := s.boot(t, v, lab.Setup{Systemd: true, Prepare: "systemctl enable ec2net-scan.service\n" + c.prepare})
 			i.WaitRunning(t)
 			eth1.Attach(t, "eth1")
 			waitUp(t, i, "eth1")
@@ -57,17 +58,22 @@ func TestUnplugFails(t *testing.T) {
 
 // systemd executes itself anew, again and again, while ENIs come and go: no event of
 // udev's is lost.
-func TestReexec(t *testing.T) {
-	t.Parallel()
+func TestReexec(t *testing.T) { onStacks(t, testReexec) }
+
+func testReexec(t *testing.T, s stack) {
 	v := lab.NewVPC(t, lab.Plan{})
 	names := []string{"eth1", "eth2", "eth3", "eth4"}
 	var enis []*lab.ENI
 	for n := range names {
 		enis = append(enis, v.AddENI(t, fmt.Sprintf("10.0.1.%d", 20+n)))
 	}
-	i := boot(t, v, lab.Setup{Systemd: true, Prepare: "systemctl enable ec2net-scan.service"})
+	i := s.boot(t, v, lab.Setup{Systemd: true, Prepare: "systemctl enable ec2net-scan.service"})
 	i.WaitRunning(t)
-	reexec := i.Start(t, lab.Cmd{Args: []string{"sh", "-c", "while :; do systemctl daemon-reexec; sleep 0.1; done"}})
+	pause := "0.1"
+	if s.setup.Image {
+		pause = "1" // it has more generators, and D-Bus
+	}
+	reexec := i.Start(t, lab.Cmd{Args: []string{"sh", "-c", "while :; do systemctl daemon-reexec; sleep " + pause + "; done"}})
 	for range 2 {
 		for n, name := range names {
 			enis[n].Attach(t, name)
@@ -89,11 +95,12 @@ func TestReexec(t *testing.T) {
 }
 
 // The scan at boot fails once: its unit tries again.
-func TestScanFails(t *testing.T) {
-	t.Parallel()
+func TestScanFails(t *testing.T) { onStacks(t, testScanFails) }
+
+func testScanFails(t *testing.T, s stack) {
 	v := lab.NewVPC(t, lab.Plan{})
 	eth1 := v.AddENI(t, "10.0.1.20")
-	i := boot(t, v, lab.Setup{Systemd: true, Prepare: "systemctl enable ec2net-scan.service\n" + failsOnce("ec2net-scan.service", "RestartSec=1s")})
+	i := s.boot(t, v, lab.Setup{Systemd: true, Prepare: "systemctl enable ec2net-scan.service\n" + failsOnce("ec2net-scan.service", "RestartSec=1s")})
 	i.WaitSh(t, "test -e /run/ec2net-scan.service && systemctl is-active -q ec2net-scan.service")
 	i.WaitBooted(t)
 	eth1.Attach(t, "eth1")

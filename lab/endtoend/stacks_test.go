@@ -17,6 +17,13 @@ type stack struct {
 	again string
 	// hold is a script. What brings an ENI up after it makes /run/in, and waits for /run/go.
 	hold string
+	// renew is the command that asks IMDS for an ENI between its coming and going: the hook
+	// of its DHCP client, at a renewal. Systemd-networkd has none.
+	renew func(name, addr string) string
+	// program brings interfaces up; without says what the log says without it.
+	program, without string
+	// fail is a script. What brings an ENI up after it fails when it has begun, until failNot.
+	fail, failNot string
 }
 
 const holds = "touch /run/in; timeout 90 sh -c 'until test -e /run/go; do sleep 0.1; done'"
@@ -26,6 +33,13 @@ var ifupdown = stack{
 	folder: "/etc/network/interfaces.d",
 	file:   "/etc/network/interfaces.d/eth1.cfg",
 	again:  "ifup eth1",
+	renew: func(name, addr string) string {
+		return "interface=" + name + " reason=RENEW new_ip_address=" + addr + " /usr/sbin/ec2net lease"
+	},
+	program: "/usr/sbin/ifup",
+	without: "eth2: ifup eth2: there is no ifup: is ifupdown installed?",
+	fail:    `printf '{{define "cfg-post-up"}}\n    post-up false\n{{end}}' >/etc/ec2net/templates/blocks.tmpl`,
+	failNot: "rm /etc/ec2net/templates/blocks.tmpl\n",
 	hold: `cat >/etc/ec2net/templates/blocks.tmpl <<'EOF'
 {{define "cfg-post-up"}}
     post-up ` + holds + `
@@ -36,11 +50,21 @@ EOF`,
 // imageStack is what Debian's image for EC2 has. Cloud-init plays no part in what these
 // tests are about, so it has done its work already.
 var imageStack = stack{
-	name:   "networkd",
-	setup:  lab.Setup{Image: true, Rendered: true},
-	folder: "/etc/systemd/network",
-	file:   "/etc/systemd/network/05-ec2net-eth1.network",
-	again:  "networkctl reload; networkctl up eth1",
+	name:    "networkd",
+	setup:   lab.Setup{Image: true, Rendered: true},
+	folder:  "/etc/systemd/network",
+	file:    "/etc/systemd/network/05-ec2net-eth1.network",
+	again:   "networkctl reload; networkctl up eth1",
+	renew:   func(name, _ string) string { return "/usr/sbin/ec2net refresh " + name },
+	program: "/usr/bin/networkctl",
+	without: "eth2: networkctl reload: ",
+	fail: `mv /usr/bin/networkctl /usr/bin/networkctl.real; cat >/usr/bin/networkctl <<'EOF'
+#!/bin/sh
+networkctl.real "$@"
+exit 1
+EOF
+chmod 755 /usr/bin/networkctl`,
+	failNot: "mv /usr/bin/networkctl.real /usr/bin/networkctl\n",
 	hold: `mv /usr/bin/networkctl /usr/bin/networkctl.real; cat >/usr/bin/networkctl <<'EOF'
 #!/bin/sh
 ` + holds + `

@@ -10,11 +10,12 @@ import (
 )
 
 // An ENI is incomplete in IMDS at first: ec2net waits, and writes nothing provisional.
-func TestProvisional(t *testing.T) {
-	t.Parallel()
+func TestProvisional(t *testing.T) { onStacks(t, testProvisional) }
+
+func testProvisional(t *testing.T, s stack) {
 	v := lab.NewVPC(t, lab.Plan{})
 	eth1 := v.AddENI(t, "10.0.0.20")
-	i := boot(t, v, lab.Setup{})
+	i := s.boot(t, v, lab.Setup{})
 	eth1.Describe(lab.Provisional)
 	eth1.Attach(t, "eth1")
 	i.WaitFor(t, "IMDS to be asked again for it", func() bool {
@@ -50,12 +51,13 @@ func fails(t *testing.T, i *lab.Instance, status int, within time.Duration, scri
 
 // After bad input the log has a clear line with the interface, the status is the
 // documented one, and old files and working rules stay.
-func TestTrouble(t *testing.T) {
-	t.Parallel()
+func TestTrouble(t *testing.T) { onStacks(t, testTrouble) }
+
+func testTrouble(t *testing.T, s stack) {
 	v := lab.NewVPC(t, lab.Plan{})
 	eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
 	eth2 := v.AddENI(t, "10.0.1.30")
-	i := boot(t, v, lab.Setup{Prepare: "rm /usr/lib/udev/rules.d/53-ec2-network-interfaces.rules"})
+	i := s.boot(t, v, lab.Setup{Prepare: "rm /usr/lib/udev/rules.d/53-ec2-network-interfaces.rules"})
 	eth1.Attach(t, "eth1")
 	eth2.Attach(t, "eth2")
 	i.Sh(t, "env INTERFACE=eth1 ACTION=add /etc/network/ec2net.hotplug")
@@ -65,7 +67,7 @@ func TestTrouble(t *testing.T) {
 	unchanged := func(what string) {
 		t.Helper()
 		sameState(t, what, before, i.State(t))
-		if files := i.Sh(t, "find /etc/network/interfaces.d /var/lib/ec2net /run/ec2net -name '.*' -o -name 'eth2*' ! -name '*.lock'"); files != "" {
+		if files := i.Sh(t, "find "+s.folder+" /var/lib/ec2net /run/ec2net -name '.*' -o -name '*eth2*' ! -name '*.lock'"); files != "" {
 			t.Errorf("%s: left behind:\n%s", what, files)
 		}
 	}
@@ -94,26 +96,29 @@ func TestTrouble(t *testing.T) {
 	i.Sh(t, "umount /var/lib/ec2net")
 	unchanged("disk full")
 
-	i.Sh(t, "mount --bind /etc/network/interfaces.d /etc/network/interfaces.d && mount -o remount,ro,bind /etc/network/interfaces.d")
+	i.Sh(t, "mount --bind "+s.folder+" "+s.folder+" && mount -o remount,ro,bind "+s.folder)
 	fails(t, i, 5, 5*time.Second, add)
-	i.Sh(t, "umount /etc/network/interfaces.d")
+	i.Sh(t, "umount "+s.folder)
 	unchanged("read-only")
 
-	i.Sh(t, "mv /usr/sbin/ifup /usr/sbin/ifup.not")
+	i.Sh(t, "mv "+s.program+" "+s.program+".not")
 	fails(t, i, 5, 5*time.Second, add)
-	logged("eth2: ifup eth2: there is no ifup: is ifupdown installed?")
-	i.Sh(t, "mv /usr/sbin/ifup.not /usr/sbin/ifup; rm -f /etc/network/interfaces.d/eth2.cfg /var/lib/ec2net/eth2.*")
+	logged(s.without)
+	forget := "rm -f " + s.folder + "/*eth2* /var/lib/ec2net/eth2.* /run/ec2net/eth2.network; ip link set eth2 down; ip link set eth2 group 0"
+	i.Sh(t, "mv "+s.program+".not "+s.program+"; "+forget)
 
-	// An administrator's post-up line fails: ifup starts a client and gives up;
-	// nothing of it is left.
-	i.WriteFile(t, "/etc/ec2net/templates/blocks.tmpl", "{{define \"cfg-post-up\"}}\n    post-up false\n{{end}}")
+	// It fails when there is a DHCP client already: nothing of that is left.
+	i.Sh(t, s.fail)
 	fails(t, i, 5, 20*time.Second, add)
-	i.Sh(t, "rm /etc/ec2net/templates/blocks.tmpl; rm -f /etc/network/interfaces.d/eth2.cfg /var/lib/ec2net/eth2.*; ip link set eth2 down; ip link set eth2 group 0")
-	unchanged("ifup failed")
+	i.Sh(t, s.failNot+forget)
+	unchanged("the ENI does not come up")
 
 	i.Sh(t, add)
 	answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.0.20", "10.0.0.21", "10.0.1.30")
 
+	if s.setup.Image {
+		return // no DHCP client has a hook
+	}
 	// The folder of templates does not exist (yet): commands that need none go on.
 	const lease = " /usr/sbin/ec2net lease --templates /srv/none"
 	fails(t, i, 0, 5*time.Second, "env interface=eth1 reason=RELEASE old_ip_address=10.0.0.20"+lease)

@@ -8,11 +8,12 @@ import (
 
 // EC2 assigns and takes addresses of eth1 and of the primary: they follow with the next
 // refresh. The settings are those of now: EC2NET_REFRESH is read anew.
-func TestWatchRefresh(t *testing.T) {
-	t.Parallel()
+func TestWatchRefresh(t *testing.T) { onStacks(t, testWatchRefresh) }
+
+func testWatchRefresh(t *testing.T, s stack) {
 	v := lab.NewVPC(t, lab.Plan{Primary: []string{"10.0.0.10", "10.0.0.11"}})
 	eth1 := v.AddENI(t, "10.0.1.20", "10.0.1.21")
-	i := boot(t, v, lab.Setup{Systemd: true, Prepare: "systemctl enable ec2net-scan.service ec2net-watch.service"})
+	i := s.boot(t, v, lab.Setup{Systemd: true, Prepare: "systemctl enable ec2net-scan.service ec2net-watch.service"})
 	i.WaitRunning(t)
 	eth1.Attach(t, "eth1")
 	waitUp(t, i, "eth1")
