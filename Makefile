@@ -138,4 +138,4 @@ update: ## write the golden files and the tables of ec2net(8), hooks/default and
 	$(GO) test ./cmd/ec2net -run '^TestTables$$' -update
 	$(GO) test ./render -update
 	$(GO) test ./hooks -run '^TestNetlinkFails$$' -update
-	$(GO) test ./lab/endtoend -run '^Test(Faults|Killed|Attackers|ImageAlone)$$' -update
+	$(GO) test ./lab/endtoend -run '^Test(Faults|Killed|Attackers|Image)$$' -update

@@ -2,10 +2,10 @@ package endtoend
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"ec2net/lab"
 	"ec2net/lab/report"
@@ -17,14 +17,17 @@ type situation struct {
 	later     bool // attached to the running machine, else there at the first boot
 	other     bool // in another subnet than eth0's
 	addresses int
+	ec2net    bool // is there
 }
 
 func situations() (all []situation) {
-	for _, release := range []string{"bookworm", "trixie"} {
-		for _, later := range []bool{false, true} {
-			for _, other := range []bool{false, true} {
-				for addresses := 1; addresses <= 2; addresses++ {
-					all = append(all, situation{release, later, other, addresses})
+	for _, ec2net := range []bool{false, true} {
+		for _, release := range []string{"bookworm", "trixie"} {
+			for _, later := range []bool{false, true} {
+				for _, other := range []bool{false, true} {
+					for addresses := 1; addresses <= 2; addresses++ {
+						all = append(all, situation{release, later, other, addresses, ec2net})
+					}
 				}
 			}
 		}
@@ -45,76 +48,130 @@ func (s situation) String() string {
 
 var debian = map[string]string{"bookworm": "Debian 12", "trixie": "Debian 13"}
 
-// What Debian's image makes of an ENI without ec2net: who gets an answer from which
-// address.
-func TestImageAlone(t *testing.T) {
+// What Debian's images make of an ENI, and what ec2net makes of it: who gets an answer
+// from which address.
+func TestImage(t *testing.T) {
 	t.Parallel()
 	all := situations()
-	rows := make([]string, len(all))
+	pictures := make([]picture, len(all))
 	t.Run("situations", func(t *testing.T) {
-		for n, s := range slices.Backward(all) { // the long ones first
-			t.Run(strings.NewReplacer(" | ", "_", " ", "_").Replace(s.String()), func(t *testing.T) {
+		for n, s := range all {
+			name := strings.NewReplacer(" | ", "_", " ", "_").Replace(s.String())
+			if s.ec2net {
+				name = "ec2net_" + name
+			}
+			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				rows[n] = fmt.Sprintf("| %v | %s |\n", s, play(t, s, lab.Setup{}))
+				pictures[n] = play(t, s)
 			})
 		}
 	})
 	if t.Failed() {
 		return
 	}
-	report.Section(t, "../../docs/stacks.md", "alone", `| image | ENI | subnet | addresses | eth1 | rules | eth0 | eth1 | its second address | one assigned later | published port |
+	table := `| image | ENI | subnet | addresses | eth1 | rules | eth0 | eth1 | its second address | one assigned later | published port |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
-`+strings.Join(rows, ""))
+`
+	silent := map[string]time.Duration{}
+	for n, s := range all {
+		p := pictures[n]
+		key := fmt.Sprint(s.release, s.ec2net)
+		silent[key] = max(silent[key], p.silent)
+		if !s.ec2net {
+			table += fmt.Sprintf("| %v | %s | %d | %s |\n", s, p.eth1, p.rules, strings.Join(p.who, " | "))
+			continue
+		}
+		for q, who := range p.who {
+			if asked := q != second || s.addresses > 1; asked && who != "c p q" {
+				t.Errorf("%v: with ec2net the answer to question %d comes to %q", s, q, who)
+			}
+		}
+	}
+	const doc = "../../docs/stacks.md"
+	report.Section(t, doc, "alone", table)
+	table = "| image | without ec2net | with ec2net |\n| --- | --- | --- |\n"
+	for _, release := range []string{"bookworm", "trixie"} {
+		table += fmt.Sprintf("| %s | %.1f s | %.1f s |\n", debian[release], silent[release+"false"].Seconds(), silent[release+"true"].Seconds())
+	}
+	report.Update(t, doc, "silent", table)
 }
 
-// play boots the image with an ENI and returns the columns of the table that it gives.
-func play(t *testing.T, s situation, setup lab.Setup) string {
+// A picture is what was seen of a situation.
+type picture struct {
+	eth1   string // "up" or "down"
+	rules  int
+	who    []string      // by question: the places that got an answer
+	silent time.Duration // the longest time that eth0 did not answer while the ENI was attached
+}
+
+// The questions, in the order of the table.
+const (
+	primary = iota
+	first
+	second
+	assigned
+	port
+)
+
+// play boots the image with an ENI and asks.
+func play(t *testing.T, s situation) (seen picture) {
 	t.Helper()
 	v := lab.NewVPC(t, lab.Plan{})
 	subnet := "10.0.0."
 	if s.other {
 		subnet = "10.0.1."
 	}
-	first, second, assigned := subnet+"20", subnet+"21", subnet+"22"
-	eth1 := v.AddENI(t, []string{first, second}[:s.addresses]...)
+	addrs := []string{primary: "10.0.0.10", first: subnet + "20", second: subnet + "21", assigned: subnet + "22"}
+	eth1 := v.AddENI(t, addrs[first:][:s.addresses]...)
 	if !s.later {
 		eth1.Attach(t, "eth1")
 	}
-	setup.Release, setup.Image = s.release, true
+	setup := lab.Setup{Release: s.release, Image: true}
+	if s.ec2net {
+		setup.Install, setup.Files, setup.Prepare = installed, files, imageReady
+	}
 	i := v.Boot(t, setup)
 	i.WaitRunning(t)
+	i.Echo(t, 7)
+	publishPort(t, i)
+	end := streams(t, v.Client, addrs[primary])
 	if s.later {
 		eth1.Attach(t, "eth1")
+	}
+	switch {
+	case s.ec2net:
+		waitUp(t, i, "eth1")
+	case s.later:
 		waitCloudInit(t, i, s.release)
 	}
-	eth1.Assign(t, assigned)
-	publishPort(t, i)
-	i.Echo(t, 7)
-
-	w := witnesses(t, v)
-	w.ask("eth0", "10.0.0.10:7")
-	w.ask("eth1", first+":7")
-	if s.addresses > 1 {
-		w.ask("second", second+":7")
+	if silences := end(); s.later {
+		seen.silent = silences[addrs[primary]]
 	}
-	w.ask("assigned", assigned+":7")
-	w.ask("port", first+":80")
-	w.wait()
+	eth1.Assign(t, addrs[assigned])
+	if s.ec2net {
+		i.Sh(t, "ec2net refresh eth1") // as watch does every minute
+	}
 
-	state := "down"
-	if strings.Contains(i.Sh(t, "ip -4 addr show dev eth1"), first) {
-		state = "up"
+	questions := []string{port: addrs[first] + ":80"}
+	for q, addr := range addrs {
+		if q != second || s.addresses > 1 {
+			questions[q] = addr + ":7"
+		}
+	}
+	seen.who = ask(t, v, questions)
+	seen.eth1 = "down"
+	if strings.Contains(i.Sh(t, "ip -4 addr show dev eth1"), addrs[first]) {
+		seen.eth1 = "up"
 	}
 	const kernels = 3 // rules
-	rules := strings.Count(i.Sh(t, "ip rule"), "\n") - kernels
+	seen.rules = strings.Count(i.Sh(t, "ip rule"), "\n") - kernels
 	if s.later {
 		eth1.Detach(t)
-		// Debian 13 forgets the ENI.
+		// Debian 13 forgets the ENI, and so does ec2net.
 		i.WaitSh(t, fmt.Sprintf("! grep eth1 /etc/netplan/50-cloud-init.yaml && test %d = $(ip rule | wc -l)", kernels))
 	}
 	noneFailed(t, i)
-	return fmt.Sprintf("%s | %d | %s | %s | %s | %s | %s", state, rules,
-		w.who("eth0"), w.who("eth1"), w.who("second"), w.who("assigned"), w.who("port"))
+	return seen
 }
 
 // waitCloudInit waits until cloud-init has done what it does about an ENI that was
@@ -144,63 +201,37 @@ table ip published {
 .`)
 }
 
-// A witness has asked addresses from several places.
-type witness struct {
-	places []*lab.Place
-	asking sync.WaitGroup
-	mu     sync.Mutex
-	heard  map[string][]bool // by question, for each place
-}
-
-// witnesses are the client outside, a host in eth0's subnet, and one in the other subnet.
-func witnesses(t *testing.T, v *lab.VPC) *witness {
+// ask asks all questions at once from all places: the client outside, c, a host in eth0's
+// subnet, p, and one in the other subnet, q. It returns who got an answer, for each
+// question. What does not come within three times a SYN's second try does not come.
+func ask(t *testing.T, v *lab.VPC, questions []string) []string {
 	t.Helper()
-	w := &witness{
-		places: []*lab.Place{v.Client, v.Host(t, "10.0.0.99"), v.Host(t, "10.0.1.99")},
-		heard:  map[string][]bool{},
-	}
-	for _, p := range w.places {
-		p.Patience = lab.Silence
-	}
-	return w
-}
-
-// ask asks an address from every place, in the background: no answer is one only if it
-// does not come on a busy machine either.
-func (w *witness) ask(question, addr string) {
 	const tries = 3
-	heard := make([]bool, len(w.places))
-	w.heard[question] = heard
-	for n, p := range w.places {
-		w.asking.Go(func() {
-			for range tries {
-				if p.TCP(addr) == nil {
-					w.mu.Lock()
-					heard[n] = true
-					w.mu.Unlock()
-					return
+	places := []*lab.Place{v.Client, v.Host(t, "10.0.0.99"), v.Host(t, "10.0.1.99")}
+	heard := make([][3]bool, len(questions))
+	var asking sync.WaitGroup
+	for n, p := range places {
+		p.Patience = lab.Silence
+		for q, addr := range questions {
+			asking.Go(func() {
+				for try := 0; try < tries && addr != "" && !heard[q][n]; try++ {
+					heard[q][n] = p.TCP(addr) == nil
 				}
-			}
-		})
-	}
-}
-
-func (w *witness) wait() { w.asking.Wait() }
-
-// who names the places that an answer came to, after wait.
-func (w *witness) who(question string) string {
-	heard, asked := w.heard[question]
-	if !asked {
-		return ""
-	}
-	var names []string
-	for n, name := range []string{"c", "p", "q"} {
-		if heard[n] {
-			names = append(names, name)
+			})
 		}
 	}
-	if names == nil {
-		return "–"
+	asking.Wait()
+	who := make([]string, len(questions))
+	for q, addr := range questions {
+		var names []string
+		for n, name := range []string{"c", "p", "q"} {
+			if heard[q][n] {
+				names = append(names, name)
+			}
+		}
+		if who[q] = strings.Join(names, " "); names == nil && addr != "" {
+			who[q] = "–"
+		}
 	}
-	return strings.Join(names, " ")
+	return who
 }
