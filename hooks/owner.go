@@ -9,6 +9,7 @@ import (
 	"ec2net/plan"
 	"ec2net/render"
 	"ec2net/stack"
+	"ec2net/stack/ifupdown"
 )
 
 // checkOwner returns an error if somebody else configures the device: two programs that
@@ -17,6 +18,7 @@ func (h *Host) checkOwner(ctx context.Context, l *look) error {
 	k, _ := l.Of(l.name)
 	for _, find := range []func() (stack.Owner, error){
 		func() (stack.Owner, error) { return h.stack(l.kind).Owner(ctx, l.link, k.Ours) },
+		func() (stack.Owner, error) { return h.ownerBySecondStack(l, k.Ours) },
 		func() (stack.Owner, error) {
 			own, err := h.ownTables(l)
 			return stack.ByRules(l.State, l.link, own), err
@@ -31,6 +33,18 @@ func (h *Host) checkOwner(ctx context.Context, l *look) error {
 		}
 	}
 	return nil
+}
+
+// ownerBySecondStack finds the owner of a stanza for ifupdown, where that is installed and
+// networkd brings the ENIs up.
+func (h *Host) ownerBySecondStack(l *look, ours bool) (stack.Owner, error) {
+	if l.kind != render.Networkd {
+		return stack.Owner{}, nil
+	}
+	if there, err := ifupdown.Installed(h.Tree); err != nil || !there {
+		return stack.Owner{}, err
+	}
+	return h.ifupdown().StanzaOwner(l.name, ours)
 }
 
 // leave marks the interfaces that ec2net leaves alone by what a look has found.

@@ -311,7 +311,9 @@ func (h *Host) leaveOtherStack(ctx context.Context, l *look) (*look, error) {
 		h.Log.Info(l.name, "%s brings it up now: removing %s", l.kind, other.Path(l.name))
 		_, err = other.Down(ctx, l.link)
 		if err = errors.Join(err, h.Tree.Remove(other.Path(l.name))); err == nil {
-			_, err = other.Down(ctx, l.link) // without the file
+			down := l.link
+			down.Up = false
+			_, err = other.Down(ctx, down) // without the file
 		}
 		if err = errors.Join(err, h.memory().clearNote(l.name)); err != nil {
 			return l, err

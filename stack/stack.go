@@ -48,13 +48,14 @@ type Health struct {
 
 // Elsewhere looks under /run for another program that manages a link: systemd-networkd,
 // for netplan too, and NetworkManager. It waits up to two seconds for a networkd that
-// has not decided yet. It is for a machine whose stack is not networkd.
-func Elsewhere(ctx context.Context, tree *disk.Tree, link plan.Link) (Owner, error) {
+// has not decided yet. It is for a machine whose stack is not networkd: own is the file that
+// ec2net has written for networkd if that was the stack before.
+func Elsewhere(ctx context.Context, tree *disk.Tree, link plan.Link, own string) (Owner, error) {
 	state, err := AwaitLinkState(ctx, tree, link.Index, LinkState.Undecided)
 	switch {
 	case err != nil:
 		return Owner{}, err
-	case !state.Managed():
+	case !state.Managed(), state.File != "" && state.File == own:
 		return NetworkManager(tree, link)
 	case strings.Contains(path.Base(state.File), "netplan"):
 		return Owner{"netplan configures it, by systemd-networkd", "remove it from /etc/netplan, and ec2net configures it"}, nil

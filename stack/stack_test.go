@@ -66,7 +66,7 @@ func TestElsewhere(t *testing.T) {
 			if c.path != "" {
 				put(t, tree, c.path, c.text)
 			}
-			o, err := Elsewhere(t.Context(), tree, plan.Link{Name: "eth1", Index: 7})
+			o, err := Elsewhere(t.Context(), tree, plan.Link{Name: "eth1", Index: 7}, "")
 			if err != nil {
 				t.Errorf("%s: %v", c.name, err)
 			}
@@ -86,7 +86,7 @@ func TestUndecided(t *testing.T) {
 			defer close(decided)
 			put(t, tree, networkdFile, "ADMIN_STATE=configured\nNETWORK_FILE=/x.network\n")
 		})
-		o, err := Elsewhere(t.Context(), tree, plan.Link{Index: 7})
+		o, err := Elsewhere(t.Context(), tree, plan.Link{Index: 7}, "")
 		<-decided
 		if err != nil || time.Since(start) > 1100*time.Millisecond {
 			t.Errorf("%v, after %v", err, time.Since(start))
@@ -95,7 +95,7 @@ func TestUndecided(t *testing.T) {
 
 		put(t, tree, networkdFile, "ADMIN_STATE=pending\n")
 		start = time.Now()
-		o, err = Elsewhere(t.Context(), tree, plan.Link{Index: 7})
+		o, err = Elsewhere(t.Context(), tree, plan.Link{Index: 7}, "")
 		if err != nil || time.Since(start) != undecided {
 			t.Errorf("%v, after %v", err, time.Since(start))
 		}
@@ -104,7 +104,7 @@ func TestUndecided(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second/2)
 		defer cancel()
 		start = time.Now()
-		if _, err = Elsewhere(ctx, tree, plan.Link{Index: 7}); err != nil || time.Since(start) != time.Second/2 {
+		if _, err = Elsewhere(ctx, tree, plan.Link{Index: 7}, ""); err != nil || time.Since(start) != time.Second/2 {
 			t.Errorf("%v, after %v", err, time.Since(start))
 		}
 	})
@@ -148,7 +148,7 @@ func TestElsewhereUnread(t *testing.T) {
 		if err := tree.MakeDir(path); err != nil {
 			t.Fatal(err)
 		}
-		if o, err := Elsewhere(t.Context(), tree, plan.Link{Index: 7}); err == nil {
+		if o, err := Elsewhere(t.Context(), tree, plan.Link{Index: 7}, ""); err == nil {
 			t.Errorf("%s is a folder: %+v", path, o)
 		}
 	}

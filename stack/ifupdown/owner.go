@@ -10,6 +10,7 @@ import (
 	"ec2net/plan"
 	"ec2net/stack"
 	"ec2net/stack/ifupdown/interfaces"
+	"ec2net/stack/networkd/unit"
 )
 
 // NotSourcedError says that ifupdown does not read a cfg file.
@@ -69,7 +70,7 @@ const helperFolder = "/run/network/interfaces.d"
 // owner of a stanza that is not ec2net's, cloud-ifupdown-helper or an administrator. If ec2net has configured an interface of that name before, ours is
 // true and the cfg file is ec2net's; else only if the file says so.
 func (s *Stack) Owner(ctx context.Context, link plan.Link, ours bool) (stack.Owner, error) {
-	if o, err := stack.Elsewhere(ctx, s.Tree, link); err != nil || !o.Nobody() {
+	if o, err := stack.Elsewhere(ctx, s.Tree, link, unit.Path(link.Name)); err != nil || !o.Nobody() {
 		return o, err
 	}
 	return s.StanzaOwner(link.Name, ours)

@@ -1,0 +1,149 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"ec2net/facts"
+	"ec2net/plan"
+	"ec2net/render"
+	"ec2net/stack/networkd/unit"
+)
+
+// withNetworkd gives a machine a systemd-networkd that configures eth1 by ec2net's file.
+func withNetworkd(t *testing.T, m *machine) {
+	t.Helper()
+	m.Stack = render.Networkd
+	state := fmt.Sprintf("/run/systemd/netif/links/%d", m.linkNamed(t, "eth1").Index)
+	m.put(t, "/run/systemd/netif/state", "OPER_STATE=routable\n")
+	m.put(t, state, "ADMIN_STATE=unmanaged\n")
+	before := m.Run
+	m.Run = func(ctx context.Context, program string, args ...string) error {
+		err := before(ctx, program, args...)
+		switch command := program + " " + strings.Join(args, " "); {
+		case err != nil:
+		case command == "networkctl reload" && m.file(t, unit.Path("eth1")) != "":
+			m.put(t, state, "ADMIN_STATE=configured\nNETWORK_FILE="+unit.Path("eth1")+"\n")
+			m.setUp(t, "eth1")
+			m.address(t, "eth1", "10.0.1.20/24")
+		case command == "networkctl reload":
+			m.put(t, state, "ADMIN_STATE=unmanaged\n")
+		case command == "ip link set dev eth1 down":
+			m.setDown(t, "eth1")
+		}
+		return err
+	}
+}
+
+// programs are those that have run since its last call, without iptables'.
+func (m *machine) programs() []string {
+	ran := slices.DeleteFunc(m.ran, func(line string) bool { return strings.HasPrefix(line, "iptables") })
+	m.ran = nil
+	return ran
+}
+
+// networkd reads its files again when ec2net's has changed, not for an address, and not at the
+// next "add".
+func TestNetworkdPlug(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		withNetworkd(t, m)
+		check(t, m.Add(t.Context(), "eth1"))
+		same(t, "programs", m.programs(), []string{"networkctl reload", "ip link set dev eth1 up"})
+		same(t, "rules", m.rulesNow(t), readyRules)
+		same(t, "addresses", m.addrsNow(t, "eth1"), []string{"10.0.1.20/24", "10.0.1.21/32"})
+
+		check(t, m.Add(t.Context(), "eth1"))
+		m.says(macs["eth1"], func(e *facts.ENI) { e.IPv4 = addrs("10.0.1.20", "10.0.1.22") })
+		check(t, m.Refresh(t.Context(), "eth1"))
+		same(t, "programs for an address", m.programs(), nil)
+		same(t, "addresses after a refresh", m.addrsNow(t, "eth1"), []string{"10.0.1.20/24", "10.0.1.22/32"})
+
+		check(t, m.Remove(t.Context(), "eth1"))
+		same(t, "programs", m.programs(), []string{"ip link set dev eth1 down", "ip -4 addr flush dev eth1"})
+		same(t, "rules", m.rulesNow(t), nil)
+		if m.file(t, unit.Path("eth1")) == "" {
+			t.Error("the file is gone")
+		}
+	})
+}
+
+// networkd gives no lease: nothing is left half up.
+func TestNetworkdWithoutLease(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		withNetworkd(t, m)
+		m.fails["networkctl"] = errors.New("no bus")
+		if err := m.Add(t.Context(), "eth1"); !errors.Is(err, m.fails["networkctl"]) {
+			t.Errorf("%v", err)
+		}
+		same(t, "rules", m.rulesNow(t), nil)
+		if m.file(t, notePath("eth1")) != "" {
+			t.Error("the note is there")
+		}
+	})
+}
+
+// The settings, or what manages the primary, change while an ENI is up: what the stack before
+// had of it goes.
+func TestStackChanges(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		const cfg = "/etc/network/interfaces.d/eth1.cfg"
+		ready(t, m)
+		withNetworkd(t, m)
+		m.programs()
+		check(t, m.Add(t.Context(), "eth1"))
+		same(t, "to networkd", m.programs(), []string{"ifdown --force -i /run/ec2net/eth1.cfg eth1", "networkctl reload"})
+		if m.file(t, cfg) != "" || m.file(t, unit.Path("eth1")) == "" {
+			t.Errorf("files: %q, %q", m.file(t, cfg), m.file(t, unit.Path("eth1")))
+		}
+		same(t, "rules", m.rulesNow(t), readyRules)
+
+		m.Stack = render.Ifupdown
+		check(t, m.Add(t.Context(), "eth1"))
+		same(t, "to ifupdown", m.programs(), []string{"ip link set dev eth1 down", "ip -4 addr flush dev eth1", "networkctl reload", "ifup eth1"})
+		if m.file(t, cfg) == "" || m.file(t, unit.Path("eth1")) != "" {
+			t.Errorf("files: %q, %q", m.file(t, cfg), m.file(t, unit.Path("eth1")))
+		}
+	})
+}
+
+// auto is networkd where it manages the primary, or where ifupdown is not installed.
+func TestStackOf(t *testing.T) {
+	for _, c := range []struct {
+		what  string
+		files map[string]string
+		want  render.Stack
+	}{
+		{"nothing", nil, render.Ifupdown},
+		{"folders alone", map[string]string{"/run/systemd/netif/links/x": ""}, render.Ifupdown},
+		{"networkd alone", map[string]string{"/run/systemd/netif/state": ""}, render.Networkd},
+		{"both", map[string]string{"/run/systemd/netif/state": "", "/usr/sbin/ifup": ""}, render.Ifupdown},
+		{"both, and another link is networkd's", map[string]string{"/run/systemd/netif/state": "", "/sbin/ifup": "",
+			"/run/systemd/netif/links/3": "ADMIN_STATE=configured\nNETWORK_FILE=/run/systemd/network/br0.network\n"}, render.Ifupdown},
+		{"both, and the primary is networkd's", map[string]string{"/run/systemd/netif/state": "", "/sbin/ifup": "",
+			"/run/systemd/netif/links/2": "ADMIN_STATE=configured\nNETWORK_FILE=/run/systemd/network/10-netplan-eth0.network\n"}, render.Networkd},
+	} {
+		tree := emptyTree(t)
+		for file, text := range c.files {
+			_, err := tree.Write(file, []byte(text))
+			check(t, err)
+		}
+		if got := StackOf(tree, 2); got != c.want {
+			t.Errorf("%s: %s", c.what, got)
+		}
+		h := &Host{Tree: tree, Stack: render.Networkd}
+		if got := h.stackBy([]plan.Link{{Name: "eth0", Index: 2, MAC: primaryMAC}}, primaryMAC); got != render.Networkd {
+			t.Errorf("%s, told: %s", c.what, got)
+		}
+	}
+}
+
+func (m *machine) setDown(t *testing.T, name string) {
+	t.Helper()
+	l, err := m.netns.LinkByName(name)
+	check(t, err)
+	check(t, m.netns.LinkSetDown(l))
+}
