@@ -188,7 +188,7 @@ func (h *Host) later(name string, failure error) {
 }
 
 // scanAfterPrimary, if name is the primary, scans for the ENIs that were attached while
-// the primary had no address.
+// the primary had no address, those of which nothing is known too.
 func (h *Host) scanAfterPrimary(ctx context.Context, name string) error {
 	l, err := h.look(news{name: name})
 	if err != nil {
@@ -197,7 +197,13 @@ func (h *Host) scanAfterPrimary(ctx context.Context, name string) error {
 	if l.link.Index == 0 || l.link.MAC != l.Primary() {
 		return nil
 	}
-	if err := h.scan(ctx, l, l.knownMACs()); err != nil {
+	macs := l.knownMACs()
+	if listed, err := h.unknownMACs(ctx, l); err != nil {
+		h.Log.Warn(name, "%v; looked only at known ENIs", err)
+	} else {
+		macs = append(macs, listed...)
+	}
+	if err := h.scan(ctx, l, macs); err != nil {
 		h.Log.Warn(name, "%v", err) // no error of the lease itself
 	}
 	return nil

@@ -280,6 +280,7 @@ func TestAdministratorsRoutes(t *testing.T) {
 // udev to add it.
 func TestPrimaryComesUp(t *testing.T) {
 	onMachine(t, func(m *machine) {
+		delete(m.vpc.enis, macs["eth2"])
 		ready(t, m)
 		m.lease(t, "eth0", "BOUND", "10.0.0.10")
 		same(t, "added again", m.added, nil)

@@ -66,6 +66,7 @@ func TestScan(t *testing.T) {
 // The lease of the primary leads to a scan, even if something else fails.
 func TestScanAfterTrouble(t *testing.T) {
 	onMachine(t, func(m *machine) {
+		delete(m.vpc.enis, macs["eth2"])
 		check(t, m.Add(t.Context(), "eth1"))
 		check(t, m.Tree.Remove(notePath("eth1")))
 		m.lease(t, "eth0", "BOUND", "10.0.0.10")
@@ -101,6 +102,7 @@ func (k noAddr) Apply(c plan.Change) error {
 func TestScanAfterPrimary(t *testing.T) {
 	for _, reason := range []string{"BOUND", "REBOOT", "TIMEOUT", "STATIC", "INFORM"} {
 		onMachine(t, func(m *machine) {
+			delete(m.vpc.enis, macs["eth2"])
 			m.lease(t, "eth0", "BOUND", "10.0.0.10")
 			ready(t, m)
 			check(t, m.Remove(t.Context(), "eth1"))
@@ -115,6 +117,27 @@ func TestScanAfterPrimary(t *testing.T) {
 			same(t, reason+": udev is asked to add", m.added, []string{"eth1"})
 		})
 	}
+}
+
+// An ENI of which nothing is known, under a name that another ENI had, waited for the primary.
+func TestScanAfterPrimaryFindsNew(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		m.lease(t, "eth0", "BOUND", "10.0.0.10")
+		m.pull(t, "eth1")
+		check(t, m.Remove(t.Context(), "eth1"))
+		mac := facts.MAC{2, 0, 0, 0, 1, 3}
+		m.says(mac, func(e *facts.ENI) {
+			*e = facts.ENI{MAC: mac, ID: "eni-3", DeviceNumber: 1, PrimaryMAC: primaryMAC, IPv4: addrs("10.0.1.40"),
+				Subnet: netip.MustParsePrefix("10.0.1.0/24")}
+		})
+		m.plug(t, "eth1", mac)
+		m.added = nil
+		m.lease(t, "eth0", "BOUND", "10.0.0.10")
+		if !slices.Contains(m.added, "eth1") {
+			t.Errorf("added %q", m.added)
+		}
+	})
 }
 
 // An image has the facts of another machine, whose primary is not attached here. ec2net

@@ -98,10 +98,8 @@ func (w *watcher) wait(ctx context.Context, changed *kernel.Watch, burst time.Du
 func (h *Host) refreshForWatch(ctx context.Context) []facts.MAC {
 	err := h.refreshAll(ctx)
 	var macs []facts.MAC
-	if l, failed := h.look(news{}); err == nil && failed == nil && l.hasUnknown() && h.checkWay(l) == nil {
-		limited, cancel := context.WithTimeout(ctx, oneIMDS)
-		defer cancel()
-		macs, err = h.Source.MACs(limited)
+	if l, failed := h.look(news{}); err == nil && failed == nil {
+		macs, err = h.unknownMACs(ctx, l)
 	}
 	if err != nil && ctx.Err() == nil {
 		h.Log.Warn("", "%v (watch)", err)
@@ -109,12 +107,24 @@ func (h *Host) refreshForWatch(ctx context.Context) []facts.MAC {
 	return macs
 }
 
+// unknownMACs returns the MACs of the instance's ENIs if one may be attached of which nothing
+// is known, and nothing stands between this machine and IMDS.
+func (h *Host) unknownMACs(ctx context.Context, l *look) ([]facts.MAC, error) {
+	if !l.hasUnknown() || h.checkWay(l) != nil {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, oneIMDS)
+	defer cancel()
+	return h.Source.MACs(ctx)
+}
+
 // hasUnknown reports whether there is a device that may be an ENI of which nothing is
-// known.
+// known, though something may be of another device that had its name.
 func (l *look) hasUnknown() bool {
 	return slices.ContainsFunc(plan.ENIsAmong(l.State.Links, devices(l.State)), func(link plan.Link) bool {
-		_, known := l.Of(link.Name)
-		return !known && link.Master == 0
+		k, _ := l.Of(link.Name)
+		_, known := k.FactsOf(link)
+		return !known && !k.Note.Of(link) && !k.Lease.Of(link) && !l.leftAlone(link)
 	})
 }
 

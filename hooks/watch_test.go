@@ -443,21 +443,27 @@ func TestWatchPrimaryFirst(t *testing.T) {
 	})
 }
 
-// An ENI of which nothing is known is found by IMDS's list.
+// An ENI of which nothing is known is found by IMDS's list, also if another ENI had its name.
 func TestWatchFindsUnknown(t *testing.T) {
-	watched(t, time.Minute, func(t *testing.T, w *watchedWorld) {
-		w.seen.take()
-		eth3 := facts.MAC{2, 0, 0, 0, 1, 3}
-		w.says(eth3, func(e *facts.ENI) {
-			*e = facts.ENI{MAC: eth3, ID: "eni-3", DeviceNumber: 3, PrimaryMAC: primaryMAC, IPv4: addrs("10.0.1.40"),
-				Subnet: netip.MustParsePrefix("10.0.1.0/24")}
+	for _, name := range []string{"eth3", "eth1"} {
+		watched(t, time.Minute, func(t *testing.T, w *watchedWorld) {
+			if name == "eth1" {
+				w.kernel.(*mem.Kernel).DelLink("eth1")
+				check(t, w.Remove(t.Context(), "eth1"))
+			}
+			w.seen.take()
+			mac := facts.MAC{2, 0, 0, 0, 1, 3}
+			w.says(mac, func(e *facts.ENI) {
+				*e = facts.ENI{MAC: mac, ID: "eni-3", DeviceNumber: 3, PrimaryMAC: primaryMAC, IPv4: addrs("10.0.1.40"),
+					Subnet: netip.MustParsePrefix("10.0.1.0/24")}
+			})
+			w.kernel.(*mem.Kernel).AddLink(name, mac, true)
+			w.after(2 * time.Minute)
+			if seen := w.seen.take(); len(seen) == 0 || seen[0] != "add "+name {
+				t.Errorf("%s: %q", name, seen)
+			}
 		})
-		w.kernel.(*mem.Kernel).AddLink("eth3", eth3, true)
-		w.after(2 * time.Minute)
-		if seen := w.seen.take(); len(seen) == 0 || seen[0] != "add eth3" {
-			t.Errorf("%q", seen)
-		}
-	})
+	}
 }
 
 // The watch of the primary's table leaves the rule of the leased address alone.
