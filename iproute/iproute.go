@@ -46,6 +46,8 @@ type Route struct {
 	Source netip.Addr // preferred; not valid: none
 	Metric int
 	OnLink bool
+	// Protocol is who makes it, by its number; 0: ip(8) without "proto".
+	Protocol int
 }
 
 // Parse returns the routes that commands of a shell add, in their order:

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -45,7 +46,7 @@ func (m *Machine) tableRoutes(v Verdict, k Known) []Route {
 // of the machine. Without an interface the gateway has to be in the ENI's subnet.
 func (m *Machine) resolve(s iproute.Route, v Verdict, before []Route) (Route, bool) {
 	r := Route{Kind: s.Kind, Table: s.Table, Dst: s.Dst, Gateway: s.Gateway, Source: s.Source, Metric: s.Metric,
-		OnLink: s.OnLink, Protocol: protocolBoot, Scope: scopeUniverse}
+		OnLink: s.OnLink, Protocol: cmp.Or(s.Protocol, protocolBoot), Scope: scopeUniverse}
 	if r.Kind != iproute.Unicast {
 		return r, true
 	}

@@ -7,6 +7,10 @@ import (
 	"ec2net/iproute"
 )
 
+// static is the protocol of networkd's routes: one with another protocol that is there already
+// does not keep networkd from adding its own.
+const static = 4
+
 // Routes returns the IPv4 routes of a file that have a table of their own, by its number. It
 // skips what it cannot know: a gateway of the DHCP server's, the name of a table.
 func Routes(text []byte, iface string) []iproute.Route {
@@ -20,7 +24,7 @@ func Routes(text []byte, iface string) []iproute.Route {
 		}
 		if a.At != at {
 			routes = whole(routes, known)
-			routes, at, known = append(routes, iproute.Route{Dev: iface}), a.At, true
+			routes, at, known = append(routes, iproute.Route{Dev: iface, Protocol: static}), a.At, true
 		}
 		known = set(&routes[len(routes)-1], a) && known
 	}
