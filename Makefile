@@ -68,7 +68,7 @@ debian:
 	    echo "make test: not root: this leaves out tests with Debian's own tools, and tests in the lab"; \
 	else \
 	    command -v debootstrap >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends debootstrap; } && \
-	    $(GO) run ./lab/cmd/tree bookworm trixie bookworm-docker bookworm-shells bookworm-packaging bookworm-resolvconf trixie-openresolv bookworm-ec2 trixie-ec2; \
+	    $(GO) run ./lab/cmd/tree bookworm trixie bookworm-docker bookworm-shells bookworm-packaging bookworm-resolvconf trixie-openresolv bookworm-ec2 trixie-ec2 bookworm-docker-ec2; \
 	fi
 
 install: build ## install below DESTDIR, under the documented names

@@ -75,17 +75,27 @@ var image = []string{
 	"udev",
 }
 
+// beside has programs that change the network of an instance beside ec2net, without what
+// docker.io recommends: git, AppArmor, certificates. libpam-systemd and netavark are named
+// because debootstrap does not read Provides fields.
+var beside = []string{
+	"busybox-static",
+	"docker.io",
+	"firewalld",
+	"libpam-systemd",
+	"netavark",
+	"podman",
+	"ufw",
+}
+
 // packages has the packages of each tree. One tree is enough for the router's DHCP
 // server and for shellcheck. The part of a name behind the dash tells trees of one
 // release apart.
 var packages = map[string][]string{
-	"bookworm": slices.Concat(userland, []string{"dnsmasq-base", "shellcheck"}),
-	"trixie":   userland,
-	// Programs that change the network of an instance beside ec2net, without what docker.io
-	// recommends: git, AppArmor, certificates. libpam-systemd and netavark are named because
-	// debootstrap does not read Provides fields.
-	"bookworm-docker": slices.Concat(userland, []string{"busybox-static", "docker.io",
-		"firewalld", "libpam-systemd", "netavark", "podman", "ufw"}),
+	"bookworm":            slices.Concat(userland, []string{"dnsmasq-base", "shellcheck"}),
+	"trixie":              userland,
+	"bookworm-docker":     slices.Concat(userland, beside),
+	"bookworm-docker-ec2": slices.Concat(image, beside),
 	// What Debian's image for EC2 boots: see Setup.Image. In Debian 13 cloud-init asks a DHCP
 	// server by dhcpcd, and the settings of rp_filter are in a package of their own.
 	"bookworm-ec2": image,
