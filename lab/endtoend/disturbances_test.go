@@ -23,6 +23,7 @@ type disturbance struct {
 // disturbed is an instance, and what disturbs it.
 type disturbed struct {
 	name  string
+	stack // without a name: each in turn
 	setup lab.Setup
 	// before is a script that runs once, after the boot, and before eth1 is attached.
 	before string
@@ -41,44 +42,62 @@ func publishGuest(t *testing.T, i *lab.Instance) func(t *testing.T) {
 	return func(*testing.T) {}
 }
 
+// nftablesConf makes Debian's nftables.service publish the guest's port.
+const nftablesConf = "printf 'flush ruleset\n%s' '" + portRules + "' >/etc/nftables.conf"
+
+// ofAnybody is what anybody may do, by iproute2, sysctl, iptables and nft.
+func ofAnybody(s stack) []disturbance {
+	all := []disturbance{
+		{name: "a rule deleted", script: "ip rule del from 10.0.1.21"},
+		{name: "all rules of ec2net deleted", script: "ip rule flush protocol 236"},
+		{name: "all rules deleted, and the kernel's own made again", script: "ip rule flush; ip rule add pref 32766 lookup main; ip rule add pref 32767 lookup default"},
+		{name: "the routes of table 1001 deleted", script: "for to in 10.0.1.0/24 default; do ip route del $to dev eth1 table 1001; done"},
+		{name: "table 1001 flushed, with a route of a template in it", script: "ip route flush table 1001"},
+		{name: "the primary's table flushed", script: "ip route flush table 1000"},
+		{name: "eth1 set down and up", script: s.flap},
+		{name: "an address removed", script: "ip addr del 10.0.1.21/32 dev eth1"},
+		{name: "an address of the primary removed", script: "ip addr del 10.0.0.11/32 dev eth0"},
+		{name: "the group set back", script: "ip link set eth1 group 0"},
+		{name: "rp_filter of eth1 set back to strict", script: "sysctl -qw net.ipv4.conf.eth1.rp_filter=1"},
+		{name: "forwarding switched off, and on again later", script: "sysctl -qw net.ipv4.ip_forward=0; ec2net refresh; sysctl -qw net.ipv4.ip_forward=1"},
+		{name: "the chain of eth1 flushed", script: "iptables -t mangle -F ec2net-eth1"},
+		{name: "the jump into it deleted", script: "iptables -t mangle -D PREROUTING -i eth1 -j ec2net-eth1"},
+		{name: "the mangle table flushed", script: "iptables -t mangle -F; iptables -t mangle -X"},
+		{name: "`nft flush ruleset`, and the rules of the published port made again", script: "nft flush ruleset" + publish},
+		{name: "Debian's nftables reloaded", script: "systemctl start nftables; systemctl reload nftables"},
+		{name: "Debian's nftables restarted", script: "systemctl restart nftables"},
+	}
+	if s.setup.Image {
+		return all
+	}
+	// Systemd-networkd leaves IPv6 on, and without addresses.
+	return append(all, disturbance{name: "IPv6 switched on on all interfaces", script: "sysctl -qw net.ipv6.conf.all.disable_ipv6=0"})
+}
+
 var disturbedInstances = []disturbed{
-	{name: "ifupdown and dhclient", publish: publishGuest,
-		setup: lab.Setup{Prepare: "printf 'flush ruleset\n%s' '" + portRules + "' >/etc/nftables.conf"},
-		disturbances: []disturbance{
-			{name: "a rule deleted", script: "ip rule del from 10.0.1.21"},
-			{name: "all rules of ec2net deleted", script: "ip rule flush protocol 236"},
-			{name: "all rules deleted, and the kernel's own made again", script: "ip rule flush; ip rule add pref 32766 lookup main; ip rule add pref 32767 lookup default"},
-			{name: "the routes of table 1001 deleted", script: "for to in 10.0.1.0/24 default; do ip route del $to dev eth1 table 1001; done"},
-			{name: "table 1001 flushed, with a route of a template in it", script: "ip route flush table 1001"},
-			{name: "the primary's table flushed", script: "ip route flush table 1000"},
-			{name: "eth1 set down and up", script: "ip link set eth1 down; ip link set eth1 up"},
-			{name: "an address removed", script: "ip addr del 10.0.1.21/32 dev eth1"},
-			{name: "an address of the primary removed", script: "ip addr del 10.0.0.11/32 dev eth0"},
-			{name: "the group set back", script: "ip link set eth1 group 0"},
-			{name: "rp_filter of eth1 set back to strict", script: "sysctl -qw net.ipv4.conf.eth1.rp_filter=1"},
-			{name: "IPv6 switched on on all interfaces", script: "sysctl -qw net.ipv6.conf.all.disable_ipv6=0"},
-			{name: "forwarding switched off, and on again later", script: "sysctl -qw net.ipv4.ip_forward=0; ec2net refresh; sysctl -qw net.ipv4.ip_forward=1"},
-			{name: "the chain of eth1 flushed", script: "iptables -t mangle -F ec2net-eth1"},
-			{name: "the jump into it deleted", script: "iptables -t mangle -D PREROUTING -i eth1 -j ec2net-eth1"},
-			{name: "the mangle table flushed", script: "iptables -t mangle -F; iptables -t mangle -X"},
-			{name: "`nft flush ruleset`, and the rules of the published port made again", script: "nft flush ruleset" + publish},
-			{name: "Debian's nftables reloaded", script: "systemctl start nftables; systemctl reload nftables"},
-			{name: "Debian's nftables restarted", script: "systemctl restart nftables"},
-		}},
-	{name: "iptables-legacy", publish: publishGuest, refresh: "10s",
+	{name: "ifupdown and dhclient", stack: ifupdown, publish: publishGuest, setup: lab.Setup{Prepare: nftablesConf},
+		disturbances: ofAnybody(ifupdown)},
+	{name: "image", stack: imageStack, publish: publishGuest, setup: lab.Setup{Prepare: nftablesConf},
+		disturbances: append(ofAnybody(imageStack),
+			// Networkd takes the primary's other addresses, for which netplan has no word.
+			disturbance{name: "systemd-networkd restarted", script: "systemctl restart systemd-networkd" + configured + configuredENI},
+			disturbance{name: "`netplan apply`", script: "netplan apply" + configured + configuredENI},
+			disturbance{name: "`networkctl reconfigure eth1`", script: "networkctl reconfigure eth1" + configuredENI, harmless: true},
+		)},
+	{name: "iptables-legacy", stack: ifupdown, publish: publishGuest, refresh: "10s",
 		setup: lab.Setup{Prepare: "update-alternatives --set iptables /usr/sbin/iptables-legacy"},
 		disturbances: []disturbance{
 			{name: "the chain of eth1 flushed, with iptables-legacy", script: "iptables -t mangle -F ec2net-eth1"},
 			{name: "the mangle table flushed, with iptables-legacy", script: "iptables -t mangle -F; iptables -t mangle -X"},
 		}},
-	{name: "networkd", publish: publishGuest,
+	{name: "networkd", stack: ifupdown, publish: publishGuest,
 		setup: lab.Setup{Docker: true, Prepare: networkd},
 		disturbances: []disturbance{
 			{name: "systemd-networkd restarted, which configures the primary", script: "systemctl restart systemd-networkd" + configured},
 			{name: "`networkctl reconfigure eth0`", script: "networkctl reconfigure eth0" + configured},
 			{name: "`networkctl reload`, and eth0's file has changed", script: "echo '# changed' >>/etc/systemd/network/10-eth0.network; networkctl reload" + configured},
 		}},
-	{name: "networkd of Debian 13", publish: publishGuest,
+	{name: "networkd of Debian 13", stack: ifupdown, publish: publishGuest,
 		setup: lab.Setup{Release: "trixie", Prepare: networkd},
 		disturbances: []disturbance{
 			{name: "systemd-networkd restarted, in Debian 13", script: `
@@ -141,9 +160,10 @@ func publishContainer(t *testing.T, i *lab.Instance, program string, begin func(
 	}
 }
 
-// networkd gives the primary to systemd-networkd, as on Debian's EC2 images. It has not been
-// started again since ec2net was installed: it deletes what is not its own.
+// networkd gives the primary to systemd-networkd, and the other ENIs to ifupdown. Networkd has
+// not been started again since ec2net was installed: it deletes what is not its own.
 const networkd = `
+echo EC2NET_STACK=ifupdown >>/etc/default/ec2net
 rm /usr/lib/systemd/networkd.conf.d/50-ec2net.conf
 sed -i /eth0/d /etc/network/interfaces
 printf '[Match]\nName=eth0\n[Network]\nDHCP=ipv4\n' >/etc/systemd/network/10-eth0.network
@@ -159,10 +179,15 @@ const firewalled = `
 until firewall-cmd --quiet --state; do sleep 0.05; done
 `
 
-// configured waits until networkd is done with eth0.
-const configured = `
+// configured waits until networkd is done with eth0, configuredENI with eth1.
+const (
+	configured = `
 until networkctl list --no-legend eth0 | grep -q ' configured'; do sleep 0.05; done
 `
+	configuredENI = `
+until networkctl list --no-legend eth1 | grep -q ' configured' && ip -4 addr show dev eth1 | grep -q '/24 .* dynamic'; do sleep 0.05; done
+`
+)
 
 // snapshot is a shell function that prints what the disturbances change, without orders and
 // lifetimes, and without eth1's default route in main, which dhclient makes at its next lease.
@@ -170,7 +195,7 @@ const snapshot = `
 snapshot() {
 	ip rule | sort; ip -o link | sed -n 's/.*: \(eth[0-9]*\)[:@].*\(group [^ ]*\).*/\1 \2/p'
 	ip -o -4 addr | awk '{ print $2, $4 }' | sort
-	ip -4 route show table all | sed 's/ proto [a-z0-9]*//' | grep -v '^default via 10.0.1.1 dev eth1 metric [0-9]* *$' | sort
+	ip -4 route show table all | sed 's/ proto [a-z0-9]*//; s/ onlink//' | grep -v '^default via 10.0.1.1 dev eth1 metric [0-9]* *$' | sort
 	cat /proc/sys/net/ipv4/conf/eth1/rp_filter /proc/sys/net/ipv6/conf/eth1/disable_ipv6
 	iptables-save -t mangle | grep '^-A.*ec2net-' | sort
 }
@@ -180,9 +205,21 @@ snapshot() {
 // its commands, typed, mend it. So does the next lease, or, for marks, the next refresh.
 func TestDisturbances(t *testing.T) {
 	t.Parallel()
-	rows := make([]string, len(disturbedInstances))
+	var all []disturbed
+	for _, d := range disturbedInstances {
+		if d.stack.name != "" {
+			all = append(all, d)
+			continue
+		}
+		for _, s := range stacks {
+			one := d
+			one.name, one.stack = d.name+", "+s.name, s
+			all = append(all, one)
+		}
+	}
+	rows := make([]string, len(all))
 	t.Run("beside", func(t *testing.T) {
-		for n, d := range disturbedInstances {
+		for n, d := range all {
 			t.Run(d.name, func(t *testing.T) {
 				t.Parallel()
 				rows[n] = d.run(t)
@@ -198,6 +235,7 @@ func TestDisturbances(t *testing.T) {
 // A host is an instance that is disturbed, while the test runs.
 type host struct {
 	*lab.Instance
+	stack
 	v      *lab.VPC
 	places []*lab.Place
 	again  func(t *testing.T)
@@ -212,17 +250,18 @@ func (d disturbed) run(t *testing.T) string {
 	d.setup.Systemd = true
 	d.setup.Prepare = ownRoute + "systemctl -q enable ec2net-scan.service ec2net-watch.service\n" + d.setup.Prepare
 	d.setup.Prepare += "\necho EC2NET_REFRESH=" + cmp.Or(d.refresh, "0") + " >>/etc/default/ec2net"
-	i := boot(t, v, d.setup)
+	i := d.boot(t, v, d.setup)
 	i.WaitRunning(t)
 	if d.before != "" {
 		i.Sh(t, d.before)
 	}
-	h := &host{Instance: i, v: v, again: d.publish(t, i), places: []*lab.Place{v.Client, v.Host(t, "10.0.0.99"), v.Host(t, "10.0.1.99")}}
+	h := &host{Instance: i, stack: d.stack, v: v, again: d.publish(t, i), places: []*lab.Place{v.Client, v.Host(t, "10.0.0.99"), v.Host(t, "10.0.1.99")}}
 	eth1.Attach(t, "eth1")
 	waitUp(t, i, "eth1")
 	i.WaitSh(t, "systemctl is-active -q ec2net-watch && test inactive = $(systemctl is-active ec2net-hotplug@eth1.service)")
 	i.Sh(t, "ec2net refresh") // networkd has no hook that tells ec2net of the primary
 	i.WaitSh(t, "ec2net status >/dev/null && iptables-save -t mangle | grep -q -e '-i eth1 -j ec2net-eth1'")
+	i.Sh(t, "sysctl -qw net.ipv4.conf.eth1.rp_filter=2") // the kernel's is 0, Debian 13's 2
 	h.whole(t, "at first")
 
 	took := make([]time.Duration, len(d.disturbances))
@@ -241,7 +280,11 @@ func (d disturbed) run(t *testing.T) string {
 		if one.harmless {
 			after, by = "takes nothing of ec2net's away", "the same"
 		}
-		table += fmt.Sprintf("| %s | %s | %s |\n", one.name, after, by)
+		name := one.name
+		if d.stack.setup.Image {
+			name += ", on Debian's image"
+		}
+		table += fmt.Sprintf("| %s | %s | %s |\n", name, after, by)
 	}
 	h.whole(t, "without watch")
 	t.Log("\n" + table)
@@ -329,9 +372,11 @@ func (h *host) mendedWithout(t *testing.T, d disturbance) (by string) {
 
 	h.Sh(t, d.script)
 	h.again(t)
-	h.Sh(t, "env reason=RENEW interface=eth1 new_ip_address=10.0.1.20 dash -c '. /etc/dhcp/dhclient-exit-hooks.d/ec2net'")
-	if h.state(t) == before {
-		return "with the next lease"
+	if !h.stack.setup.Image { // no lease has a hook there
+		h.Sh(t, "env reason=RENEW interface=eth1 new_ip_address=10.0.1.20 dash -c '. /etc/dhcp/dhclient-exit-hooks.d/ec2net'")
+		if h.state(t) == before {
+			return "with the next lease"
+		}
 	}
 	h.Sh(t, "ec2net refresh")
 	sameState(t, d.name+", and a refresh", before, h.state(t))

@@ -12,6 +12,14 @@ const ownRoute = `mkdir -p /etc/ec2net/templates; cat >/etc/ec2net/templates/blo
 {{define "cfg-routes"}}
     post-up ip route replace 192.168.0.0/16 via 10.0.1.7 dev {{.Name}} table {{.Table}} || true
 {{end}}
+{{define "network-sections"}}
+
+[Route]
+Destination=192.168.0.0/16
+Gateway=10.0.1.7
+GatewayOnLink=yes
+Table={{.Table}}
+{{end}}
 END
 `
 

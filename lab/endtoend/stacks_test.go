@@ -17,6 +17,8 @@ type stack struct {
 	again string
 	// hold is a script. What brings an ENI up after it makes /run/in, and waits for /run/go.
 	hold string
+	// flap is a script that sets eth1 down and up, and waits until its lease is back.
+	flap string
 	// renew is the command that asks IMDS for an ENI between its coming and going: the hook
 	// of its DHCP client, at a renewal. Systemd-networkd has none.
 	renew func(name, addr string) string
@@ -33,6 +35,7 @@ var ifupdown = stack{
 	folder: "/etc/network/interfaces.d",
 	file:   "/etc/network/interfaces.d/eth1.cfg",
 	again:  "ifup eth1",
+	flap:   "ip link set eth1 down; ip link set eth1 up",
 	renew: func(name, addr string) string {
 		return "interface=" + name + " reason=RENEW new_ip_address=" + addr + " /usr/sbin/ec2net lease"
 	},
@@ -55,6 +58,7 @@ var imageStack = stack{
 	folder:  "/etc/systemd/network",
 	file:    "/etc/systemd/network/05-ec2net-eth1.network",
 	again:   "networkctl reload; networkctl up eth1",
+	flap:    "ip link set eth1 down; while ip -4 addr show dev eth1 | grep -q dynamic; do sleep 0.05; done; ip link set eth1 up" + configuredENI,
 	renew:   func(name, _ string) string { return "/usr/sbin/ec2net refresh " + name },
 	program: "/usr/bin/networkctl",
 	without: "eth2: networkctl reload: ",
@@ -73,11 +77,13 @@ EOF
 chmod 755 /usr/bin/networkctl`,
 }
 
+var stacks = []stack{ifupdown, imageStack}
+
 // onStacks runs a test on each network stack.
 func onStacks(t *testing.T, test func(*testing.T, stack)) {
 	t.Helper()
 	t.Parallel()
-	for _, s := range []stack{ifupdown, imageStack} {
+	for _, s := range stacks {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
 			test(t, s)
