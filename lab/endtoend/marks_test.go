@@ -13,11 +13,12 @@ const tracked = "conntrack -C 2>/dev/null; iptables -t mangle -S | grep ec2net |
 
 // A host without docker and NAT has no marks, and no flow is tracked. When it begins to
 // forward, its marks come; when it ends, they go.
-func TestMarksNone(t *testing.T) {
-	t.Parallel()
+func TestMarksNone(t *testing.T) { onStacks(t, testMarksNone) }
+
+func testMarksNone(t *testing.T, s stack) {
 	v := lab.NewVPC(t, lab.Plan{})
 	eth1 := v.AddENI(t, "10.0.1.20", "10.0.1.21")
-	i := boot(t, v, lab.Setup{Prepare: "echo net.ipv4.ip_forward=0 >/etc/sysctl.d/lab.conf"})
+	i := s.boot(t, v, lab.Setup{Prepare: "echo net.ipv4.ip_forward=0 >/etc/sysctl.d/lab.conf"})
 	i.Sh(t, "sysctl -q net.ipv4.ip_forward=0")
 	eth1.Attach(t, "eth1")
 	waitUp(t, i, "eth1")
@@ -40,11 +41,12 @@ func TestMarksNone(t *testing.T) {
 
 // A NAT instance: what hosts behind eth1 send through it leaves by eth0, and their
 // answers come back.
-func TestMarksNAT(t *testing.T) {
-	t.Parallel()
+func TestMarksNAT(t *testing.T) { onStacks(t, testMarksNAT) }
+
+func testMarksNAT(t *testing.T, s stack) {
 	v := lab.NewVPC(t, lab.Plan{})
 	eth1 := v.AddENI(t, "10.0.1.20", "10.0.1.21")
-	i := boot(t, v, lab.Setup{})
+	i := s.boot(t, v, lab.Setup{})
 	i.Sh(t, "sysctl -q net.ipv4.ip_forward=1; iptables -t nat -A POSTROUTING -o eth0 -j MASQUERADE")
 	eth1.Attach(t, "eth1")
 	waitUp(t, i, "eth1")
@@ -73,14 +75,15 @@ func TestMarksNAT(t *testing.T) {
 // A guest on a bridge that is not docker's, with published ports by rules that are not
 // docker's: it answers by the ENI of the request, also when a firewall was loaded anew,
 // and with the other back end of iptables.
-func TestMarksBridge(t *testing.T) {
-	t.Parallel()
-	for _, backend := range []string{"nft", "legacy"} {
+func TestMarksBridge(t *testing.T) { onStacks(t, testMarksBridge) }
+
+func testMarksBridge(t *testing.T, s stack) {
+	for _, backend := range s.backends {
 		t.Run(backend, func(t *testing.T) {
 			t.Parallel()
 			v := lab.NewVPC(t, lab.Plan{})
 			eth1 := v.AddENI(t, "10.0.1.20", "10.0.1.21")
-			i := boot(t, v, lab.Setup{Prepare: "update-alternatives --set iptables /usr/sbin/iptables-" + backend})
+			i := s.boot(t, v, lab.Setup{Prepare: "update-alternatives --set iptables /usr/sbin/iptables-" + backend})
 			v.Client.Echo(t, 7)
 			guest := guestOnBridge(t, i)
 			i.Sh(t, publish)
@@ -149,18 +152,19 @@ const portRules = `table ip guests {
 }
 `
 
-// ifup and ifdown by hand make and remove the marks.
-func TestMarksIfup(t *testing.T) {
-	t.Parallel()
+// What takes an ENI down and brings it up by hand removes and makes the marks.
+func TestMarksIfup(t *testing.T) { onStacks(t, testMarksIfup) }
+
+func testMarksIfup(t *testing.T, s stack) {
 	v := lab.NewVPC(t, lab.Plan{})
 	eth1 := v.AddENI(t, "10.0.1.20")
-	i := boot(t, v, lab.Setup{})
+	i := s.boot(t, v, lab.Setup{})
 	i.Sh(t, "sysctl -q net.ipv4.ip_forward=1")
 	eth1.Attach(t, "eth1")
 	waitUp(t, i, "eth1")
 	marks := i.Sh(t, "iptables -t mangle -S")
-	i.Sh(t, "ifdown eth1")
+	i.Sh(t, s.down)
 	lacks(t, i.Sh(t, "iptables -t mangle -S"), "ec2net-eth1")
-	i.Sh(t, "ifup eth1")
-	sameState(t, "ifdown and ifup", sorted(marks), sorted(i.Sh(t, "iptables -t mangle -S")))
+	i.Sh(t, s.up)
+	sameState(t, s.down+" and "+s.up, sorted(marks), sorted(i.Sh(t, "iptables -t mangle -S")))
 }

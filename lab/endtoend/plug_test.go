@@ -78,12 +78,10 @@ func testByHand(t *testing.T, s stack) {
 	// Twice, and by the stack's own command again: as it was.
 	i.Sh(t, "env INTERFACE=eth1 ACTION=add /etc/network/ec2net.hotplug add; "+s.again+"; ec2ifup eth1")
 	sameState(t, "hotplug and "+s.again+" twice", up, i.State(t))
-	if !s.setup.Image { // down and up by ifupdown alone
-		i.Sh(t, "ifdown eth1")
-		lacks(t, i.State(t), "1001", "ec2net-eth1")
-		i.Sh(t, "ifup eth1")
-		sameState(t, "ifdown and ifup", up, i.State(t))
-	}
+	i.Sh(t, s.down)
+	lacks(t, i.State(t), "1001", "ec2net-eth1")
+	i.Sh(t, s.up)
+	s.sameAgain(t, s.down+" and "+s.up, up, i.State(t))
 	i.Sh(t, "ec2ifdown eth1")
 	lacks(t, i.State(t), "1001", "ec2net-eth1", "dhclient.eth1")
 	i.Sh(t, "ec2ifup eth1")
@@ -95,7 +93,7 @@ func testByHand(t *testing.T, s stack) {
 func TestThree(t *testing.T) { onStacks(t, testThree) }
 
 func testThree(t *testing.T, s stack) {
-	for _, backend := range []string{"nft", "legacy"} {
+	for _, backend := range s.backends {
 		t.Run(backend, func(t *testing.T) {
 			t.Parallel()
 			v := lab.NewVPC(t, lab.Plan{Primary: []string{"10.0.0.10", "10.0.0.11"}})

@@ -13,19 +13,23 @@ type stack struct {
 	setup lab.Setup
 	// folder has the files by which interfaces come up; file is that of eth1.
 	folder, file string
-	// again is the stack's own command that brings eth1 up, when it is up already.
-	again string
-	// hold is a script. What brings an ENI up after it makes /run/in, and waits for /run/go.
-	hold string
+	// down and up are what a person types to take eth1 down and bring it up, without ec2net if
+	// the stack has a command of its own. again is for up while it is up already.
+	down, up, again string
 	// flap is a script that sets eth1 down and up, and waits until its lease is back.
 	flap string
 	// renew is the command that asks IMDS for an ENI between its coming and going: the hook
 	// of its DHCP client, at a renewal. Systemd-networkd has none.
 	renew func(name, addr string) string
-	// program brings interfaces up; without says what the log says without it.
-	program, without string
+	// hold is a script. What brings an ENI up after it makes /run/in, and waits for /run/go.
+	hold string
 	// fail is a script. What brings an ENI up after it fails when it has begun, until failNot.
 	fail, failNot string
+	// program brings interfaces up; without says what the log says without it.
+	program, without string
+	// backends are those of iptables for a test that goes by each: which one it is, is the
+	// same for all stacks.
+	backends []string
 }
 
 const holds = "touch /run/in; timeout 90 sh -c 'until test -e /run/go; do sleep 0.1; done'"
@@ -34,48 +38,57 @@ var ifupdown = stack{
 	name:   "ifupdown",
 	folder: "/etc/network/interfaces.d",
 	file:   "/etc/network/interfaces.d/eth1.cfg",
+	down:   "ifdown eth1",
+	up:     "ifup eth1",
 	again:  "ifup eth1",
 	flap:   "ip link set eth1 down; ip link set eth1 up",
 	renew: func(name, addr string) string {
 		return "interface=" + name + " reason=RENEW new_ip_address=" + addr + " /usr/sbin/ec2net lease"
 	},
-	program: "/usr/sbin/ifup",
-	without: "eth2: ifup eth2: there is no ifup: is ifupdown installed?",
-	fail:    `printf '{{define "cfg-post-up"}}\n    post-up false\n{{end}}' >/etc/ec2net/templates/blocks.tmpl`,
-	failNot: "rm /etc/ec2net/templates/blocks.tmpl\n",
 	hold: `cat >/etc/ec2net/templates/blocks.tmpl <<'EOF'
 {{define "cfg-post-up"}}
     post-up ` + holds + `
 {{end}}
 EOF`,
+	fail:     `printf '{{define "cfg-post-up"}}\n    post-up false\n{{end}}' >/etc/ec2net/templates/blocks.tmpl`,
+	failNot:  "rm /etc/ec2net/templates/blocks.tmpl\n",
+	program:  "/usr/sbin/ifup",
+	without:  "eth2: ifup eth2: there is no ifup: is ifupdown installed?",
+	backends: []string{"nft", "legacy"},
 }
 
 // imageStack is what Debian's image for EC2 has. Cloud-init plays no part in what these
 // tests are about, so it has done its work already.
 var imageStack = stack{
-	name:    "networkd",
-	setup:   lab.Setup{Image: true, Rendered: true},
-	folder:  "/etc/systemd/network",
-	file:    "/etc/systemd/network/05-ec2net-eth1.network",
-	again:   "networkctl reload; networkctl up eth1",
-	flap:    "ip link set eth1 down; while ip -4 addr show dev eth1 | grep -q dynamic; do sleep 0.05; done; ip link set eth1 up" + configuredENI,
-	renew:   func(name, _ string) string { return "/usr/sbin/ec2net refresh " + name },
-	program: "/usr/bin/networkctl",
-	without: "eth2: networkctl reload: ",
-	fail: `mv /usr/bin/networkctl /usr/bin/networkctl.real; cat >/usr/bin/networkctl <<'EOF'
-#!/bin/sh
+	name:   "networkd",
+	setup:  lab.Setup{Image: true, Rendered: true},
+	folder: "/etc/systemd/network",
+	file:   "/etc/systemd/network/05-ec2net-eth1.network",
+	down:   "ec2ifdown eth1",
+	up:     "ec2ifup eth1",
+	again:  "networkctl reload; networkctl up eth1",
+	flap:   "ip link set eth1 down; while ip -4 addr show dev eth1 | grep -q dynamic; do sleep 0.05; done; ip link set eth1 up" + configuredENI,
+	renew:  func(name, _ string) string { return "/usr/sbin/ec2net refresh " + name },
+	hold: inPlace + holds + `
+exec networkctl.real "$@"
+EOF
+`,
+	fail: inPlace + `:
 networkctl.real "$@"
 exit 1
 EOF
-chmod 755 /usr/bin/networkctl`,
-	failNot: "mv /usr/bin/networkctl.real /usr/bin/networkctl\n",
-	hold: `mv /usr/bin/networkctl /usr/bin/networkctl.real; cat >/usr/bin/networkctl <<'EOF'
-#!/bin/sh
-` + holds + `
-exec networkctl.real "$@"
-EOF
-chmod 755 /usr/bin/networkctl`,
+`,
+	failNot:  "mv /usr/bin/networkctl.real /usr/bin/networkctl\n",
+	program:  "/usr/bin/networkctl",
+	without:  "eth2: networkctl reload: ",
+	backends: []string{"nft"},
 }
+
+// inPlace begins a script in the place of networkctl.
+const inPlace = `mv /usr/bin/networkctl /usr/bin/networkctl.real
+install -m 755 /dev/stdin /usr/bin/networkctl <<'EOF'
+#!/bin/sh
+`
 
 var stacks = []stack{ifupdown, imageStack}
 

@@ -14,12 +14,13 @@ import (
 
 // Without watch nothing puts back what another program takes away. The status names it,
 // its commands, typed, mend it, and then it is as before and answers.
-func TestStatus(t *testing.T) {
-	t.Parallel()
+func TestStatus(t *testing.T) { onStacks(t, testStatus) }
+
+func testStatus(t *testing.T, s stack) {
 	v := lab.NewVPC(t, lab.Plan{Primary: []string{"10.0.0.10", "10.0.0.11"}})
 	eth1 := v.AddENI(t, "10.0.1.20", "10.0.1.21")
 	eth2 := v.AddENI(t, "10.0.1.30")
-	i := boot(t, v, lab.Setup{Prepare: "echo EC2NET_MARKS=yes >>/etc/default/ec2net"})
+	i := s.boot(t, v, lab.Setup{Prepare: "echo EC2NET_MARKS=yes >>/etc/default/ec2net"})
 	eth1.Attach(t, "eth1")
 	waitUp(t, i, "eth1")
 	eth2.Attach(t, "eth2")
@@ -105,12 +106,13 @@ func TestStatus(t *testing.T) {
 }
 
 // The status says what watch did, and whether it runs. README.md has what it prints.
-func TestStatusOfWatch(t *testing.T) {
-	t.Parallel()
+func TestStatusOfWatch(t *testing.T) { onStacks(t, testStatusOfWatch) }
+
+func testStatusOfWatch(t *testing.T, s stack) {
 	v := lab.NewVPC(t, lab.Plan{})
 	eth1 := v.AddENI(t, "10.0.1.20", "10.0.1.21")
 	eth2 := v.AddENI(t, "10.0.1.30")
-	i := boot(t, v, lab.Setup{Systemd: true,
+	i := s.boot(t, v, lab.Setup{Systemd: true,
 		Prepare: "systemctl enable ec2net-scan.service ec2net-watch.service; echo EC2NET_UNMANAGED=eth2 >>/etc/default/ec2net"})
 	i.WaitRunning(t)
 	eth1.Attach(t, "eth1")
