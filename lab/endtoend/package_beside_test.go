@@ -52,6 +52,12 @@ printf '#!/bin/sh\n' >/usr/bin/cloud-init; chmod 755 /usr/bin/cloud-init
 dpkg -i /root/ec2net.deb | grep '^ec2net: cloud-init configures no ENI but the primary'
 test "$(md5sum <` + cloud + `)" = "$(dpkg-deb --fsys-tarfile /root/ec2net.deb | tar -xO .` + cloud + ` | md5sum)"
 dpkg -i /root/newer.deb | (! grep cloud-init)`},
+		{"0.1, which had none of that", `
+dpkg-deb -R /root/ec2net.deb /tmp/old; rm -r /tmp/old/etc/cloud /tmp/old/usr/lib/systemd/networkd.conf.d; sed -i /cloud/d /tmp/old/DEBIAN/conffiles
+sed -i 's/^Version:.*/Version: 0.1.0/' /tmp/old/DEBIAN/control; dpkg-deb -Znone -b /tmp/old /tmp/old.deb
+dpkg -i /tmp/old.deb; test ! -e ` + cloud + `
+printf '#!/bin/sh\n' >/usr/bin/cloud-init; chmod 755 /usr/bin/cloud-init
+dpkg -i /root/ec2net.deb | grep '^ec2net: cloud-init configures no ENI but the primary'; test -e ` + cloud},
 		{"cloud-init's file, edited", install + `
 echo '# mine' >>` + cloud + `
 ` + upgrade + `tail -n 1 ` + cloud + ` | grep -x '# mine'
