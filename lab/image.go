@@ -5,12 +5,12 @@ import "fmt"
 // An image is a tree of what Debian's official image for EC2 boots: systemd is process 1,
 // cloud-init asks the metadata service and writes netplan's YAML, netplan renders it, and
 // systemd-networkd does the work. What follows is all that differs between such an
-// instance and one on EC2, beside the hardware.
+// instance and one on EC2, beside the hardware: there is no console either, and no SSH
+// server. Settings such as rp_filter are the image's own.
 
 // imageFiles has the files that an instance needs to boot an image in a namespace.
 var imageFiles = map[string]string{
-	// The firmware and the hypervisor of this machine are not EC2's: cloud-init asks both
-	// for where it is.
+	// Cloud-init asks the firmware where it is. This machine's is not EC2's.
 	"/usr/sbin/dmidecode": `#!/bin/sh
 case $* in
 *manufacturer* | *bios-vendor* | *chassis-asset-tag*) echo Amazon EC2 ;;
@@ -19,6 +19,7 @@ case $* in
 *product-name*) echo t3.small ;;
 esac
 `,
+	// It also asks whether it is in a container, where it would not look for EC2.
 	"/usr/bin/systemd-detect-virt": `#!/bin/sh
 case $* in
 *--container* | *-c*) echo none; exit 1 ;;

@@ -17,7 +17,7 @@ func TestImageBoots(t *testing.T) {
 			i.WaitRunning(t)
 			i.Echo(t, 7)
 			asks(t, v.Client, "10.0.0.10:7")
-			imageIsUp(t, i)
+			imageIsUp(t, i, release)
 			if yaml, _ := i.ReadFile(t, netplanYAML); release == "bookworm" && yaml != i.rendered()[netplanYAML] {
 				t.Errorf("cloud-init writes\n%s\nrendered has\n%s", yaml, i.rendered()[netplanYAML])
 			}
@@ -26,12 +26,12 @@ func TestImageBoots(t *testing.T) {
 			i.WaitRunning(t)
 			i.Echo(t, 7)
 			asks(t, v.Client, "10.0.0.10:7")
-			imageIsUp(t, i)
+			imageIsUp(t, i, release)
 		})
 	}
 }
 
-func imageIsUp(t *testing.T, i *Instance) {
+func imageIsUp(t *testing.T, i *Instance, release string) {
 	t.Helper()
 	for command, want := range map[string]string{
 		"networkctl --no-pager status eth0":     "Network File: /run/systemd/network/10-netplan-eth0.network",
@@ -41,6 +41,8 @@ func imageIsUp(t *testing.T, i *Instance) {
 		"cat /etc/netplan/50-cloud-init.yaml":   "dhcp4: true",
 		"cat /home/debian/.ssh/authorized_keys": "lab",
 		"hostname":                              "ip-10-0-0-10",
+		// By a package that only Debian 13 has.
+		"cat /proc/sys/net/ipv4/conf/eth0/rp_filter": map[string]string{"bookworm": "0", "trixie": "2"}[release],
 		// The resolver answers at once that there is no such name.
 		"resolvectl query no.such.name 2>&1 || :": "'no.such.name' not found",
 	} {

@@ -50,7 +50,7 @@ func (i *Instance) plug(n *netns) error {
 			"ipv4/conf/default/rp_filter", "0",
 			"ipv4/ip_forward", "0",
 			// Otherwise duplicate address detection takes a second after an
-			// interface is up.
+			// interface is up. In Debian's images for EC2 it is off as well.
 			"ipv6/conf/default/accept_dad", "0",
 		)
 	})
