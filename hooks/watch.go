@@ -9,6 +9,7 @@ import (
 	"ec2net/facts"
 	"ec2net/kernel"
 	"ec2net/plan"
+	"ec2net/render"
 )
 
 const (
@@ -52,8 +53,9 @@ func Watch(ctx context.Context, current func() *Host) error {
 
 // refresh asks IMDS, in the background, if that is due.
 func (w *watcher) refresh(ctx context.Context) {
-	if !w.asking && w.Every > 0 && !time.Now().Before(w.due) {
-		w.asking = true
+	due := w.Every > 0 && !time.Now().Before(w.due) || w.leased
+	if !w.asking && due {
+		w.asking, w.leased = true, false
 		go func(h *Host) { w.refreshed <- h.refreshForWatch(ctx) }(w.Host)
 	}
 }
@@ -78,6 +80,8 @@ func (w *watcher) wait(ctx context.Context, changed *kernel.Watch, burst time.Du
 		return false, nil
 	case <-changed.Firewall:
 		w.marks.changed()
+	case <-changed.Leases:
+		w.leased = w.Every == 0 && w.kind == render.Networkd
 	case _, open := <-changed.C:
 		if !open {
 			return true, changed.Err()
@@ -142,6 +146,10 @@ type watcher struct {
 	due       time.Time
 	asking    bool
 	refreshed chan []facts.MAC
+	// kind is the stack at the last look. leased says that systemd-networkd, which has no hook,
+	// has renewed a lease, and that no refresh comes anyway.
+	kind   render.Stack
+	leased bool
 	// listed are the ENIs that IMDS has listed.
 	listed []facts.MAC
 	// waits says that the primary had no address at the last look.
@@ -176,6 +184,7 @@ func (w *watcher) converge(ctx context.Context) {
 		w.failure.reset()
 	}
 	if l != nil {
+		w.kind = l.kind
 		w.marks.saw(l.markable(w.Host))
 		w.seek(ctx, l)
 	}

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"os"
 
@@ -16,7 +17,10 @@ type Watch struct {
 	// Firewall has a token if the rules of iptables' mangle table have changed since the
 	// last one was taken. It is nil if the kernel does not tell.
 	Firewall <-chan struct{}
-	err      error
+	// Leases has a token if an IPv4 address with a lifetime was added or written anew, as a
+	// DHCP client does with each lease and renewal.
+	Leases <-chan struct{}
+	err    error
 }
 
 // Err says why C is closed; nil if the context has ended. Call it only once C is
@@ -44,8 +48,8 @@ func (k *Kernel) Watch(ctx context.Context) (*Watch, error) {
 }
 
 func watch(ctx context.Context, f *os.File) *Watch {
-	c := make(chan struct{}, 1)
-	w := &Watch{C: c}
+	c, leases := make(chan struct{}, 1), make(chan struct{}, 1)
+	w := &Watch{C: c, Leases: leases}
 	stop := context.AfterFunc(ctx, func() { f.Close() })
 	go func() {
 		defer close(c)
@@ -55,16 +59,30 @@ func watch(ctx context.Context, f *os.File) *Watch {
 		for {
 			// ENOBUFS: there were more changes than the socket has room for. It goes on
 			// with the next ones.
-			if _, err := f.Read(buf); err != nil && !errors.Is(err, unix.ENOBUFS) {
+			n, err := f.Read(buf)
+			if err != nil && !errors.Is(err, unix.ENOBUFS) {
 				if ctx.Err() == nil {
 					w.err = err
 				}
 				return
 			}
+			if err != nil || leased(buf[:n]) {
+				token(leases)
+			}
 			token(c)
 		}
 	}()
 	return w
+}
+
+// leased reports whether a message is of an IPv4 address with a lifetime that is there:
+// netlink(7), rtnetlink(7).
+func leased(message []byte) bool {
+	if len(message) < unix.SizeofNlMsghdr+unix.SizeofIfAddrmsg {
+		return false
+	}
+	addr := message[unix.SizeofNlMsghdr:] // family, prefix length, flags, ...
+	return binary.NativeEndian.Uint16(message[4:]) == unix.RTM_NEWADDR && addr[0] == unix.AF_INET && addr[2]&unix.IFA_F_PERMANENT == 0
 }
 
 func listen(groups uint32) (*os.File, error) { return listenTo(unix.NETLINK_ROUTE, groups) }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"ec2net/facts"
@@ -52,6 +53,36 @@ func TestWatch(t *testing.T) {
 			t.Fatalf("disable_ipv6 of %s: %v", name, w.Err())
 		}
 	}
+}
+
+// A lease shows as an address with a lifetime, each renewal as the same address again.
+func TestWatchLeases(t *testing.T) {
+	k := inNetns(t)
+	addVeth(t, "eth1", mac1)
+	w, err := k.Watch(t.Context())
+	check(t, err)
+	handle, err := netlink.NewHandle()
+	check(t, err)
+	t.Cleanup(handle.Close)
+	link, err := handle.LinkByName("eth1")
+	check(t, err)
+	addr, err := netlink.ParseAddr("10.0.1.21/32")
+	check(t, err)
+	check(t, handle.AddrAdd(link, addr))
+	<-w.C
+	select {
+	case <-w.Leases:
+		t.Error("an address without a lifetime is a lease")
+	default:
+	}
+	addr, err = netlink.ParseAddr("10.0.1.20/24")
+	check(t, err)
+	addr.ValidLft, addr.PreferedLft = 3600, 3600
+	for range 2 {
+		check(t, handle.AddrReplace(link, addr))
+		<-w.Leases
+	}
+	check(t, handle.AddrDel(link, addr))
 }
 
 // A watch that ends with its context has not failed; one whose socket fails has.

@@ -148,3 +148,20 @@ func TestImageAgain(t *testing.T) {
 		})
 	}
 }
+
+// Without refreshes, a lease that networkd renews is when ec2net asks IMDS.
+func TestImageLease(t *testing.T) {
+	t.Parallel()
+	v := lab.NewVPC(t, lab.Plan{})
+	eth1 := v.AddENI(t, "10.0.1.20")
+	i := boot(t, v, lab.Setup{Image: true, Rendered: true, Prepare: imageReady + "echo EC2NET_REFRESH=0 >>/etc/default/ec2net\n"})
+	i.WaitRunning(t)
+	eth1.Attach(t, "eth1")
+	waitUp(t, i, "eth1")
+	i.WaitSh(t, "! pgrep -f '[e]c2net refresh'")
+	eth1.Assign(t, "10.0.1.21")
+	v.Primary.Assign(t, "10.0.0.11")
+	i.Sh(t, "networkctl renew eth1")
+	i.WaitSh(t, "ip -4 addr show dev eth1 | grep -q 10.0.1.21/32 && ip rule | grep -q 'from 10.0.1.21 lookup 1001' && ip -4 addr show dev eth0 | grep -q 10.0.0.11/32")
+	answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.0.11", "10.0.1.20", "10.0.1.21")
+}
