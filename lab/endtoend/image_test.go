@@ -27,7 +27,9 @@ func situations() (all []situation) {
 			for _, later := range []bool{false, true} {
 				for _, other := range []bool{false, true} {
 					for addresses := 1; addresses <= 2; addresses++ {
-						all = append(all, situation{release, later, other, addresses, ec2net})
+						if !ec2net || addresses == 2 { // the first one is asked anyway
+							all = append(all, situation{release, later, other, addresses, ec2net})
+						}
 					}
 				}
 			}
@@ -83,7 +85,7 @@ func TestImage(t *testing.T) {
 			continue
 		}
 		for q, who := range p.who {
-			if asked := q != second || s.addresses > 1; asked && who != "c p q" {
+			if who != "c p q" {
 				t.Errorf("%v: with ec2net the answer to question %d comes to %q", s, q, who)
 			}
 		}
