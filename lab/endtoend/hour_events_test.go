@@ -29,7 +29,7 @@ var hourEvents = []struct {
 	{"a process of ec2net, ifupdown or a DHCP client killed", 12, (*hour).kill},
 	{"such processes killed again and again, for up to two seconds", 4, (*hour).massacre},
 	{"a unit stopped, started or restarted", 8, (*hour).unit},
-	{"networking stopped, started or restarted", 4, (*hour).networking},
+	{"networking or systemd-networkd stopped, started, restarted or told to configure anew", 4, (*hour).networking},
 	{"systemd executed anew, or udev's \"add\" again", 4, (*hour).systemd},
 	{"watch stopped for a second (SIGSTOP)", 2, (*hour).pauseWatch},
 	{"an ENI taken down or brought up by hand", 8, (*hour).hand},
@@ -288,10 +288,15 @@ func (h *hour) reboot() {
 // victims are the programs that are killed.
 var victims = []string{"ec2net", "ec2net", "ec2net", "ifup|ifdown", "ifup|ifdown", "dhclient|dhcpcd", "dhclient-script", "iptables.*"}
 
+var imageVictims = []string{"ec2net", "ec2net", "ec2net", "networkctl", "ip", "systemd-network", "iptables.*"}
+
 // kill ends a process, if there is one, but never the primary's DHCP client, which is the
 // administrator's.
 func (h *hour) kill() {
 	what, n := victims[h.rng.IntN(len(victims))], h.rng.IntN(100)
+	if h.image {
+		what = imageVictims[h.rng.IntN(len(imageVictims))]
+	}
 	if h.rng.IntN(2) == 0 {
 		h.pause()
 	}
@@ -346,6 +351,11 @@ func (h *hour) unit() {
 }
 
 func (h *hour) networking() {
+	if h.image {
+		h.sh([]string{"systemctl restart systemd-networkd", "systemctl stop systemd-networkd; sleep 1; systemctl start systemd-networkd",
+			"networkctl reload", "networkctl reconfigure eth0", "networkctl reconfigure " + h.name(), "networkctl renew " + h.name(), "netplan apply"}[h.rng.IntN(7)])
+		return
+	}
 	verb := []string{"stop", "start", "restart", "restart"}[h.rng.IntN(4)]
 	h.sh("systemctl " + []string{"", "--no-block "}[h.rng.IntN(2)] + verb + " networking.service")
 }
@@ -377,10 +387,29 @@ var handCommands = []struct {
 	{"ec2ifupscan", "", nil},
 }
 
+// imageCommands are the same where systemd-networkd brings the ENIs up. It does so again when
+// it is told to configure a link.
+var imageCommands = []struct {
+	script, down string
+	mends        []string
+}{
+	{"networkctl down eth1", "link", nil},
+	{"ec2ifdown eth1", "ifdown", nil},
+	{"ip link set eth1 down", "link", nil},
+	{"ip link set eth1 down; ip link set eth1 up", "", []string{"link"}},
+	{"ip link set eth1 up", "", []string{"link"}},
+	{"networkctl up eth1", "", []string{"link"}},
+	{"ec2ifup eth1", "", []string{"link", "ifdown"}},
+	{"ec2ifupscan", "", nil},
+}
+
 // hand lets a person take an ENI down or bring it up.
 func (h *hour) hand() {
 	name := cmp.Or(h.attached(), "eth1")
 	c := handCommands[h.rng.IntN(len(handCommands))]
+	if h.image {
+		c = imageCommands[h.rng.IntN(len(imageCommands))]
+	}
 	if c.down != "" {
 		h.hands[name] = c.down
 	}
@@ -447,12 +476,17 @@ func (h *hour) well() {
 		e.Hide(false)
 		e.Describe(nil)
 	}
+	networking := `while systemctl list-jobs --no-legend | grep -q networking; do sleep 0.1; done
+systemctl is-active -q networking || { systemctl reset-failed networking; systemctl restart networking || systemctl restart networking; }
+for pid in $(pgrep -x 'dhclient|dhcpcd'); do tr '\0' ' ' </proc/$pid/cmdline; done | grep -q eth0 || { ifdown --force eth0; ifup eth0; }
+`
+	if h.image {
+		networking = `systemctl is-active -q systemd-networkd || { systemctl reset-failed 'systemd-networkd*'; systemctl restart systemd-networkd; }
+`
+	}
 	h.sh(`sed -i '/# wrong/d' /etc/default/ec2net
 pkill -CONT -x ec2net
 until systemctl is-system-running >/dev/null 2>&1 || test $? = 1; do sleep 0.1; done
-while systemctl list-jobs --no-legend | grep -q networking; do sleep 0.1; done
-systemctl is-active -q networking || { systemctl reset-failed networking; systemctl restart networking || systemctl restart networking; }
-for pid in $(pgrep -x 'dhclient|dhcpcd'); do tr '\0' ' ' </proc/$pid/cmdline; done | grep -q eth0 || { ifdown --force eth0; ifup eth0; }
-systemctl is-active -q ec2net-scan || systemctl start ec2net-scan
+` + networking + `systemctl is-active -q ec2net-scan || systemctl start ec2net-scan
 systemctl is-active -q ec2net-watch || systemctl start ec2net-watch`)
 }

@@ -113,7 +113,7 @@ func (h *hour) quiet(s sight) (wrong []string) {
 	}
 	for _, line := range s.parts["processes"] {
 		comm, args, _ := strings.Cut(line, " ")
-		if comm == "ec2net" && !strings.HasSuffix(args, " watch") || slices.Contains([]string{"ifup", "ifdown", "dhclient-script", "dhcpcd-run-hook", "iptables", "iptables-save", "iptables-restor", "systemctl"}, comm) {
+		if comm == "ec2net" && !strings.HasSuffix(args, " watch") || slices.Contains([]string{"ifup", "ifdown", "dhclient-script", "dhcpcd-run-hook", "iptables", "iptables-save", "iptables-restor", "systemctl", "networkctl"}, comm) {
 			wrong = append(wrong, "still runs: "+args)
 		}
 	}
@@ -263,6 +263,11 @@ func (h *hour) routes(s sight, now map[string]standing) []string {
 		// primary's routes the metric of eth2's, which then have no place.
 		e.add((st == byHand || h.dhcpcd) && name != "eth0", "main "+subnet)
 		e.add(name != "eth0", "main "+out)
+		if h.image { // networkd has routes to the router and the DNS server
+			for _, to := range []string{routerOf(first), netip.MustParseAddr(routerOf(first)).Next().String()} {
+				e.add(true, fmt.Sprintf("main %s dev %s", to, name), fmt.Sprintf("%d %s dev %s", number(name), to, name))
+			}
+		}
 		if st == detached {
 			continue
 		}
@@ -340,8 +345,11 @@ func (h *hour) marks(s sight, now map[string]standing) []string {
 func (h *hour) files(s sight, now map[string]standing) []string {
 	run, ifstate := newExpectation(), newExpectation()
 	run.add(true, "watch.log", "eth0.lease", "netns")
-	ifstate.add(false, "lo=lo")
-	ifstate.add(h.clientless["eth0"], "eth0=eth0")
+	ifstate.add(h.image, "lo=lo")
+	if h.image {
+		run.add(true, "eth1.network", "eth2.network", "eth3.network") // as networkd has read them
+	}
+	ifstate.add(h.clientless["eth0"] || h.image, "eth0=eth0")
 	marked := false
 	for name, st := range now {
 		if st == detached {
@@ -353,7 +361,7 @@ func (h *hour) files(s sight, now map[string]standing) []string {
 		if st == byHand {
 			run.add(true, name+".down", "marks")
 		}
-		ifstate.add(st == byHand || h.clientless[name], name+"="+name)
+		ifstate.add(st == byHand || h.clientless[name] || h.image, name+"="+name)
 	}
 	run.add(!marked && h.forwards, "marks")
 	if !h.forwards {
@@ -376,13 +384,16 @@ func (h *hour) files(s sight, now map[string]standing) []string {
 }
 
 // remembered matches the files that ec2net keeps on disk.
-var remembered = regexp.MustCompile(`^(/.*:|eth[0-3]\.(json|rules|iptables|iptables-down|cfg)|docker\.iptables|moved|settings\.last)$`)
+var remembered = regexp.MustCompile(`^(/.*:|eth[0-3]\.(json|rules|iptables|iptables-down|cfg)|05-ec2net-eth[1-3]\.network|docker\.iptables|moved|settings\.last)$`)
 
 // half reports whether a file is the temporary file of an ec2net that was killed.
 func (h *hour) half(file string) bool { return h.killed && strings.HasPrefix(file, ".") }
 
 // clients checks that each interface has one DHCP client, or, if one was killed, none.
 func (h *hour) clients(s sight, now map[string]standing) (wrong []string) {
+	if h.image {
+		return nil // networkd is the client
+	}
 	with := maps.Clone(now)
 	with["eth0"] = serving
 	for name, st := range with {

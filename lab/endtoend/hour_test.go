@@ -39,6 +39,10 @@ func TestHour(t *testing.T) {
 				t.Parallel()
 				newHour(t, s, &told).run(2)
 			})
+			t.Run(fmt.Sprintf("image, seed %d", s), func(t *testing.T) {
+				t.Parallel()
+				newHourOn(t, s, true, &told).run(2)
+			})
 		}
 		return
 	}
@@ -53,7 +57,7 @@ func TestHour(t *testing.T) {
 				s := next
 				next++
 				mu.Unlock()
-				t.Run(fmt.Sprintf("seed %d", s), func(t *testing.T) { newHour(t, s, &told).run(hourEpisodes) })
+				t.Run(fmt.Sprintf("seed %d", s), func(t *testing.T) { newHourOn(t, s, s%3 == 2, &told).run(hourEpisodes) })
 			}
 		})
 	}
@@ -117,6 +121,7 @@ type hour struct {
 	legacy     bool // the back end of iptables
 	short      bool // leases
 	dhcpcd     bool
+	image      bool // systemd-networkd brings the ENIs up
 	told       *hourTally
 	began      time.Time
 	steps      []string
@@ -133,19 +138,26 @@ var hourFiles = map[string]string{
 const hourPrepare = "test ! -e /etc/dhcpcd.conf || printf 'noarp\\ntimeout 20\\n' >>/etc/dhcpcd.conf; systemctl enable ec2net-scan.service ec2net-watch.service; echo EC2NET_REFRESH=10s >>/etc/default/ec2net\n"
 
 func newHour(t *testing.T, seed uint64, told *hourTally) *hour {
+	return newHourOn(t, seed, false, told)
+}
+
+func newHourOn(t *testing.T, seed uint64, image bool, told *hourTally) *hour {
 	plan := lab.Plan{Primary: []string{"10.0.0.10", "10.0.0.11"}}
 	if seed%3 == 0 {
 		plan.Lease = 2 * time.Minute // clients renew often, and a lease ends if its client was killed
 	}
-	h := &hour{t: t, rng: rand.New(rand.NewPCG(seed, 0)), v: lab.NewVPC(t, plan), told: told,
+	h := &hour{t: t, rng: rand.New(rand.NewPCG(seed, 0)), v: lab.NewVPC(t, plan), told: told, image: image,
 		at: make(map[string]*lab.ENI), hands: make(map[string]string), clientless: make(map[string]bool)}
 	for _, addrs := range [][]string{{"10.0.0.20", "10.0.0.21"}, {"10.0.1.20", "10.0.1.21"}, {"10.0.1.30"}, {"10.0.0.40", "10.0.0.41"}} {
 		h.spare = append(h.spare, h.v.AddENI(t, addrs...))
 	}
 	setup := lab.Setup{Release: []string{"bookworm", "trixie"}[seed%2], Systemd: true}
 	h.legacy, h.short = seed%4 >= 2, plan.Lease > 0
-	h.dhcpcd = seed%4 == 3
+	h.dhcpcd = seed%4 == 3 && !image
 	setup.Dhcpcd = h.dhcpcd
+	if image {
+		setup.Image, setup.Rendered = true, true
+	}
 	h.enis = append([]*lab.ENI{h.v.Primary}, h.spare...)
 	prepare := hourPrepare
 	if h.legacy {
