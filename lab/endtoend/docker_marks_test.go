@@ -10,11 +10,12 @@ import (
 
 // A socket that is bound to an address of eth1 reaches the subnets of a VPN, and a VPN
 // that takes everything does not take eth1's answers.
-func TestDockerVPN(t *testing.T) {
-	t.Parallel()
+func TestDockerVPN(t *testing.T) { onStacks(t, testDockerVPN) }
+
+func testDockerVPN(t *testing.T, s stack) {
 	v := lab.NewVPC(t, lab.Plan{})
 	eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
-	i := boot(t, v, lab.Setup{Docker: true})
+	i := s.boot(t, v, lab.Setup{Docker: true})
 	i.StartDocker(t)
 	dockerFinish(t, i)
 	c := echo(t, i, "c80", 80)
@@ -60,14 +61,15 @@ func TestDockerVPN(t *testing.T) {
 
 // Marks of others stay: those in bits outside ec2net's mask, and those in its bits on
 // packets that belong to no connection of an ENI.
-func TestDockerMarks(t *testing.T) {
-	t.Parallel()
-	for _, backend := range []string{"nft", "legacy"} {
+func TestDockerMarks(t *testing.T) { onStacks(t, testDockerMarks) }
+
+func testDockerMarks(t *testing.T, s stack) {
+	for _, backend := range s.backends {
 		t.Run(backend, func(t *testing.T) {
 			t.Parallel()
 			v := lab.NewVPC(t, lab.Plan{})
 			eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
-			i := boot(t, v, lab.Setup{Docker: true, Prepare: "update-alternatives --set iptables /usr/sbin/iptables-" + backend})
+			i := s.boot(t, v, lab.Setup{Docker: true, Prepare: "update-alternatives --set iptables /usr/sbin/iptables-" + backend})
 			i.StartDocker(t)
 			// An administrator's, before there is anything of ec2net's. The
 			// counters are seen by their comments.
@@ -124,21 +126,22 @@ func packets(list, comment string) int {
 
 // Where docker was never installed nothing waits for it, and booting takes as
 // long as without ec2net.
-func TestDockerNever(t *testing.T) {
-	t.Parallel()
+func TestDockerNever(t *testing.T) { onStacks(t, testDockerNever) }
+
+func testDockerNever(t *testing.T, s stack) {
 	v := lab.NewVPC(t, lab.Plan{})
 	eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
-	i := boot(t, v, lab.Setup{Systemd: true, Prepare: "systemctl -q enable ec2net-scan.service ec2net-docker.service"})
+	i := s.boot(t, v, lab.Setup{Systemd: true, Prepare: "systemctl -q enable ec2net-scan.service ec2net-docker.service"})
 	i.WaitRunning(t)
 	eth1.Attach(t, "eth1")
 	waitUp(t, i, "eth1")
 	i.WaitSh(t, "! pgrep -f '[e]c2net'")
-	// How long networking has taken at boot, in milliseconds.
+	// How long the network has taken at boot, in milliseconds.
 	took := func() int {
 		t.Helper()
 		i.WaitRunning(t)
 		out := i.Sh(t, `
-show() { systemctl show -P $1TimestampMonotonic networking.service; }
+show() { systemctl show -P $1TimestampMonotonic `+s.network+`; }
 echo $(( ($(show ActiveEnter) - $(show InactiveExit)) / 1000 ))`)
 		n, err := strconv.Atoi(strings.TrimSpace(out))
 		if err != nil {
@@ -151,12 +154,12 @@ echo $(( ($(show ActiveEnter) - $(show InactiveExit)) / 1000 ))`)
 	i.WaitSh(t, "! pgrep -f '[e]c2net'")
 	with := took()
 	noneFailed(t, i)
-	i.Sh(t, "rm -r /usr/sbin/ec2net /etc/network/interfaces.d/eth1.cfg /usr/lib/udev/rules.d/53-* /etc/dhcp/dhclient-exit-hooks.d/ec2net /etc/systemd/system/*.wants/ec2net*")
+	i.Sh(t, "rm -r /usr/sbin/ec2net "+s.file+" /usr/lib/udev/rules.d/53-* /etc/dhcp/dhclient-exit-hooks.d/ec2net /etc/systemd/system/*.wants/ec2net*")
 	i.Reboot(t)
 	without := took()
-	t.Logf("networking took %d ms, without ec2net %d ms", with, without)
+	t.Logf("the network took %d ms, without ec2net %d ms", with, without)
 	// Waiting for docker in vain would be a minute.
 	if with > without+30_000 {
-		t.Errorf("ec2net holds up networking")
+		t.Errorf("ec2net holds up the network")
 	}
 }

@@ -31,11 +31,12 @@ func answersAt(t *testing.T, v *lab.VPC, port string, addrs ...string) {
 const ours = `ip rule; ip route show table 1001; iptables -t mangle -S`
 
 // Docker started after eth1, restarted, and both started by a boot.
-func TestDockerRestart(t *testing.T) {
-	t.Parallel()
+func TestDockerRestart(t *testing.T) { onStacks(t, testDockerRestart) }
+
+func testDockerRestart(t *testing.T, s stack) {
 	v := lab.NewVPC(t, lab.Plan{})
 	eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
-	i := boot(t, v, lab.Setup{Docker: true, Systemd: true, Prepare: "systemctl -q enable ec2net-scan.service ec2net-docker.service"})
+	i := s.boot(t, v, lab.Setup{Docker: true, Systemd: true, Prepare: "systemctl -q enable ec2net-scan.service ec2net-docker.service"})
 	i.WaitRunning(t)
 	eth1.Attach(t, "eth1")
 	waitUp(t, i, "eth1")
@@ -81,12 +82,14 @@ func TestDockerRestart(t *testing.T) {
 	noneFailed(t, i)
 }
 
-// The ifup of an ENI that is up before docker leaves a process that waits for docker0.
-func TestDockerLater(t *testing.T) {
-	t.Parallel()
+// An ENI is up before docker: ifup has left a process that waits for docker0. With systemd
+// docker's start starts a unit.
+func TestDockerLater(t *testing.T) { onStacks(t, testDockerLater) }
+
+func testDockerLater(t *testing.T, s stack) {
 	v := lab.NewVPC(t, lab.Plan{})
 	eth1 := v.AddENI(t, "10.0.1.20", "10.0.1.21")
-	i := boot(t, v, lab.Setup{Docker: true})
+	i := s.boot(t, v, lab.Setup{Docker: true, Prepare: "systemctl -q enable ec2net-docker.service"})
 	eth1.Attach(t, "eth1")
 	waitUp(t, i, "eth1")
 	i.StartDocker(t)
@@ -101,11 +104,12 @@ func TestDockerLater(t *testing.T) {
 }
 
 // With docker stopped and the ENI gone, the state is as before.
-func TestDockerTraceless(t *testing.T) {
-	t.Parallel()
+func TestDockerTraceless(t *testing.T) { onStacks(t, testDockerTraceless) }
+
+func testDockerTraceless(t *testing.T, s stack) {
 	v := lab.NewVPC(t, lab.Plan{})
 	eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
-	i := boot(t, v, lab.Setup{Docker: true})
+	i := s.boot(t, v, lab.Setup{Docker: true})
 	touchTables(t, i)
 	i.StartDocker(t)
 	echo(t, i, "c80", 80)
@@ -125,7 +129,7 @@ func TestDockerTraceless(t *testing.T) {
 	i.Sh(t, "iptables-save >/tmp/saved; iptables-restore </tmp/saved; iptables-restore </tmp/saved")
 	sameState(t, "the firewall restored", with, i.State(t))
 	answersAt(t, v, "80", "10.0.0.10", "10.0.0.20", "10.0.0.21")
-	i.Sh(t, "ifdown eth1; ifup eth1")
+	i.Sh(t, s.down+"; "+s.up)
 	if got := i.State(t); sorted(got) != sorted(with) {
 		sameState(t, "down and up after that", with, got)
 	}
@@ -150,11 +154,12 @@ func TestDockerTraceless(t *testing.T) {
 // A firewall that was saved before there was an ENI is restored: without the marks the
 // ports that docker publishes do not answer at eth1, all else goes on. Bringing eth1
 // up again mends it.
-func TestDockerFirewall(t *testing.T) {
-	t.Parallel()
+func TestDockerFirewall(t *testing.T) { onStacks(t, testDockerFirewall) }
+
+func testDockerFirewall(t *testing.T, s stack) {
 	v := lab.NewVPC(t, lab.Plan{})
 	eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
-	i := boot(t, v, lab.Setup{Docker: true})
+	i := s.boot(t, v, lab.Setup{Docker: true})
 	touchTables(t, i)
 	// Of docker's chains only docker can know, so it is the other tables' here.
 	i.Sh(t, "iptables-save -t mangle >/tmp/saved")
@@ -241,12 +246,13 @@ func (d *download) flows() bool {
 
 // An ENI is unplugged under downloads from a container: those by the other ENIs
 // go on.
-func TestDockerUnplug(t *testing.T) {
-	t.Parallel()
+func TestDockerUnplug(t *testing.T) { onStacks(t, testDockerUnplug) }
+
+func testDockerUnplug(t *testing.T, s stack) {
 	v := lab.NewVPC(t, lab.Plan{})
 	eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
 	v.AddENI(t, "10.0.1.30").Attach(t, "eth2")
-	i := boot(t, v, lab.Setup{Docker: true})
+	i := s.boot(t, v, lab.Setup{Docker: true})
 	i.StartDocker(t)
 	dockerFinish(t, i)
 	c := echo(t, i, "c80", 80, "-p", "90:9")

@@ -61,7 +61,7 @@ var networks = []struct {
 }{{"docker0", 80}, {"network made before", 81}, {"network made after", 82}}
 
 // stage makes a scene. With off, eth1 is configured by hand, without ec2net.
-func stage(t *testing.T, eth1 []string, backend string, on bool) *scene {
+func (k stack) stage(t *testing.T, eth1 []string, backend string, on bool) *scene {
 	t.Helper()
 	s := &scene{v: lab.NewVPC(t, lab.Plan{}), addrs: append([]string{eth0Addr}, eth1...)}
 	e := s.v.AddENI(t, eth1...)
@@ -69,7 +69,7 @@ func stage(t *testing.T, eth1 []string, backend string, on bool) *scene {
 	if !on {
 		prepare += "rm /usr/lib/udev/rules.d/53-ec2-network-interfaces.rules; mv /usr/sbin/ec2net /usr/sbin/ec2net.off\n"
 	}
-	s.i = boot(t, s.v, lab.Setup{Docker: true, Prepare: prepare})
+	s.i = k.boot(t, s.v, lab.Setup{Docker: true, Prepare: prepare})
 	s.i.Sh(t, "sysctl -q net.ipv4.tcp_synack_retries=0")
 	s.i.StartDocker(t)
 	if on {
@@ -203,8 +203,9 @@ func (s *scene) leaves(t *testing.T, c *lab.Container) string {
 
 // Every client asks every port of the instance, docker's and its own, at every
 // address. The difference to the same table without ec2net is what ec2net makes work.
-func TestDockerMatrix(t *testing.T) {
-	t.Parallel()
+func TestDockerMatrix(t *testing.T) { onStacks(t, testDockerMatrix) }
+
+func testDockerMatrix(t *testing.T, k stack) {
 	for name, test := range map[string]struct {
 		eth1    []string
 		backend string
@@ -213,13 +214,16 @@ func TestDockerMatrix(t *testing.T) {
 		"two subnets":                  {[]string{"10.0.1.20", "10.0.1.21"}, "nft"},
 		"two subnets, iptables-legacy": {[]string{"10.0.1.20", "10.0.1.21"}, "legacy"},
 	} {
+		if !slices.Contains(k.backends, test.backend) {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var off []line
-			if test.backend == "nft" {
-				off = stage(t, test.eth1, test.backend, false).table(t)
+			if k.name == ifupdown.name && test.backend == "nft" {
+				off = k.stage(t, test.eth1, test.backend, false).table(t)
 			}
-			s := stage(t, test.eth1, test.backend, true)
+			s := k.stage(t, test.eth1, test.backend, true)
 			on := s.table(t)
 			t.Logf("eth1 is %s\n%s", strings.Join(test.eth1, " and "), sideBySide(s.addrs, off, on))
 			for _, l := range on {
