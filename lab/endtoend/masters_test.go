@@ -9,23 +9,26 @@ import (
 )
 
 // Two programs undo what watch does, whenever it does it: somebody reconfigures
-// systemd-networkd, or reloads firewalld, again and again. Watch gives up after a bounded
+// systemd-networkd, which takes rules, or on the image the primary's other addresses, or
+// reloads firewalld, again and again. Watch gives up after a bounded
 // number of times, says so in one warning, and tries again later.
-func TestTwoMasters(t *testing.T) {
-	t.Parallel()
+func TestTwoMasters(t *testing.T) { onStacks(t, testTwoMasters) }
+
+func testTwoMasters(t *testing.T, s stack) {
+	c := struct{ prepare, whole, made string }{networkd, "ip rule | grep -q 'from 10.0.1.20 lookup 1001'", "ip rule add pref 1001 from 10.0.1.20 .*(watch)"}
+	if s.setup.Image {
+		c = struct{ prepare, whole, made string }{"", "ip addr show dev eth0 | grep -qF 10.0.0.11/32", "ip addr add 10.0.0.11/32 dev eth0 (watch)"}
+	}
 	v := lab.NewVPC(t, lab.Plan{Primary: []string{"10.0.0.10", "10.0.0.11"}})
 	eth1 := v.AddENI(t, "10.0.1.20", "10.0.1.21")
-	i := boot(t, v, lab.Setup{Docker: true, Systemd: true,
-		Prepare: networkd + "systemctl -q enable firewalld.service ec2net-scan.service ec2net-watch.service; echo EC2NET_REFRESH=0 >>/etc/default/ec2net"})
+	i := s.boot(t, v, lab.Setup{Docker: true, Systemd: true,
+		Prepare: c.prepare + "systemctl -q enable firewalld.service ec2net-scan.service ec2net-watch.service; echo EC2NET_REFRESH=0 >>/etc/default/ec2net"})
 	i.WaitRunning(t)
 	i.Sh(t, "firewall-cmd --set-default-zone=trusted; sysctl -q net.ipv4.ip_forward=1")
 	eth1.Attach(t, "eth1")
 	waitUp(t, i, "eth1")
-	const (
-		rule   = "ip rule | grep -q 'from 10.0.1.20 lookup 1001'"
-		mark   = "iptables-save -t mangle | grep -q -e '-i eth1 -j ec2net-eth1'"
-		settle = rule + " && " + mark
-	)
+	const mark = "iptables-save -t mangle | grep -q -e '-i eth1 -j ec2net-eth1'"
+	settle := c.whole + " && " + mark
 	i.WaitSh(t, "test inactive = $(systemctl is-active ec2net-hotplug@eth1.service) && "+settle)
 	logged := func(text, priority string) int {
 		t.Helper()
@@ -36,7 +39,7 @@ func TestTwoMasters(t *testing.T) {
 		return n
 	}
 	for _, master := range []struct{ undo, whole, made, warning string }{
-		{"networkctl reconfigure eth0" + configured, rule, "ip rule add pref 1001 from 10.0.1.20 .*(watch)", "another program undoes "},
+		{"networkctl reconfigure eth0" + configured, c.whole, c.made, "another program undoes "},
 		{"firewall-cmd --reload", mark, "eth1: marks were missing: restored them", "another program removes the marks "},
 	} {
 		before := logged(master.made, "info")

@@ -10,11 +10,12 @@ import (
 // With eth1 attached, eth0 goes on answering a host in eth1's subnet that asks for
 // eth0's address. The table has main's routes through the primary, as soon as they
 // change.
-func TestPrimaryTable(t *testing.T) {
-	t.Parallel()
+func TestPrimaryTable(t *testing.T) { onStacks(t, testPrimaryTable) }
+
+func testPrimaryTable(t *testing.T, s stack) {
 	v := lab.NewVPC(t, lab.Plan{Primary: []string{"10.0.0.10", "10.0.0.11"}})
 	eth1 := v.AddENI(t, "10.0.1.20")
-	i := boot(t, v, lab.Setup{Systemd: true,
+	i := s.boot(t, v, lab.Setup{Systemd: true,
 		Prepare: "systemctl enable ec2net-scan.service ec2net-watch.service"})
 	i.WaitRunning(t)
 	lacks(t, i.State(t), "proto 236", "table 1000")
@@ -54,7 +55,7 @@ func TestPrimaryTable(t *testing.T) {
 	i.Sh(t, `
 echo EC2NET_PRIMARY_TABLE=no >>/etc/default/ec2net
 systemctl stop ec2net-watch
-env reason=RENEW interface=eth0 new_ip_address=10.0.0.10 dash -c '. /etc/dhcp/dhclient-exit-hooks.d/ec2net'`)
+env `+s.renew("eth0", "10.0.0.10"))
 	lacks(t, i.State(t), "lookup 1000", "table 1000")
 	noneFailed(t, i)
 }

@@ -9,11 +9,12 @@ import (
 
 // With one wrong line in the settings, every ENI comes up at the next boot by the last
 // good ones, with the same numbers. Once mended, the file holds at the next event.
-func TestWrongSettings(t *testing.T) {
-	t.Parallel()
+func TestWrongSettings(t *testing.T) { onStacks(t, testWrongSettings) }
+
+func testWrongSettings(t *testing.T, s stack) {
 	v := lab.NewVPC(t, lab.Plan{})
 	eth1 := v.AddENI(t, "10.0.1.20")
-	i := boot(t, v, lab.Setup{Systemd: true,
+	i := s.boot(t, v, lab.Setup{Systemd: true,
 		Prepare: "systemctl enable ec2net-scan.service ec2net-watch.service; echo EC2NET_BASE=2000 >>/etc/default/ec2net"})
 	i.WaitRunning(t)
 	eth1.Attach(t, "eth1")

@@ -25,8 +25,8 @@ type stack struct {
 	hold string
 	// fail is a script. What brings an ENI up after it fails when it has begun, until failNot.
 	fail, failNot string
-	// network is the unit at which the boot waits for the network.
-	network string
+	// service is the network's unit, and network the one at which the boot waits for it.
+	service, network string
 	// program brings interfaces up; without says what the log says without it.
 	program, without string
 	// backends are those of iptables for a test that goes by each: which one it is, is the
@@ -54,6 +54,7 @@ var ifupdown = stack{
 EOF`,
 	fail:     `printf '{{define "cfg-post-up"}}\n    post-up false\n{{end}}' >/etc/ec2net/templates/blocks.tmpl`,
 	failNot:  "rm /etc/ec2net/templates/blocks.tmpl\n",
+	service:  "networking.service",
 	network:  "networking.service",
 	program:  "/usr/sbin/ifup",
 	without:  "eth2: ifup eth2: there is no ifup: is ifupdown installed?",
@@ -82,6 +83,7 @@ exit 1
 EOF
 `,
 	failNot:  "mv /usr/bin/networkctl.real /usr/bin/networkctl\n",
+	service:  "systemd-networkd.service",
 	network:  "systemd-networkd-wait-online.service",
 	program:  "/usr/bin/networkctl",
 	without:  "eth2: networkctl reload: ",

@@ -10,14 +10,15 @@ import (
 
 // Under systemd udev only starts a unit. The DHCP client outlives the unit, no unit
 // fails, and a replayed "add" runs hotplug again.
-func TestSystemd(t *testing.T) {
-	t.Parallel()
+func TestSystemd(t *testing.T) { onStacks(t, testSystemd) }
+
+func testSystemd(t *testing.T, s stack) {
 	for _, release := range []string{"bookworm", "trixie"} {
 		t.Run(release, func(t *testing.T) {
 			t.Parallel()
 			v := lab.NewVPC(t, lab.Plan{})
 			eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
-			i := boot(t, v, lab.Setup{Release: release, Systemd: true, Prepare: "systemctl enable ec2net-scan.service"})
+			i := s.boot(t, v, lab.Setup{Release: release, Systemd: true, Prepare: "systemctl enable ec2net-scan.service"})
 			i.WaitRunning(t)
 			// On systemd's scale of 0 to 10. The two units that run ifup, and so an
 			// administrator's commands, are not confined.
@@ -38,13 +39,13 @@ func TestSystemd(t *testing.T) {
 			i.WaitSh(t, "ip rule | grep -q 'from 10.0.0.20 lookup 1001'")
 			oneClient(t, i, "eth1")
 
-			// networking restarted: the ENI comes back.
-			i.Sh(t, "systemctl restart networking.service")
+			// The network restarted: the ENI comes back.
+			i.Sh(t, "systemctl restart "+s.service)
 			i.WaitSh(t, "ip rule | grep -q 'from 10.0.0.20 lookup 1001'")
 			waitUp(t, i, "eth1")
 			i.Echo(t, 8)
 			if err := v.Client.TCP("10.0.0.20:8"); err != nil {
-				t.Errorf("after networking was restarted: %v", err)
+				t.Errorf("after a restart of %s: %v", s.service, err)
 			}
 
 			eth1.Detach(t)
@@ -85,10 +86,11 @@ done
 }
 
 // While the unit waits for its next try, an "add" makes it try at once.
-func TestTriedAtOnce(t *testing.T) {
-	t.Parallel()
+func TestTriedAtOnce(t *testing.T) { onStacks(t, testTriedAtOnce) }
+
+func testTriedAtOnce(t *testing.T, s stack) {
 	v := lab.NewVPC(t, lab.Plan{})
-	i := boot(t, v, lab.Setup{Systemd: true})
+	i := s.boot(t, v, lab.Setup{Systemd: true})
 	i.WaitRunning(t)
 	v.IMDS.Fault(imds.Fault{Status: 403})
 	first, second := v.AddENI(t, "10.0.0.20"), v.AddENI(t, "10.0.1.20")
@@ -108,13 +110,14 @@ func TestTriedAtOnce(t *testing.T) {
 }
 
 // Confined, the docker unit can still run either iptables.
-func TestDockerUnit(t *testing.T) {
-	t.Parallel()
-	for _, backend := range []string{"nft", "legacy"} {
+func TestDockerUnit(t *testing.T) { onStacks(t, testDockerUnit) }
+
+func testDockerUnit(t *testing.T, s stack) {
+	for _, backend := range s.backends {
 		t.Run(backend, func(t *testing.T) {
 			t.Parallel()
 			v := lab.NewVPC(t, lab.Plan{})
-			i := boot(t, v, lab.Setup{Systemd: true, Prepare: "echo EC2NET_MARKS=yes >>/etc/default/ec2net; update-alternatives --set iptables /usr/sbin/iptables-" + backend})
+			i := s.boot(t, v, lab.Setup{Systemd: true, Prepare: "echo EC2NET_MARKS=yes >>/etc/default/ec2net; update-alternatives --set iptables /usr/sbin/iptables-" + backend})
 			i.WaitRunning(t)
 			eth1 := v.AddENI(t, "10.0.0.20")
 			eth1.Attach(t, "eth1")
@@ -134,15 +137,16 @@ systemctl stop ec2net-docker.service
 }
 
 // Booted again on the same disk: with IMDS there, and with IMDS gone.
-func TestReboot(t *testing.T) {
-	t.Parallel()
+func TestReboot(t *testing.T) { onStacks(t, testReboot) }
+
+func testReboot(t *testing.T, s stack) {
 	for _, release := range []string{"bookworm", "trixie"} {
 		t.Run(release, func(t *testing.T) {
 			t.Parallel()
 			v := lab.NewVPC(t, lab.Plan{})
 			eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
 			eth2 := v.AddENI(t, "10.0.1.30")
-			i := boot(t, v, lab.Setup{Release: release, Systemd: true, Prepare: "systemctl enable ec2net-scan.service"})
+			i := s.boot(t, v, lab.Setup{Release: release, Systemd: true, Prepare: "systemctl enable ec2net-scan.service"})
 			i.WaitRunning(t)
 			eth1.Attach(t, "eth1")
 			waitUp(t, i, "eth1")
