@@ -128,6 +128,9 @@ func (s *Stack) Up(ctx context.Context, link plan.Link, live bool) error {
 		if _, err := s.Tree.Write(copyPath(link.Name), text); err != nil {
 			return err
 		}
+		if err := s.awaitState(ctx, link, func(now stack.LinkState) bool { return now.File == unit.Path(link.Name) }); err != nil {
+			return err
+		}
 	}
 	if before.Admin == givenUp && !live {
 		if err := s.run(ctx, "networkctl", "reconfigure", link.Name); err != nil {
@@ -142,25 +145,28 @@ func (s *Stack) Up(ctx context.Context, link plan.Link, live bool) error {
 	if err := s.AwaitAddress(ctx, link); err != nil {
 		return s.explain(link, err)
 	}
-	return s.awaitRoutes(ctx, link)
+	// networkd adds the routes of a lease after the address, and an ENI's table has copies of
+	// them.
+	return s.awaitState(ctx, link, func(now stack.LinkState) bool { return now.Admin != "configuring" })
 }
 
-// routesLimit bounds the wait for the routes of a lease.
-const routesLimit = 5 * time.Second
+// stateLimit bounds the wait for networkd to go on with a link.
+const stateLimit = 5 * time.Second
 
-// awaitRoutes waits until networkd has configured a link: it adds the routes of a lease after
-// the address, and an ENI's table has copies of them.
-func (s *Stack) awaitRoutes(ctx context.Context, link plan.Link) error {
-	ctx, cancel := context.WithTimeout(ctx, routesLimit)
+// awaitState waits until networkd's state of a link is one to go on with, or for stateLimit:
+// what is missing then is up to the next event. After "networkctl reload" a link keeps its
+// former file, and the address of that, for some milliseconds.
+func (s *Stack) awaitState(ctx context.Context, link plan.Link, is func(stack.LinkState) bool) error {
+	ctx, cancel := context.WithTimeout(ctx, stateLimit)
 	defer cancel()
 	for {
 		state, err := stack.ReadLinkState(s.Tree, link.Index)
-		if err != nil || state.Admin != "configuring" {
+		if err != nil || is(state) {
 			return err
 		}
 		select {
 		case <-ctx.Done():
-			return nil // the next event copies them
+			return nil
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

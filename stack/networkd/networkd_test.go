@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"ec2net/plan"
@@ -148,7 +149,33 @@ func TestUpRoutes(t *testing.T) {
 	}
 }
 
-func TestUpFails(t *testing.T) {
+// After a reload networkd keeps a link's former file for a moment, and the address of that: Up
+// asks for the address afterwards.
+func TestUpReload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t, map[string]string{linkFile: configured(generated), unit.Path("eth1"): "[Match]\n"})
+		run := m.Run
+		m.Run = func(ctx context.Context, program string, args ...string) error {
+			if program == "networkctl" {
+				time.AfterFunc(30*time.Millisecond, func() { _ = run(ctx, program, args...) })
+			}
+			return nil
+		}
+		asked := ""
+		m.AwaitAddress = func(context.Context, plan.Link) error {
+			now, err := stack.ReadLinkState(m.Tree, eth1.Index)
+			asked = now.File
+			return err
+		}
+		if m.up(t, true, false); asked != unit.Path("eth1") {
+			t.Errorf("asked for the address of %q", asked)
+		}
+	})
+}
+
+func TestUpFails(t *testing.T) { synctest.Test(t, upFails) }
+
+func upFails(t *testing.T) {
 	m := newMachine(t, map[string]string{linkFile: "ADMIN_STATE=unmanaged\n", unit.Path("eth1"): "[Match]\n"})
 	m.fails = errors.New("no bus")
 	for range 2 { // the second one has not forgotten
