@@ -170,8 +170,8 @@ func (d *demo) shows() {
 	d.sh("journalctl -t ec2net -o cat", "wrote "+network, "from 10.0.1.20 lookup 1001", "is up by systemd-networkd")
 	d.say(`
 Packets from eth1's addresses use a route table of their own, 1001. Rules 999: main
-routes those that leave by no ENI. While eth1 is up, the primary, eth0, has a table of its
-own too, 1000; its rules come before main's.
+routes those that leave by no ENI. Rules with fwmark: answers of containers. While eth1
+is up, the primary, eth0, has a table of its own too, 1000; its rules come before main's.
 `)
 	d.sh("ip rule", "from "+eth1+" lookup 1001", "from "+second+" lookup 1001")
 	d.sh("ip route show table 1001", "default via 10.0.1.1 dev eth1")
