@@ -163,6 +163,11 @@ func (h *Host) bringUp(ctx context.Context, l *look, e sourced) error {
 	if err := h.ifup(ctx, l, e.ENI); err != nil {
 		return errors.Join(err, a.trouble)
 	}
+	if a.up { // the file may have other routes now
+		if l, err = h.look(news{name: e.Name}); err != nil {
+			return errors.Join(err, a.trouble)
+		}
+	}
 	switch {
 	case a.up && e.from == answered:
 		err = h.take(ctx, l, n, e.answer)

@@ -3,6 +3,8 @@ package hooks
 import (
 	"context"
 	"testing"
+
+	"ec2net/render"
 )
 
 // Up holds the ENI's lock while it mends the marks: otherwise it could restore marks that
@@ -28,5 +30,18 @@ func TestUpLocks(t *testing.T) {
 		if !checked {
 			t.Error("nobody looked at the marks")
 		}
+	})
+}
+
+// Up makes a route that a template has got while the ENI is up.
+func TestUpAddsRoutes(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		ready(t, m)
+		check(t, m.Add(t.Context(), "eth1"))
+		templates, err := render.Load(fakeOverrides{"blocks.tmpl": ownRoutes})
+		check(t, err)
+		m.Templates = templates
+		check(t, m.Up(t.Context(), "eth1"))
+		same(t, "table", m.tableNow(t, 1001), table1001)
 	})
 }
