@@ -145,6 +145,9 @@ func (h *Host) fits(l *look, e facts.ENI) error {
 // come up all the same, bringUp goes on, and returns the error at the end.
 func (h *Host) bringUp(ctx context.Context, l *look, e sourced) error {
 	l.kind = h.stackBy(l.State.Links, e.PrimaryMAC)
+	if err := h.fits(l, e.ENI); err != nil { // before what works is taken down
+		return err
+	}
 	l, err := h.leaveOtherStack(ctx, l)
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"ec2net/facts"
 	"ec2net/plan"
 	"ec2net/render"
+	"ec2net/stack/networkd"
 	"ec2net/stack/networkd/unit"
 )
 
@@ -106,6 +107,25 @@ func TestStackChanges(t *testing.T) {
 		same(t, "to ifupdown", m.programs(), []string{"ip link set dev eth1 down", "ip -4 addr flush dev eth1", "networkctl reload", "ifup eth1"})
 		if m.file(t, cfg) == "" || m.file(t, unit.Path("eth1")) != "" {
 			t.Errorf("files: %q, %q", m.file(t, cfg), m.file(t, unit.Path("eth1")))
+		}
+	})
+}
+
+// The settings name a stack that does not run: what works stays.
+func TestStackDoesNotRun(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		const cfg = "/etc/network/interfaces.d/eth1.cfg"
+		ready(t, m)
+		m.programs()
+		m.Stack = render.Networkd
+		var notRunning *networkd.NotRunningError
+		if err := m.Add(t.Context(), "eth1"); !errors.As(err, &notRunning) {
+			t.Errorf("%v", err)
+		}
+		same(t, "it runs", m.programs(), nil)
+		same(t, "rules", m.rulesNow(t), readyRules)
+		if m.file(t, cfg) == "" {
+			t.Error("the cfg file is gone")
 		}
 	})
 }
