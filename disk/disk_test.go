@@ -200,6 +200,14 @@ func TestWrite(t *testing.T) {
 			t.Errorf("step %d: mode %o", i, after.Mode)
 		}
 	}
+	check(t, tree.MakeDir("/run/a/b"))
+	for _, made := range []string{"/etc", "/etc/x", "/run", "/run/a", "/run/a/b"} {
+		var st unix.Stat_t
+		check(t, unix.Stat(dir+made, &st))
+		if st.Mode&0o777 != 0o755 {
+			t.Errorf("%s: mode %o", made, st.Mode)
+		}
+	}
 	if n := names(t, dir+"/etc/x"); !slices.Equal(n, []string{"f"}) {
 		t.Errorf("left behind: %q", n)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"strings"
 	"time"
 
@@ -29,10 +30,28 @@ func (t *Tree) makeFolder(dir string) (folder, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return d, err
 	}
-	if err := t.root.MkdirAll(dir, 0o755); err != nil {
+	if err := t.makeAll(dir); err != nil {
 		return noFolder, err
 	}
 	return t.openFolder(dir)
+}
+
+// makeAll makes a folder, and those above it, that everybody can read, whatever the umask:
+// systemd-networkd, which is not root, reads /etc/systemd/network.
+func (t *Tree) makeAll(dir string) error {
+	err := t.root.Mkdir(dir, 0o755)
+	if errors.Is(err, fs.ErrNotExist) && dir != "." {
+		if err := t.makeAll(path.Dir(dir)); err != nil {
+			return err
+		}
+		err = t.root.Mkdir(dir, 0o755)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return t.root.Chmod(dir, 0o755)
 }
 
 func (d folder) close() {

@@ -307,7 +307,7 @@ func (t *Tree) MakeDir(dir string) error {
 		return err
 	}
 	defer t.sole.changed(name)
-	return t.root.MkdirAll(name, 0o755)
+	return t.makeAll(name)
 }
 
 // OpenLock opens a lock file, and makes it if need be.
