@@ -2,7 +2,9 @@ package unit
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 
 	"ec2net/iproute"
 )
@@ -52,6 +54,12 @@ func whole(routes []iproute.Route, known bool) []iproute.Route {
 var types = map[string]iproute.Kind{"unicast": iproute.Unicast, "blackhole": iproute.Blackhole,
 	"unreachable": iproute.Unreachable, "prohibit": iproute.Prohibit, "throw": iproute.Throw}
 
+// The words for a boolean: systemd.syntax(7).
+var (
+	yes = []string{"1", "yes", "y", "true", "t", "on"}
+	no  = []string{"0", "no", "n", "false", "f", "off"}
+)
+
 // set reads a line of [Route]. It reports whether ec2net knows what the line means.
 func set(r *iproute.Route, a Assignment) (ok bool) {
 	switch a.Key {
@@ -71,8 +79,8 @@ func set(r *iproute.Route, a Assignment) (ok bool) {
 	case "Table":
 		return number(&r.Table, a.Value)
 	case "GatewayOnLink":
-		r.OnLink = a.Value == "yes" || a.Value == "true"
-		return true
+		r.OnLink = slices.Contains(yes, strings.ToLower(a.Value))
+		return r.OnLink || slices.Contains(no, strings.ToLower(a.Value))
 	case "Type":
 		r.Kind, ok = types[a.Value]
 		return ok
