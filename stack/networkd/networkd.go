@@ -63,19 +63,22 @@ func (*NotRunningError) Hint() string {
 
 // Prepare fails with a NotRunningError if systemd-networkd does not run. It keeps a copy of
 // the file as networkd has read it, before the file changes: if ec2net is killed after that,
-// the copy tells the next Up that networkd has to read the file again.
+// the copy tells the next Up that networkd has to read the file again. Without the file there
+// is no copy: networkd may have seen that somebody has removed it.
 func (s *Stack) Prepare(name string) error {
 	if runs, err := Runs(s.Tree); err != nil {
 		return err
 	} else if !runs {
 		return &NotRunningError{}
 	}
+	text, err := s.Tree.Read(unit.Path(name))
+	if err != nil {
+		return err
+	} else if text == nil {
+		return s.Tree.Remove(copyPath(name))
+	}
 	kept, err := s.Tree.Read(copyPath(name))
 	if err != nil || kept != nil {
-		return err
-	}
-	text, err := s.Tree.Read(unit.Path(name))
-	if err != nil || text == nil {
 		return err
 	}
 	_, err = s.Tree.Write(copyPath(name), text)

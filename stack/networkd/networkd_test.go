@@ -116,6 +116,15 @@ func TestUp(t *testing.T) {
 	m.prepare(t) // after a boot, ec2net was killed here
 	m.up(t, true, false)
 	m.same(t, "changed after a boot", reload)
+
+	// Somebody has removed the file, and its state does not tell yet that networkd knows.
+	if err := m.Tree.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	m.prepare(t)
+	m.write(t, file, "[Match]\n")
+	m.up(t, true, false)
+	m.same(t, "removed", reload)
 }
 
 // networkd does not configure a link again that it has given up, whether its file has changed
