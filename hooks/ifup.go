@@ -45,11 +45,6 @@ func (h *Host) ifup(ctx context.Context, l *look, e facts.ENI) error {
 	}
 	h.Log.Info(e.Name, "%s: %s, table %d", done[l.kind].up, e.ID, e.Number)
 	h.tellIPv6(e)
-	if l.kind == render.Networkd {
-		// Another event may have removed the marks while the link was down. A stanza has a
-		// post-up line for that.
-		return h.marksAgain(ctx, marking{soon: &e})
-	}
 	return nil
 }
 

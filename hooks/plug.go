@@ -170,6 +170,10 @@ func (h *Host) bringUp(ctx context.Context, l *look, e sourced) error {
 		if l, err = h.look(news{name: e.Name}); err != nil {
 			return errors.Join(err, a.trouble)
 		}
+	} else if l.kind == render.Networkd {
+		// Another event may have removed the marks while the link was down. A stanza has a
+		// post-up line for that.
+		a.trouble = errors.Join(a.trouble, h.marksAgain(ctx, marking{soon: &e.ENI}))
 	}
 	switch {
 	case a.up && e.from == answered:

@@ -61,47 +61,47 @@ var networks = []struct {
 }{{"docker0", 80}, {"network made before", 81}, {"network made after", 82}}
 
 // stage makes a scene. With off, eth1 is configured by hand, without ec2net.
-func (k stack) stage(t *testing.T, eth1 []string, backend string, on bool) *scene {
+func (s stack) stage(t *testing.T, eth1 []string, backend string, on bool) *scene {
 	t.Helper()
-	s := &scene{v: lab.NewVPC(t, lab.Plan{}), addrs: append([]string{eth0Addr}, eth1...)}
-	e := s.v.AddENI(t, eth1...)
+	c := &scene{v: lab.NewVPC(t, lab.Plan{}), addrs: append([]string{eth0Addr}, eth1...)}
+	e := c.v.AddENI(t, eth1...)
 	prepare := "update-alternatives --set iptables /usr/sbin/iptables-" + backend + "\n"
 	if !on {
 		prepare += "rm /usr/lib/udev/rules.d/53-ec2-network-interfaces.rules; mv /usr/sbin/ec2net /usr/sbin/ec2net.off\n"
 	}
-	s.i = k.boot(t, s.v, lab.Setup{Docker: true, Prepare: prepare})
-	s.i.Sh(t, "sysctl -q net.ipv4.tcp_synack_retries=0")
-	s.i.StartDocker(t)
+	c.i = s.boot(t, c.v, lab.Setup{Docker: true, Prepare: prepare})
+	c.i.Sh(t, "sysctl -q net.ipv4.tcp_synack_retries=0")
+	c.i.StartDocker(t)
 	if on {
-		dockerFinish(t, s.i)
+		dockerFinish(t, c.i)
 	}
-	s.run(t)
-	s.i.Docker(t, "network", "create", "before")
-	s.run(t, "--network=before")
+	c.run(t)
+	c.i.Docker(t, "network", "create", "before")
+	c.run(t, "--network=before")
 	e.Attach(t, "eth1")
 	if on {
-		waitUp(t, s.i, "eth1")
+		waitUp(t, c.i, "eth1")
 	} else {
-		s.i.WriteFile(t, "/etc/network/interfaces.d/off.cfg", "iface eth1 inet dhcp\n    metric 1001\n")
-		s.i.Sh(t, "ifup eth1; ip addr add "+eth1[1]+"/24 dev eth1")
+		c.i.WriteFile(t, "/etc/network/interfaces.d/off.cfg", "iface eth1 inet dhcp\n    metric 1001\n")
+		c.i.Sh(t, "ifup eth1; ip addr add "+eth1[1]+"/24 dev eth1")
 	}
-	s.i.Docker(t, "network", "create", "after")
-	s.run(t, "--network=after")
+	c.i.Docker(t, "network", "create", "after")
+	c.run(t, "--network=after")
 
-	s.v.Client.Echo(t, 7)
-	s.places = []*lab.Place{s.v.Client, s.v.Host(t, "10.0.0.99")}
+	c.v.Client.Echo(t, 7)
+	c.places = []*lab.Place{c.v.Client, c.v.Host(t, "10.0.0.99")}
 	if !strings.HasPrefix(eth1[0], "10.0.0.") {
-		s.places = append(s.places, s.v.Host(t, "10.0.1.99"))
+		c.places = append(c.places, c.v.Host(t, "10.0.1.99"))
 	}
 	if !on {
-		for _, p := range s.places {
+		for _, p := range c.places {
 			p.Patience = lab.Silence
 		}
-		for _, c := range s.containers {
-			c.Patience = lab.Silence
+		for _, one := range c.containers {
+			one.Patience = lab.Silence
 		}
 	}
-	return s
+	return c
 }
 
 // run runs the next container.
