@@ -21,7 +21,7 @@ var dockerCommand = command{
 		{"up", `Puts docker0's subnet into every ENI's table, and makes the marks: see "ec2net help
 marks". Called again, it applies what has changed.`},
 		{"down", "Takes docker0's subnet out of the tables. The marks stay, for other bridges."},
-		{"wait", `An ENI's cfg file calls it: puts docker0's subnet into the ENI's table, now or, in
+		{"wait", `With ifupdown an ENI's cfg file calls it: puts docker0's subnet into the ENI's table, now or, in
 the background, as soon as docker0 appears, for a minute at most. Without docker it
 does nothing.`},
 	},

@@ -179,7 +179,7 @@ var statuses = []string{
 	fault.Usage:    "wrong usage or settings",
 	fault.Facts:    "could not get the facts",
 	fault.Template: "a template does not render, or is not trusted",
-	fault.System:   "the system refused: a file, netlink, ifup",
+	fault.System:   "the system refused: a file, netlink, networkd, ifup",
 	fault.NoRetry:  "do not try again: the interface is gone, is left alone, or is the primary",
 }
 
@@ -221,13 +221,13 @@ mark_mask        string   the bits that marks may use, in hex
 
 func printTemplatesHelp(w io.Writer) {
 	fmt.Fprintf(w, `Templates are Go's text/template (https://pkg.go.dev/text/template). For eth1's
-cfg file ec2net takes the first of these:
+file for systemd-networkd ec2net takes the first of these:
 
-  /etc/ec2net/templates/eth1.cfg.tmpl
-  /etc/ec2net/templates/ethN.cfg.tmpl
-  the built-in ethN.cfg.tmpl ("ec2net templates show --built-in cfg")
+  /etc/ec2net/templates/eth1.network.tmpl
+  /etc/ec2net/templates/ethN.network.tmpl
+  the built-in ethN.network.tmpl ("ec2net templates show --built-in network")
 
-and likewise for the other files: %s.
+and likewise for the other files: %s. cfg is for ifupdown.
 
 docker.iptables.tmpl, one for the host, has .ENIs, .Group, .Chain, .Path and
 .Template in place of the fields below.
@@ -235,12 +235,15 @@ docker.iptables.tmpl, one for the host, has .ENIs, .Group, .Chain, .Path and
 Often one more line is enough. %s in the same folder redefines the empty
 blocks of the templates, for all ENIs or, with {{if}}, for one:
 
+  {{define "network-sections"}}{{if eq .Name "eth1"}}
+  [Route]
+  Destination=192.168.0.0/16
+  Gateway={{.Gateway}}
+  Table={{.Table}}
+  {{end}}{{end}}
   {{define "cfg-post-up"}}
       post-up logger "{{.Name}} is up with {{first .IPv4}}" || true
   {{end}}
-  {{define "cfg-routes"}}{{if eq .Name "eth1"}}
-      post-up ip route replace 192.168.0.0/16 via {{.Gateway}} dev eth1 table {{.Table}} || true
-  {{end}}{{end}}
 
 ifup gives up half-way at a post-up line that fails: end the line in "|| true" if
 the ENI can live without it. The blocks: %s.

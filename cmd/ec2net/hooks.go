@@ -41,12 +41,12 @@ var hotplugCommand = command{
 ACTION. Called by udev, it only starts a unit (systemd) or goes on in the
 background.`,
 	words: []item{
-		{"add", `Waits until IMDS knows the ENI, writes its files and runs ifup. If the files exist
-already, it uses them at once, and asks IMDS afterwards. The number of a name other
-than ethN depends on where the ENI is attached: for such a name it first asks IMDS,
-for 5 seconds at most, whether the place is the same. It does nothing before the
-primary ENI has an address.`},
-		{"remove", "Runs ifdown. The files stay."},
+		{"add", `Waits until IMDS knows the ENI, writes its files and brings it up, by systemd-networkd
+or ifup. If the files exist already, it uses them at once, and asks IMDS afterwards.
+The number of a name other than ethN depends on where the ENI is attached: for such a
+name it first asks IMDS, for 5 seconds at most, whether the place is the same. It does
+nothing before the primary ENI has an address.`},
+		{"remove", "Takes it down. The files stay."},
 	},
 	examples: `env INTERFACE=eth1 ACTION=add /etc/network/ec2net.hotplug add
 env INTERFACE=eth1 ec2net hotplug remove`,
@@ -93,7 +93,7 @@ var leaseCommand = command{
 	long: `The hooks of dhclient(8) and dhcpcd(8) call it, with interface, reason and
 new_ip_address in the environment. A lease makes the ip rules and the secondary
 addresses current; the end of a lease takes the rules away; other reasons do
-nothing.`,
+nothing. systemd-networkd has no hook: watch sees its leases.`,
 	examples: `interface=eth1 reason=RENEW new_ip_address=10.0.1.20 ec2net lease`,
 	settings: hostSettings,
 	prepare: noFlags(func(inv *invocation) error {
@@ -148,12 +148,13 @@ starts that in the background.`,
 var upCommand = upOrDown("up", "ec2ifup", "configure ENIs and bring them up now",
 	`Configures the named ENIs as if they had just been attached. For one that is up it
 makes files, rules, addresses and marks current. It says on stderr what it did, and
-what only down and up again apply: a changed cfg file, a DHCP client that is gone.`,
+what only down and up again apply: a changed file, a DHCP client that is gone.`,
 	func(ctx context.Context, h *hooks.Host, name string) error { return h.Up(ctx, name) })
 
 var downCommand = upOrDown("down", "ec2ifdown", "take ENIs down",
-	`Takes the named ENIs down as if they had been detached. The files stay. An
-interface that ec2net has never configured is left alone: exit status 6.`,
+	`Takes the named ENIs down as if they had been detached. The files stay; but
+with EC2NET_TAKE_OVER=no an ENI that was cloud-init's becomes so again. An interface
+that ec2net has never configured is left alone: exit status 6.`,
 	func(ctx context.Context, h *hooks.Host, name string) error { return h.Down(ctx, name) })
 
 func upOrDown(name, older, short, long string, do func(context.Context, *hooks.Host, string) error) command {

@@ -1,5 +1,5 @@
 // Command ec2net configures the additional network interfaces (ENIs) of an EC2
-// instance on Debian and Ubuntu with ifupdown.
+// instance, by systemd-networkd or ifupdown.
 package main
 
 import "os"

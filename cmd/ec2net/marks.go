@@ -11,7 +11,7 @@ var marksCommand = command{
 	name:  "marks",
 	args:  "[IFACE]",
 	short: "route the answers of containers and guests by the ENI of the request",
-	long: `An ENI's cfg file calls it. It makes the marks what they should be, in iptables'
+	long: `With ifupdown an ENI's cfg file calls it. It makes the marks what they should be, in iptables'
 mangle table: what comes in by an ENI for an address of this machine, and its
 connection, get the ENI's mark, and answers get the mark of their connection, from
 whatever bridge they come. If the machine forwards no packets, there are none: see

@@ -31,7 +31,7 @@ If IMDS does not answer, render uses the remembered facts of the device, as the
 commands that change the machine do; a line on standard error says how old they are.`,
 	recalls: true,
 	examples: `ec2net render eth1
-ec2net render eth1 --facts eth1.json --only cfg
+ec2net render eth1 --facts eth1.json --only rules
 ec2net render eth1 eth2 --diff
 ec2net render eth1 --stack networkd
 ec2net render eth1 --root /tmp/try`,
@@ -41,7 +41,7 @@ ec2net render eth1 --root /tmp/try`,
 		flags.Var(&textFlag{&r.only, "KIND", render.Kinds()}, "only",
 			"print one file, without that line: "+strings.Join(render.Kinds(), ", "))
 		flags.Var(&textFlag{&r.root, "FOLDER", []string{":folders"}}, "root",
-			"write the files below this folder; FOLDER/etc/network/interfaces.d/eth1.cfg and so on. --root / writes the machine's own, and brings nothing up")
+			"write the files below this folder; FOLDER/etc/systemd/network/05-ec2net-eth1.network and so on. --root / writes the machine's own, and brings nothing up")
 		flags.BoolVar(&r.diff, "diff", false,
 			"print how the existing files would change, and exit with 1 if any would; with --root the files below that folder")
 		r.facts = factsFlag(flags)

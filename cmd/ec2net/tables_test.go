@@ -172,7 +172,7 @@ var literal = regexp.MustCompile(strings.Join([]string{
 	`"(?P<typed>(?:ec2net|systemctl) [^"]*)"`,
 	`(?P<page>[a-z][\w-]+)\(\d\)`,
 	`(?P<bold>--[a-z][a-z-]*=?|\b(?:EC2NET|AWS)_[A-Z0-9_]+(?:=\w+)?)`,
-	`(?P<file>(?:\B/|\b)[\w/.@-]+\.(?:service|cfg|tmpl|hotplug)\b|\B/(?:etc|var|run)/[\w/.@-]*\w)`,
+	`(?P<file>(?:\B/|\b)[\w/.@-]+\.(?:service|cfg|network|tmpl|hotplug)\b|\B/(?:etc|var|run)/[\w/.@-]*\w)`,
 	`\b(?P<arg>IFACE|KIND|FOLDER|FILE)\b`,
 }, "|"))
 

@@ -22,11 +22,11 @@ var templatesCommand = command{
 	long:  `ec2net-templates(5) and "ec2net help templates" describe how to write one.`,
 	words: []item{
 		{"list", "Prints where every template comes from, and what overrides it."},
-		{"show", "Prints the text of one, by its file (ethN.cfg.tmpl, blocks.tmpl) or by what it renders (cfg)."},
+		{"show", "Prints the text of one, by its file (ethN.network.tmpl, blocks.tmpl) or by what it renders (network)."},
 		{"check", "Renders all templates and overrides for example ENIs, and names the files in the folder that nothing reads."},
 	},
 	examples: `ec2net templates list
-ec2net templates show --built-in cfg
+ec2net templates show --built-in network
 ec2net templates check --templates ./my-templates`,
 	settings: []string{"base", "mark-mask", "templates", "timeout"},
 	prepare: func(flags *pflag.FlagSet) action {

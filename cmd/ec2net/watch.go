@@ -18,8 +18,8 @@ changes, it puts back what ec2net has made and another program has taken away. I
 another program undoes a change again and again, watch leaves it alone for a while,
 and a warning says so. It asks IMDS at the intervals of EC2NET_REFRESH. If an ENI is
 attached and not configured, watch sends udev "add" again. It reads settings and
-templates anew each time. Without watch everything works at the events of udev, the
-DHCP clients and docker.`,
+templates anew each time. Without watch everything works at the events of udev, docker
+and the DHCP clients that have a hook.`,
 	examples: "ec2net watch --refresh 5m",
 	settings: append(slices.Clip(hostSettings), "refresh"),
 	prepare: noFlags(func(inv *invocation) error {
