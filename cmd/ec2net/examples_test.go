@@ -100,12 +100,14 @@ func copyExample(t *testing.T, from string) (readme, templates string) {
 	return readme, templates
 }
 
-// statements returns the lines of all files of the example eth1, without comments and
-// indents.
+// statements returns the lines of all files of the example eth1, for systemd-networkd and
+// for ifupdown, without comments and indents.
 func statements(t *testing.T, templates string) []string {
 	t.Helper()
 	var lines []string
-	for line := range strings.Lines(ec2net(t, "render", "eth1", "--facts", "../../facts/examples/eth1.json", "--settings=", "--templates", templates)) {
+	render := []string{"render", "eth1", "--facts", "../../facts/examples/eth1.json", "--settings=", "--templates", templates, "--stack"}
+	files := ec2net(t, append(render, "networkd", "--only", "network")...) + ec2net(t, append(render, "ifupdown")...)
+	for line := range strings.Lines(files) {
 		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
 			lines = append(lines, line)
 		}

@@ -50,3 +50,24 @@ func TestExamples(t *testing.T) {
 		})
 	}
 }
+
+// The examples that have blocks for systemd-networkd take effect there, too.
+func TestExamplesNetworkd(t *testing.T) {
+	t.Parallel()
+	for name, there := range map[string]string{
+		"own-dns":     "resolvectl dns eth1 | grep -q '10.0.1.2$'",
+		"extra-route": "ip route show table 1001 | grep -q '^192.168.0.0/16 via 10.0.1.7 dev eth1'",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			v := lab.NewVPC(t, lab.Plan{})
+			eth1 := v.AddENI(t, "10.0.1.20", "10.0.1.21")
+			i := imageStack.boot(t, v, lab.Setup{})
+			i.WriteFile(t, "/etc/ec2net/templates/blocks.tmpl", string(read(t, "../../examples", name+"/blocks.tmpl")))
+			eth1.Attach(t, "eth1")
+			waitUp(t, i, "eth1")
+			answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.1.20", "10.0.1.21")
+			i.WaitSh(t, there)
+		})
+	}
+}
