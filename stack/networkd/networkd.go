@@ -177,7 +177,9 @@ func (s *Stack) awaitState(ctx context.Context, link plan.Link, is func(stack.Li
 
 // explain says why a link has got no address.
 func (s *Stack) explain(link plan.Link, err error) error {
-	if !errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, context.Canceled) {
+		return fmt.Errorf("told to end while waiting for a lease of %s: %w", link.Name, err)
+	} else if !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	state, failed := stack.ReadLinkState(s.Tree, link.Index)
