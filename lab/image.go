@@ -62,6 +62,12 @@ done
 ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
 `
 
+// fewerWatches masks what root on an instance does without, and what has inotify(7) instances:
+// all machines that run at once share the kernel's limit for root, 128.
+const fewerWatches = `
+systemctl --quiet mask polkit.service systemd-ask-password-console.path systemd-ask-password-wall.path
+`
+
 // netplanYAML is where cloud-init writes how interfaces come up.
 const netplanYAML = "/etc/netplan/50-cloud-init.yaml"
 

@@ -112,6 +112,7 @@ func (i *Instance) create(tree *Tree) (err error) {
 		maps.Copy(files, imageFiles)
 		if i.setup.Rendered {
 			maps.Copy(files, i.rendered())
+			prepare = fewerWatches + prepare
 		}
 		prepare = imagePrepare + prepare
 	} else {
