@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"slices"
@@ -222,7 +223,10 @@ func (h *Host) dropRestored(ctx context.Context, n marking) error {
 // lookForRestored looks for marks on a machine that should have none; nil if it has none.
 func (h *Host) lookForRestored(ctx context.Context, n marking) (*mangle.Look, error) {
 	now, err := h.mangle().Saved(ctx)
-	if err != nil || len(now.Own()) == 0 {
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // a machine without marks may have no iptables
+		return nil, nil
+	case err != nil || len(now.Own()) == 0:
 		return nil, err
 	}
 	l, err := h.look(news{})
@@ -242,7 +246,7 @@ func (h *Host) marksDiffer(ctx context.Context) (commands []command, unseen bool
 	n := marking{wanted: h.wantsMarks(), looks: true}
 	k, broken := h.lookAtMarks(ctx, n)
 	if k == nil && broken == nil && !n.wanted {
-		k, _ = h.lookForRestored(ctx, n) // a machine without marks may have no iptables
+		k, _ = h.lookForRestored(ctx, n)
 	}
 	var refused *mangle.Error
 	if k == nil && errors.As(broken, &refused) && os.Geteuid() != 0 {

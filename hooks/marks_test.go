@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -71,6 +72,13 @@ func TestMarksWatched(t *testing.T) {
 		if n := f.looked(); n != looks {
 			t.Errorf("%d looks without forwarding", n-looks)
 		}
+
+		// There is no iptables: nothing is wrong with that.
+		f.do(func() { f.refuses = fmt.Errorf("there is no iptables-save: %w", fs.ErrNotExist) })
+		warned := len(w.warned)
+		check(t, w.Scan(t.Context()))
+		check(t, w.MendMarks(t.Context()))
+		same(t, "warnings without iptables", w.warned[warned:], nil)
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"io"
 	"os"
 	"os/exec"
@@ -155,7 +156,15 @@ func (*givenUp) Status() fault.Status { return fault.System }
 
 func (g *givenUp) Unwrap() error { return g.cause }
 
-// Find returns the path of a program.
+// missing says that there is no program of a name.
+type missing struct{ text string }
+
+func (m *missing) Error() string { return m.text }
+
+// Is reports whether target is fs.ErrNotExist.
+func (*missing) Is(target error) bool { return target == fs.ErrNotExist }
+
+// Find returns the path of a program. The error that there is none is fs.ErrNotExist.
 func Find(name string) (string, error) {
 	for _, dir := range filepath.SplitList(Path) {
 		path := filepath.Join(dir, name)
@@ -164,7 +173,7 @@ func Find(name string) (string, error) {
 		}
 	}
 	if strings.HasPrefix(name, "if") {
-		return "", fmt.Errorf("there is no %s: is ifupdown installed?", name)
+		return "", &missing{fmt.Sprintf("there is no %s: is ifupdown installed?", name)}
 	}
-	return "", fmt.Errorf("there is no %s in %s", name, Path)
+	return "", &missing{fmt.Sprintf("there is no %s in %s", name, Path)}
 }
