@@ -99,7 +99,7 @@ func (h *Host) look(n news) (*look, error) {
 		l.State.Links = links
 		l.kind = h.stackBy(links, l.primaryBy(n))
 		for i := range l.Known {
-			l.readStanza(h.memory(), h.stack(l.kind), &l.Known[i])
+			l.readStanza(h, l.kind, &l.Known[i])
 		}
 		l.hear(n)
 		l.meetPrimary(h)
@@ -172,7 +172,7 @@ func (l *look) meetPrimary(h *Host) {
 	}
 	l.recallOne(h.memory(), link.Name, nil)
 	k := l.Known[len(l.Known)-1]
-	l.readStanza(h.memory(), h.stack(l.kind), &k)
+	l.readStanza(h, l.kind, &k)
 	l.Known = l.Known[:len(l.Known)-1]
 	k.Ours = true
 	l.Set(k)

@@ -120,8 +120,10 @@ type recalled struct {
 	damaged map[string]error
 	// movedUnread says why the list of moved addresses could not be read.
 	movedUnread error
-	// stanzas are what the files say by which interfaces come up, of those that have one.
+	// stanzas are what the files say by which interfaces come up, of those that have one; by
+	// are the stacks of these files.
 	stanzas map[string]stack.Stanza
+	by      map[string]render.Stack
 	// scripts are the interfaces that have an ip-rule script.
 	scripts map[string]bool
 	// down are the devices that a person took down, by interface.
@@ -137,7 +139,7 @@ type recalled struct {
 // recall reads everything that ec2net remembers, of name too. What stanzas say is still
 // missing: [recalled.readStanza].
 func (s memory) recall(name string) (recalled, error) {
-	r := recalled{Machine: plan.Machine{Numbers: s.numbers, NoAddresses: s.noAddresses}, unread: map[string]error{}, damaged: map[string]error{}, scripts: map[string]bool{}, stanzas: map[string]stack.Stanza{}, down: map[string]plan.Note{},
+	r := recalled{Machine: plan.Machine{Numbers: s.numbers, NoAddresses: s.noAddresses}, unread: map[string]error{}, damaged: map[string]error{}, scripts: map[string]bool{}, stanzas: map[string]stack.Stanza{}, by: map[string]render.Stack{}, down: map[string]plan.Note{},
 		unmanaged: s.unmanaged}
 	kept, err := s.tree.List(stateDir)
 	if err != nil {
@@ -221,14 +223,15 @@ func interfacesOf(files []string, more string) []string {
 
 // readStanza adds what the stanza of an interface says, and whose the interface is, as far as
 // that and its name tell.
-func (r *recalled) readStanza(s memory, by Stack, k *plan.Known) {
-	if s.unmanaged.match(k.Name, facts.MAC{}, "") != "" {
+func (r *recalled) readStanza(h *Host, kind render.Stack, k *plan.Known) {
+	if h.Unmanaged.match(k.Name, facts.MAC{}, "") != "" {
 		k.Left = "EC2NET_UNMANAGED names it"
-	} else if text, err := s.tree.Read(by.Path(k.Name)); err != nil {
+	} else if kind, text, err := h.fileOf(kind, k.Name); err != nil {
 		r.unread[k.Name] = errors.Join(r.unread[k.Name], err)
 	} else if text != nil {
+		by := h.stack(kind)
 		says := parseStanza(by, text, k.Name)
-		r.stanzas[k.Name] = says
+		r.stanzas[k.Name], r.by[k.Name] = says, kind
 		if says.Unmanaged {
 			k.Left = by.Path(k.Name) + " says EC2SYNC=no"
 		}

@@ -47,6 +47,9 @@ func (h *Host) plug(ctx context.Context, name string) error {
 		return err
 	}
 	h.rememberPods(l)
+	if l, err = h.awaitStack(ctx, l); err != nil {
+		return err
+	}
 	if err := h.mayPlug(ctx, l); err != nil {
 		return err
 	}
@@ -145,18 +148,18 @@ func (h *Host) fits(l *look, e facts.ENI) error {
 // come up all the same, bringUp goes on, and returns the error at the end.
 func (h *Host) bringUp(ctx context.Context, l *look, e sourced) error {
 	l.kind = h.stackBy(l.State.Links, e.PrimaryMAC)
-	if err := h.fits(l, e.ENI); err != nil { // before what works is taken down
-		return err
-	}
-	l, err := h.leaveOtherStack(ctx, l)
+	kind := l.kind
+	files, trouble := h.render(ctx, kind, e.ENI)
+	l, err := h.leaveOtherStack(ctx, l, trouble)
 	if err != nil {
 		return err
 	}
 	if l, err = h.downIfStale(ctx, l); err != nil {
 		return err
 	}
-	a := arrival{sourced: e, up: l.isUp(), hasFiles: l.hasFiles(e.ENI)}
-	if a.files, a.trouble = h.render(ctx, l.kind, e.ENI); a.trouble != nil && !a.hasFiles {
+	l.kind = kind
+	a := arrival{sourced: e, kind: kind, up: l.isUp(), hasFiles: l.hasFiles(e.ENI), files: files, trouble: trouble}
+	if a.trouble != nil && !a.hasFiles {
 		return a.trouble
 	}
 	n := news{name: e.Name, why: "hotplug", device: &l.link, up: true}
@@ -189,6 +192,7 @@ func (h *Host) bringUp(ctx context.Context, l *look, e sourced) error {
 // arrival is an ENI on its way up.
 type arrival struct {
 	sourced
+	kind     render.Stack
 	up       bool // it is live already
 	hasFiles bool // existing files can bring it up
 	files    []render.File
@@ -213,6 +217,7 @@ func (h *Host) makeReady(ctx context.Context, n news, a *arrival) (*look, error)
 	noWait, cancel := context.WithCancel(ctx)
 	cancel()
 	n.check = func(now *look) error {
+		now.kind = a.kind
 		if err := errors.Join(h.mayPlug(noWait, now), h.fits(now, a.ENI)); err != nil {
 			return err
 		}
@@ -228,6 +233,7 @@ func (h *Host) makeReady(ctx context.Context, n news, a *arrival) (*look, error)
 	if err != nil {
 		return l, err
 	}
+	l.kind = a.kind
 	if a.trouble != nil {
 		h.Log.Warn(n.name, "using the existing files")
 	}
@@ -309,8 +315,9 @@ func Contents(files []render.File) []disk.Content {
 
 // leaveOtherStack takes back what ec2net has written for an interface that another stack
 // brought up, before the machine or its settings changed. It looks again if there was
-// something.
-func (h *Host) leaveOtherStack(ctx context.Context, l *look) (*look, error) {
+// something. But the interface stays as it is if there is trouble with the new files, or if the
+// new stack would not read them.
+func (h *Host) leaveOtherStack(ctx context.Context, l *look, trouble error) (*look, error) {
 	for _, kind := range render.Stacks {
 		other := h.stack(kind)
 		text, err := h.Tree.Read(other.Path(l.name))
@@ -319,6 +326,9 @@ func (h *Host) leaveOtherStack(ctx context.Context, l *look) (*look, error) {
 		}
 		if says := parseStanza(other, text, l.name); kind == l.kind || text == nil || !says.Generated || says.Unmanaged {
 			continue
+		}
+		if err := errors.Join(trouble, h.stack(l.kind).Prepare(l.name)); err != nil {
+			return l, err
 		}
 		h.Log.Info(l.name, "%s brings it up now: removing %s", l.kind, other.Path(l.name))
 		_, err = other.Down(ctx, l.link)

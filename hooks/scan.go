@@ -118,7 +118,7 @@ func (h *Host) lostClient(l *look, link plan.Link) (bool, error) {
 	if k.Left != "" || !link.Up || !k.Note.Of(link) || !lost {
 		return false, nil
 	}
-	health, err := h.stack(l.kind).Health(l.State, link)
+	health, err := h.stack(l.stackOf(link.Name)).Health(l.State, link)
 	return err == nil && health.NoClient, err
 }
 
@@ -169,7 +169,7 @@ func (h *Host) lacking(l *look, link plan.Link, changes []plan.Change) (string, 
 			return "", err
 		}
 		k, _ = r.Of(link.Name)
-		r.readStanza(h.memory(), h.stack(l.kind), &k)
+		r.readStanza(h, l.kind, &k)
 		l.unread[link.Name] = r.unread[link.Name]
 	}
 	switch {

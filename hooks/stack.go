@@ -70,20 +70,71 @@ func (h *Host) stackBy(links []plan.Link, primary facts.MAC) render.Stack {
 }
 
 // StackOf returns the stack of a machine: systemd-networkd if that manages the primary ENI, or
-// runs where ifupdown is not installed; else ifupdown. primary is the index of its link; 0:
-// unknown.
+// runs where ifupdown is not installed; else ifupdown. While networkd starts, it has not decided
+// about the primary yet: then it counts if there is a file of ec2net's for it. primary is the
+// index of the primary's link; 0: unknown.
 func StackOf(tree *disk.Tree, primary int) render.Stack {
 	runs, err := networkd.Runs(tree)
 	if err != nil || !runs {
 		return render.Ifupdown
 	}
-	if state, err := stack.ReadLinkState(tree, primary); err == nil && state.File != "" {
+	state, err := stack.ReadLinkState(tree, primary)
+	if err == nil && state.File != "" {
 		return render.Networkd
 	}
-	if there, err := ifupdown.Installed(tree); err != nil || there {
+	there, failed := ifupdown.Installed(tree)
+	if err == nil && failed == nil && there && networkd.Undecided(state) {
+		used, err := networkd.Used(tree)
+		there = err != nil || !used
+	}
+	if failed != nil || there {
 		return render.Ifupdown
 	}
 	return render.Networkd
+}
+
+// awaitStack waits, up to two seconds, until systemd-networkd has decided about the primary, if
+// that says which stack brings the ENIs up. Then it looks again.
+func (h *Host) awaitStack(ctx context.Context, l *look) (*look, error) {
+	link, here := l.PrimaryLink()
+	runs, err := networkd.Runs(h.Tree)
+	if err != nil || !runs || h.Stack != "" || !here || l.kind == render.Networkd {
+		return l, err
+	}
+	before, err := stack.ReadLinkState(h.Tree, link.Index)
+	if err != nil || !networkd.Undecided(before) {
+		return l, err
+	}
+	if _, err := stack.AwaitLinkState(ctx, h.Tree, link.Index, networkd.Undecided); err != nil {
+		return l, err
+	}
+	return h.look(news{name: l.name})
+}
+
+// stackOf returns the stack by whose file an interface comes up.
+func (l *look) stackOf(name string) render.Stack {
+	if by, ok := l.by[name]; ok {
+		return by
+	}
+	return l.kind
+}
+
+// fileOf reads the file by which an interface comes up: that of the stack that brings the ENIs
+// up; that of another, if only it has one of ec2net's. Then the machine or its settings have
+// changed since the interface came up, and it stays as it is until it comes up again.
+func (h *Host) fileOf(kind render.Stack, name string) (render.Stack, []byte, error) {
+	text, err := h.Tree.Read(h.stack(kind).Path(name))
+	if err != nil || text != nil {
+		return kind, text, err
+	}
+	for _, other := range render.Stacks {
+		text, err := h.Tree.Read(h.stack(other).Path(name))
+		says := parseStanza(h.stack(other), text, name)
+		if err != nil || says.Generated && !says.Unmanaged {
+			return other, text, err
+		}
+	}
+	return kind, nil, nil
 }
 
 // awaitAddress waits until a link has an address with the length of a subnet, which ec2net
@@ -119,13 +170,10 @@ func (h *Host) awaitAddress(ctx context.Context, link plan.Link) error {
 // Without either, networkd may be configuring the link again: the rules stay, and the other
 // addresses answer.
 func (l *look) hearStack(h *Host) {
-	if l.kind != render.Networkd {
-		return
-	}
 	for i := range l.Known {
 		k := &l.Known[i]
 		link, there := l.State.LinkNamed(k.Name)
-		if !there || !k.Stanza {
+		if !there || !k.Stanza || l.stackOf(k.Name) != render.Networkd {
 			continue
 		}
 		addr, _ := h.networkd().Leased(link.Index) // else the address tells

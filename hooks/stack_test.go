@@ -111,22 +111,28 @@ func TestStackChanges(t *testing.T) {
 	})
 }
 
-// The settings name a stack that does not run: what works stays.
-func TestStackDoesNotRun(t *testing.T) {
+// Until an ENI comes up again, the stack that has brought it up is its own; and for good, if the
+// other one would not read its file.
+func TestStackOfBefore(t *testing.T) {
 	onMachine(t, func(m *machine) {
 		const cfg = "/etc/network/interfaces.d/eth1.cfg"
 		ready(t, m)
-		m.programs()
 		m.Stack = render.Networkd
+		m.programs()
 		var notRunning *networkd.NotRunningError
 		if err := m.Add(t.Context(), "eth1"); !errors.As(err, &notRunning) {
 			t.Errorf("%v", err)
 		}
-		same(t, "it runs", m.programs(), nil)
-		same(t, "rules", m.rulesNow(t), readyRules)
-		if m.file(t, cfg) == "" {
-			t.Error("the cfg file is gone")
+		same(t, "programs", m.programs(), nil)
+		if m.file(t, cfg) == "" || m.file(t, unit.Path("eth1")) != "" {
+			t.Errorf("files: %q, %q", m.file(t, cfg), m.file(t, unit.Path("eth1")))
 		}
+		m.says(macs["eth1"], func(e *facts.ENI) { e.IPv4 = addrs("10.0.1.20", "10.0.1.22") })
+		check(t, m.Refresh(t.Context(), "eth1"))
+		same(t, "addresses after a refresh", m.addrsNow(t, "eth1"), []string{"10.0.1.20/24", "10.0.1.22/32"})
+
+		check(t, m.Remove(t.Context(), "eth1"))
+		same(t, "programs to take it down", m.programs(), []string{"ifdown --force -i /run/ec2net/eth1.cfg eth1"})
 	})
 }
 
@@ -143,6 +149,11 @@ func TestStackOf(t *testing.T) {
 		{"both", map[string]string{"/run/systemd/netif/state": "", "/usr/sbin/ifup": ""}, render.Ifupdown},
 		{"both, and another link is networkd's", map[string]string{"/run/systemd/netif/state": "", "/sbin/ifup": "",
 			"/run/systemd/netif/links/3": "ADMIN_STATE=configured\nNETWORK_FILE=/run/systemd/network/br0.network\n"}, render.Ifupdown},
+		{"both, networkd starts, and has an ENI", map[string]string{"/run/systemd/netif/state": "", "/sbin/ifup": "", unit.Path("eth1"): ""}, render.Networkd},
+		{"the same a moment later", map[string]string{"/run/systemd/netif/state": "", "/sbin/ifup": "", unit.Path("eth1"): "",
+			"/run/systemd/netif/links/2": "ADMIN_STATE=initialized\n"}, render.Networkd},
+		{"both, and the primary is not networkd's any more", map[string]string{"/run/systemd/netif/state": "", "/sbin/ifup": "", unit.Path("eth1"): "",
+			"/run/systemd/netif/links/2": "ADMIN_STATE=unmanaged\n"}, render.Ifupdown},
 		{"both, and the primary is networkd's", map[string]string{"/run/systemd/netif/state": "", "/sbin/ifup": "",
 			"/run/systemd/netif/links/2": "ADMIN_STATE=configured\nNETWORK_FILE=/run/systemd/network/10-netplan-eth0.network\n"}, render.Networkd},
 	} {

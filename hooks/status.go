@@ -209,7 +209,7 @@ func (h *Host) statusOf(ctx context.Context, l *look, links []plan.Link, name st
 	k, known := l.Of(name)
 	if !known {
 		k = plan.Known{Name: name}
-		if l.readStanza(h.memory(), h.stack(l.kind), &k); l.unread[name] != nil {
+		if l.readStanza(h, l.kind, &k); l.unread[name] != nil {
 			err := l.unread[name]
 			s.State, s.Why = StateUnknown, err.Error()
 			return s, err

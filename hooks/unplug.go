@@ -108,9 +108,10 @@ func (how removal) nothing(l *look) error {
 func (h *Host) takeDown(ctx context.Context, l *look) error {
 	link := l.link
 	link.Name = l.name // also if there is none
-	ran, err := h.stack(l.kind).Down(ctx, link)
+	by := l.stackOf(l.name)
+	ran, err := h.stack(by).Down(ctx, link)
 	if ran && err == nil {
-		h.Log.Info(l.name, "%s", done[l.kind].down)
+		h.Log.Info(l.name, "%s", done[by].down)
 	}
 	gone := news{name: l.name, why: "removed", going: true}
 	// After ifdown, since packets that come in get the mark until then; and before the rules

@@ -60,12 +60,13 @@ func (h *Host) inspect(ctx context.Context, name string) error {
 		return err
 	}
 	const again = "\"ec2ifdown %s\" and \"ec2ifup %s\""
-	health, err := h.stack(l.kind).Health(l.State, l.link)
+	by := h.stack(l.stackOf(name))
+	health, err := by.Health(l.State, l.link)
 	if err != nil {
 		return err
 	}
 	if health.Changed {
-		h.Log.Warn(name, "%s has changed since it came up: "+again+" apply it", h.stack(l.kind).Path(name), name, name)
+		h.Log.Warn(name, "%s has changed since it came up: "+again+" apply it", by.Path(name), name, name)
 	}
 	if health.NoClient {
 		h.Log.Warn(name, "no DHCP client runs for it: "+again+" start one", name, name)

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -93,6 +94,12 @@ func Runs(tree *disk.Tree) (bool, error) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// Used reports whether ec2net has written a file for some interface.
+func Used(tree *disk.Tree) (bool, error) {
+	files, err := withExt(tree, unit.Folder, ".network")
+	return slices.ContainsFunc(files, func(file string) bool { return strings.HasPrefix(path.Base(file), unit.Prefix) }), err
 }
 
 // Limit bounds the wait for a lease. networkd goes on asking for one afterwards.

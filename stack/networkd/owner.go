@@ -42,11 +42,11 @@ func (s *Stack) Owner(ctx context.Context, link plan.Link, ours bool) (stack.Own
 	if runs, err := Runs(s.Tree); err != nil || !runs {
 		return stack.Owner{}, err
 	}
-	state, err := stack.AwaitLinkState(ctx, s.Tree, link.Index, undecided)
+	state, err := stack.AwaitLinkState(ctx, s.Tree, link.Index, Undecided)
 	switch {
 	case err != nil:
 		return stack.Owner{}, err
-	case undecided(state):
+	case Undecided(state):
 		return stack.Owner{}, &UndecidedError{link.Name}
 	case state.Managed():
 		if o, err := s.ownerOf(state.File, link, ours); err != nil || !o.Nobody() {
@@ -56,9 +56,9 @@ func (s *Stack) Owner(ctx context.Context, link plan.Link, ours bool) (stack.Own
 	return stack.NetworkManager(s.Tree, link)
 }
 
-// undecided reports whether networkd may yet choose a file: unlike on another stack, a link
+// Undecided reports whether networkd may yet choose a file: unlike on another stack, a link
 // that it has not seen is one that it will see.
-func undecided(state stack.LinkState) bool { return state == stack.LinkState{} || state.Undecided() }
+func Undecided(state stack.LinkState) bool { return state == stack.LinkState{} || state.Undecided() }
 
 // ownerOf finds the owner of the .network file that networkd has chosen for a link.
 func (s *Stack) ownerOf(file string, link plan.Link, ours bool) (stack.Owner, error) {
