@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/vishvananda/netlink"
 
 	"ec2net/facts"
 	"ec2net/plan"
@@ -69,6 +72,24 @@ func TestNetworkdPlug(t *testing.T) {
 		if m.file(t, unit.Path("eth1")) == "" {
 			t.Error("the file is gone")
 		}
+	})
+}
+
+// An ENI is up, and networkd has no lease for it.
+func TestNetworkdStatus(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		withNetworkd(t, m)
+		check(t, m.Add(t.Context(), "eth1"))
+		s, err := m.Status(t.Context(), "eth1")
+		check(t, err)
+		same(t, "commands", s.Commands, nil)
+
+		l, err := m.netns.LinkByName("eth1")
+		check(t, err)
+		check(t, m.netns.AddrDel(l, &netlink.Addr{IPNet: toIPNet(netip.MustParsePrefix("10.0.1.20/24"))}))
+		s, err = m.Status(t.Context(), "eth1")
+		check(t, err)
+		same(t, "commands without a lease", s.Commands[len(s.Commands)-1:], []string{"ec2ifdown eth1 && ec2ifup eth1 # systemd-networkd has no lease for it"})
 	})
 }
 

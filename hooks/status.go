@@ -14,6 +14,7 @@ import (
 	"ec2net/fault"
 	"ec2net/kernel"
 	"ec2net/plan"
+	"ec2net/render"
 )
 
 // Status is what converge would change now, and what is known of each ENI. Its JSON is a
@@ -185,6 +186,9 @@ func (l *look) commandsFor(changes []plan.Change) []command {
 	}
 	for _, v := range l.Judge() {
 		k, _ := l.Of(v.Name)
+		if l.withoutLease(v) {
+			all = append(all, command{v.Name, fmt.Sprintf("ec2ifdown %s && ec2ifup %s # systemd-networkd has no lease for it", v.Name, v.Name)})
+		}
 		if v.Do != plan.Serve || !k.Lease.Held(v.Link) || l.State.Has(v.Link.Index, k.Lease.Addr) {
 			continue
 		}
@@ -195,6 +199,13 @@ func (l *look) commandsFor(changes []plan.Change) []command {
 		all = append(all, command{v.Name, line})
 	}
 	return all
+}
+
+// withoutLease reports whether systemd-networkd has no lease for an ENI that ec2net has brought
+// up. Its lease is no news of a hook's that ec2net would remember.
+func (l *look) withoutLease(v plan.Verdict) bool {
+	k, _ := l.Of(v.Name)
+	return v.Do == plan.Serve && !v.Facts.Primary && k.Stanza && l.stackOf(v.Name) == render.Networkd && !k.Lease.Of(v.Link)
 }
 
 // statusOf returns the status of one ENI.
