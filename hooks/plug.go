@@ -331,8 +331,11 @@ func (h *Host) leaveOtherStack(ctx context.Context, l *look, trouble error) (*lo
 			return l, err
 		}
 		h.Log.Info(l.name, "%s brings it up now: removing %s", l.kind, other.Path(l.name))
-		_, err = other.Down(ctx, l.link)
-		if err = errors.Join(err, h.Tree.Remove(other.Path(l.name))); err == nil {
+		there, err := h.has(kind)
+		if err == nil && there {
+			_, err = other.Down(ctx, l.link)
+		}
+		if err = errors.Join(err, h.Tree.Remove(other.Path(l.name))); err == nil && there {
 			down := l.link
 			down.Up = false
 			_, err = other.Down(ctx, down) // without the file

@@ -119,6 +119,15 @@ func (l *look) stackOf(name string) render.Stack {
 	return l.kind
 }
 
+// has reports whether a stack can take down what it has brought up: ifupdown may have been
+// removed.
+func (h *Host) has(kind render.Stack) (bool, error) {
+	if kind == render.Networkd {
+		return true, nil
+	}
+	return ifupdown.Installed(h.Tree)
+}
+
 // fileOf reads the file by which an interface comes up: that of the stack that brings the ENIs
 // up; that of another, if only it has one of ec2net's. Then the machine or its settings have
 // changed since the interface came up, and it stays as it is until it comes up again.
@@ -128,6 +137,11 @@ func (h *Host) fileOf(kind render.Stack, name string) (render.Stack, []byte, err
 		return kind, text, err
 	}
 	for _, other := range render.Stacks {
+		if there, err := h.has(other); err != nil {
+			return kind, nil, err
+		} else if !there {
+			continue
+		}
 		text, err := h.Tree.Read(h.stack(other).Path(name))
 		says := parseStanza(h.stack(other), text, name)
 		if err != nil || says.Generated && !says.Unmanaged {
