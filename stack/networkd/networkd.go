@@ -123,7 +123,8 @@ func (s *Stack) Up(ctx context.Context, link plan.Link, live bool) error {
 	if err != nil {
 		return err
 	}
-	before, err := stack.ReadLinkState(s.Tree, link.Index)
+	// Networkd may be starting again.
+	before, err := stack.AwaitLinkState(ctx, s.Tree, link.Index, Undecided)
 	if err != nil {
 		return err
 	}

@@ -127,6 +127,14 @@ func TestUp(t *testing.T) {
 	m.same(t, "removed", reload)
 }
 
+// An ENI is live, and networkd, which starts again, has not seen it yet.
+func TestUpWhileNetworkdStarts(t *testing.T) {
+	m := newMachine(t, map[string]string{unit.Path("eth1"): "[Match]\n"})
+	time.AfterFunc(100*time.Millisecond, func() { _, _ = m.Tree.Write(linkFile, []byte(configured(unit.Path("eth1")))) })
+	m.up(t, true, true)
+	m.same(t, "live")
+}
+
 // networkd does not configure a link again that it has given up, whether its file has changed
 // or not.
 func TestUpGivenUp(t *testing.T) {
