@@ -69,8 +69,8 @@ func (h *Host) stackBy(links []plan.Link, primary facts.MAC) render.Stack {
 	return StackOf(h.Tree, index)
 }
 
-// StackOf returns the stack of a machine: systemd-networkd if that manages the primary ENI, or
-// runs where ifupdown is not installed; else ifupdown. While networkd starts, it has not decided
+// StackOf returns the stack of a machine: systemd-networkd if that manages the primary ENI and
+// can be reached, or runs where ifupdown is not installed; else ifupdown. While networkd starts, it has not decided
 // about the primary yet: then it counts if there is a file of ec2net's for it. primary is the
 // index of the primary's link; 0: unknown.
 func StackOf(tree *disk.Tree, primary int) render.Stack {
@@ -78,12 +78,14 @@ func StackOf(tree *disk.Tree, primary int) render.Stack {
 	if err != nil || !runs {
 		return render.Ifupdown
 	}
+	reached, unknown := networkd.Reachable(tree)
+	reached = reached || unknown != nil
 	state, err := stack.ReadLinkState(tree, primary)
-	if err == nil && state.File != "" {
+	if err == nil && state.File != "" && reached {
 		return render.Networkd
 	}
 	there, failed := ifupdown.Installed(tree)
-	if err == nil && failed == nil && there && networkd.Undecided(state) {
+	if err == nil && failed == nil && there && reached && networkd.Undecided(state) {
 		used, err := networkd.Used(tree)
 		there = err != nil || !used
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -24,6 +25,7 @@ func withNetworkd(t *testing.T, m *machine) {
 	m.Stack = render.Networkd
 	state := fmt.Sprintf("/run/systemd/netif/links/%d", m.linkNamed(t, "eth1").Index)
 	m.put(t, "/run/systemd/netif/state", "OPER_STATE=routable\n")
+	m.put(t, "/run/dbus/system_bus_socket", "")
 	m.put(t, state, "ADMIN_STATE=unmanaged\n")
 	before := m.Run
 	m.Run = func(ctx context.Context, program string, args ...string) error {
@@ -185,7 +187,9 @@ func TestStackOf(t *testing.T) {
 		files map[string]string
 		want  render.Stack
 	}{
-		{"nothing", nil, render.Ifupdown},
+		{"nothing", map[string]string{}, render.Ifupdown},
+		{"no bus", map[string]string{"/run/systemd/netif/state": "", "/sbin/ifup": "",
+			"/run/systemd/netif/links/2": "ADMIN_STATE=configured\nNETWORK_FILE=/run/systemd/network/10-netplan-eth0.network\n"}, render.Ifupdown},
 		{"folders alone", map[string]string{"/run/systemd/netif/links/x": ""}, render.Ifupdown},
 		{"networkd alone", map[string]string{"/run/systemd/netif/state": ""}, render.Networkd},
 		{"both", map[string]string{"/run/systemd/netif/state": "", "/usr/sbin/ifup": ""}, render.Ifupdown},
@@ -200,6 +204,10 @@ func TestStackOf(t *testing.T) {
 			"/run/systemd/netif/links/2": "ADMIN_STATE=configured\nNETWORK_FILE=/run/systemd/network/10-netplan-eth0.network\n"}, render.Networkd},
 	} {
 		tree := emptyTree(t)
+		if c.what != "no bus" {
+			c.files = maps.Clone(c.files)
+			c.files["/run/dbus/system_bus_socket"] = ""
+		}
 		for file, text := range c.files {
 			_, err := tree.Write(file, []byte(text))
 			check(t, err)

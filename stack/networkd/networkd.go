@@ -62,7 +62,23 @@ func (*NotRunningError) Hint() string {
 	return "systemctl enable --now systemd-networkd, or EC2NET_STACK=ifupdown in /etc/default/ec2net"
 }
 
-// Prepare fails with a NotRunningError if systemd-networkd does not run. It keeps a copy of
+// NoBusError says that networkctl(1) cannot tell systemd-networkd anything.
+type NoBusError struct{}
+
+func (*NoBusError) Error() string {
+	return "there is no D-Bus, by which networkctl tells systemd-networkd to read its files"
+}
+
+// Status is that of what only a person can mend.
+func (*NoBusError) Status() fault.Status { return fault.Usage }
+
+// Hint says what is missing, or what else may bring the ENIs up.
+func (*NoBusError) Hint() string {
+	return "apt install dbus, or EC2NET_STACK=ifupdown in /etc/default/ec2net"
+}
+
+// Prepare fails with a NotRunningError if systemd-networkd does not run, and with a NoBusError
+// if networkctl does not reach it. It keeps a copy of
 // the file as networkd has read it, before the file changes: if ec2net is killed after that,
 // the copy tells the next Up that networkd has to read the file again. Without the file there
 // is no copy: networkd may have seen that somebody has removed it.
@@ -71,6 +87,11 @@ func (s *Stack) Prepare(name string) error {
 		return err
 	} else if !runs {
 		return &NotRunningError{}
+	}
+	if reached, err := Reachable(s.Tree); err != nil {
+		return err
+	} else if !reached {
+		return &NoBusError{}
 	}
 	text, err := s.Tree.Read(unit.Path(name))
 	if err != nil {
@@ -90,6 +111,18 @@ func (s *Stack) Prepare(name string) error {
 // anyway: systemd's tmpfiles.d(5) has them.)
 func Runs(tree *disk.Tree) (bool, error) {
 	_, err := tree.Modified("/run/systemd/netif/state")
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// bus is the socket of D-Bus.
+const bus = "/run/dbus/system_bus_socket"
+
+// Reachable reports whether there is a D-Bus, by which networkctl(1) reaches networkd.
+func Reachable(tree *disk.Tree) (bool, error) {
+	_, err := tree.Modified(bus)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

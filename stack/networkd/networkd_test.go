@@ -127,6 +127,19 @@ func TestUp(t *testing.T) {
 	m.same(t, "removed", reload)
 }
 
+// Without D-Bus, networkd would not read what ec2net writes.
+func TestPrepareWithoutBus(t *testing.T) {
+	m := newMachine(t, nil)
+	m.prepare(t)
+	if err := m.Tree.Remove(bus); err != nil {
+		t.Fatal(err)
+	}
+	var noBus *NoBusError
+	if err := m.Prepare("eth1"); !errors.As(err, &noBus) || noBus.Hint() == "" {
+		t.Errorf("%v", err)
+	}
+}
+
 // An ENI is live, and networkd, which starts again, has not seen it yet.
 func TestUpWhileNetworkdStarts(t *testing.T) {
 	m := newMachine(t, map[string]string{unit.Path("eth1"): "[Match]\n"})

@@ -71,8 +71,10 @@ func openTree(t *testing.T, files map[string]string) *disk.Tree {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { tree.Close() })
-	if _, err := tree.Write("/run/systemd/netif/state", nil); err != nil {
-		t.Fatal(err)
+	for _, file := range []string{"/run/systemd/netif/state", bus} {
+		if _, err := tree.Write(file, nil); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for file, text := range files {
 		if _, err := tree.Write(file, []byte(text)); err != nil {
