@@ -16,36 +16,48 @@ import (
 
 // killedAt are the ways in. ready runs before each run; with new, eth2 is an ENI that
 // nobody has ever seen.
-var killedAt = []struct{ name, ready, command string }{
-	{"hotplug add", forget, commands[addNew]},
-	{"hotplug remove", "INTERFACE=eth2 ACTION=add /etc/network/ec2net.hotplug", "INTERFACE=eth2 ACTION=remove /etc/network/ec2net.hotplug"},
-	{"BOUND", "rm -f /var/lib/ec2net/eth1.json /var/lib/ec2net/eth1.rules", commands[bound]},
-	{"RENEW", "rm -f /var/lib/ec2net/eth1.json /var/lib/ec2net/eth1.rules", commands[renew]},
-	{"render --root", "rm -rf /tmp/rendered", commands[renderRoot] + patient},
-	{"docker up", "rm -f /var/lib/ec2net/docker.iptables /run/ec2net/docker.up", "/usr/sbin/ec2net docker up"},
+func killedAt(s stack) []killedRow {
+	const unknown = "rm -f /var/lib/ec2net/eth1.json /var/lib/ec2net/eth1.rules"
+	rows := []killedRow{
+		{"hotplug add", forget(s), commands[addNew]},
+		{"hotplug remove", "INTERFACE=eth2 ACTION=add /etc/network/ec2net.hotplug", "INTERFACE=eth2 ACTION=remove /etc/network/ec2net.hotplug"},
+		{"BOUND", unknown, commands[bound]},
+		{"RENEW", unknown, commands[renew]},
+	}
+	if s.setup.Image {
+		rows = append(rows[:2], killedRow{"refresh", unknown, "/usr/sbin/ec2net refresh"})
+	}
+	return append(rows, killedRow{"render --root", "rm -rf /tmp/rendered", commands[renderRoot] + patient},
+		killedRow{"docker up", "rm -f /var/lib/ec2net/docker.iptables /run/ec2net/docker.up", "/usr/sbin/ec2net docker up"})
 }
 
+type killedRow struct{ name, ready, command string }
+
 // forget makes eth2 an ENI that was never there.
-const forget = `INTERFACE=eth2 ACTION=remove /etc/network/ec2net.hotplug
-rm -f /etc/network/interfaces.d/*eth2* /var/lib/ec2net/*eth2* /run/ec2net/eth2*; ip link set eth2 group 0`
+func forget(s stack) string {
+	return `INTERFACE=eth2 ACTION=remove /etc/network/ec2net.hotplug
+rm -f ` + s.folder + `/*eth2* /var/lib/ec2net/*eth2* /run/ec2net/eth2*; ip link set eth2 group 0`
+}
 
 // TestKilled kills ec2net at every system call that changes a file, in turn.
 // Then each file is the old one or the new one, what worked works, and the same
 // call made again comes to its end and leaves nothing of the one that was killed.
-func TestKilled(t *testing.T) {
-	t.Parallel()
+func TestKilled(t *testing.T) { onStacks(t, testKilled) }
+
+func testKilled(t *testing.T, s stack) {
 	killat := filepath.Join(t.TempDir(), "usr/sbin/killat")
 	build := exec.Command("go", "build", "-o", killat, "../cmd/killat")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	times := make([]int, len(killedAt))
+	rows := killedAt(s)
+	times := make([]int, len(rows))
 	t.Run("all", func(t *testing.T) {
-		for n, k := range killedAt {
+		for n, k := range rows {
 			t.Run(k.name, func(t *testing.T) {
 				t.Parallel()
-				times[n] = killed(t, filepath.Dir(filepath.Dir(filepath.Dir(killat))), k.ready, k.command)
+				times[n] = killed(t, s, filepath.Dir(filepath.Dir(filepath.Dir(killat))), k.ready, k.command)
 			})
 		}
 	})
@@ -54,17 +66,18 @@ func TestKilled(t *testing.T) {
 	}
 	var table strings.Builder
 	table.WriteString("| | changes of files, and so kills |\n| --- | --- |\n")
-	for n, k := range killedAt {
+	for n, k := range rows {
 		fmt.Fprintf(&table, "| %s | %d |\n", k.name, times[n])
 	}
-	report.Section(t, "../../docs/reliability.md", "killed", table.String())
+	report.Section(t, "../../docs/reliability.md", s.killed, table.String())
 }
 
-func killed(t *testing.T, killat, ready, command string) (times int) {
-	m := newFaulty(t, ifupdown)
+func killed(t *testing.T, s stack, killat, ready, command string) (times int) {
+	m := newFaulty(t, s)
 	m.Install(t, killat)
-	// It only matters that ifup is called.
-	m.Sh(t, "ln -sf /bin/true /usr/local/sbin/ifup; ln -sf /bin/true /usr/local/sbin/ifdown")
+	if !s.setup.Image { // it only matters that ifup is called
+		m.Sh(t, "ln -sf /bin/true /usr/local/sbin/ifup; ln -sf /bin/true /usr/local/sbin/ifdown")
+	}
 	all := func() map[string]string {
 		found := m.files(t)
 		for name := range strings.Lines(m.Sh(t, "find /run/ec2net /tmp/rendered -type f ! -name '*.refresh.lock' 2>/dev/null || :")) {
@@ -99,7 +112,7 @@ func killed(t *testing.T, killat, ready, command string) (times int) {
 	})
 	after, rules := all(), m.Sh(t, "ip rule")
 
-	const folders = "/etc/network/interfaces.d,/var/lib/ec2net,/run/ec2net,/tmp/rendered"
+	folders := m.folder + ",/var/lib/ec2net,/run/ec2net,/tmp/rendered"
 	for n := 1; !t.Failed(); n++ {
 		r := inTime(func() lab.Result {
 			m.Sh(t, ready)
@@ -122,7 +135,7 @@ func killed(t *testing.T, killat, ready, command string) (times int) {
 			t.Errorf("%s: rules:\n%s", what, now)
 		}
 		// A minute later.
-		m.Sh(t, "find /etc/network/interfaces.d /var/lib/ec2net /run/ec2net -name '.?*' -exec touch -d '2 minutes ago' {} +; rm -rf /tmp/rendered")
+		m.Sh(t, "find "+m.folder+" /var/lib/ec2net /run/ec2net -name '.?*' -exec touch -d '2 minutes ago' {} +; rm -rf /tmp/rendered")
 		inTime(call)
 		if got := all(); !maps.Equal(got, after) {
 			t.Errorf("%s, and called again: files %q, want %q", what, slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(after)))

@@ -16,6 +16,8 @@ type stack struct {
 	// down and up are what a person types to take eth1 down and bring it up, without ec2net if
 	// the stack has a command of its own. again is for up while it is up already.
 	down, up, again string
+	// primary is a command that configures the primary anew.
+	primary string
 	// flap is a script that sets eth1 down and up, and waits until its lease is back.
 	flap string
 	// renew is the command that asks IMDS for an ENI between its coming and going: the hook
@@ -29,6 +31,9 @@ type stack struct {
 	service, network string
 	// program brings interfaces up; without says what the log says without it.
 	program, without string
+	// matrix and killed are the sections of docs/reliability.md with what TestFaults and
+	// TestKilled find.
+	matrix, killed string
 	// backends are those of iptables for a test that goes by each: which one it is, is the
 	// same for all stacks.
 	backends []string
@@ -37,13 +42,14 @@ type stack struct {
 const holds = "touch /run/in; timeout 90 sh -c 'until test -e /run/go; do sleep 0.1; done'"
 
 var ifupdown = stack{
-	name:   "ifupdown",
-	folder: "/etc/network/interfaces.d",
-	file:   "/etc/network/interfaces.d/eth1.cfg",
-	down:   "ifdown eth1",
-	up:     "ifup eth1",
-	again:  "ifup eth1",
-	flap:   "ip link set eth1 down; ip link set eth1 up",
+	name:    "ifupdown",
+	folder:  "/etc/network/interfaces.d",
+	file:    "/etc/network/interfaces.d/eth1.cfg",
+	down:    "ifdown eth1",
+	up:      "ifup eth1",
+	again:   "ifup eth1",
+	primary: "ifdown eth0; ifup eth0",
+	flap:    "ip link set eth1 down; ip link set eth1 up",
 	renew: func(name, addr string) string {
 		return "interface=" + name + " reason=RENEW new_ip_address=" + addr + " /usr/sbin/ec2net lease"
 	},
@@ -58,21 +64,24 @@ EOF`,
 	network:  "networking.service",
 	program:  "/usr/sbin/ifup",
 	without:  "eth2: ifup eth2: there is no ifup: is ifupdown installed?",
+	matrix:   "matrix",
+	killed:   "killed",
 	backends: []string{"nft", "legacy"},
 }
 
 // imageStack is what Debian's image for EC2 has. Cloud-init plays no part in what these
 // tests are about, so it has done its work already.
 var imageStack = stack{
-	name:   "networkd",
-	setup:  lab.Setup{Image: true, Rendered: true},
-	folder: "/etc/systemd/network",
-	file:   "/etc/systemd/network/05-ec2net-eth1.network",
-	down:   "ec2ifdown eth1",
-	up:     "ec2ifup eth1",
-	again:  "networkctl reload; networkctl up eth1",
-	flap:   "ip link set eth1 down; while ip -4 addr show dev eth1 | grep -q dynamic; do sleep 0.05; done; ip link set eth1 up" + configuredENI,
-	renew:  func(name, _ string) string { return "/usr/sbin/ec2net refresh " + name },
+	name:    "networkd",
+	setup:   lab.Setup{Image: true, Rendered: true},
+	folder:  "/etc/systemd/network",
+	file:    "/etc/systemd/network/05-ec2net-eth1.network",
+	down:    "ec2ifdown eth1",
+	up:      "ec2ifup eth1",
+	again:   "networkctl reload; networkctl up eth1",
+	primary: "networkctl reconfigure eth0",
+	flap:    "ip link set eth1 down; while ip -4 addr show dev eth1 | grep -q dynamic; do sleep 0.05; done; ip link set eth1 up" + configuredENI,
+	renew:   func(name, _ string) string { return "/usr/sbin/ec2net refresh " + name },
 	hold: inPlace + holds + `
 exec networkctl.real "$@"
 EOF
@@ -87,6 +96,8 @@ EOF
 	network:  "systemd-networkd-wait-online.service",
 	program:  "/usr/bin/networkctl",
 	without:  "eth2: networkctl reload: ",
+	matrix:   "matrix of networkd",
+	killed:   "killed with networkd",
 	backends: []string{"nft"},
 }
 
@@ -114,7 +125,7 @@ func onStacks(t *testing.T, test func(*testing.T, stack)) {
 // it returns.
 func (s stack) boot(t *testing.T, v *lab.VPC, setup lab.Setup) *lab.Instance {
 	t.Helper()
-	setup.Image, setup.Rendered = s.setup.Image, s.setup.Rendered
+	setup = s.with(setup)
 	i := boot(t, v, setup)
 	if setup.Image {
 		i.WaitRunning(t)
@@ -122,6 +133,12 @@ func (s stack) boot(t *testing.T, v *lab.VPC, setup lab.Setup) *lab.Instance {
 		i.Sh(t, "ec2net refresh") // as the hook of dhclient asks about the primary
 	}
 	return i
+}
+
+// with is a setup with that of the stack.
+func (s stack) with(setup lab.Setup) lab.Setup {
+	setup.Image, setup.Rendered = s.setup.Image, s.setup.Rendered
+	return setup
 }
 
 // sameAgain is sameState for an interface that was down: systemd-networkd keeps the addresses
