@@ -42,14 +42,15 @@ func TestRunFull(t *testing.T) {
 
 // If /var/lib/ec2net is a link to another disk, everything works, in the confined units too.
 // If the disk is missing, watch says so, and serves once it is there.
-func TestStateOnAnotherDisk(t *testing.T) {
-	t.Parallel()
+func TestStateOnAnotherDisk(t *testing.T) { onStacks(t, testStateOnAnotherDisk) }
+
+func testStateOnAnotherDisk(t *testing.T, s stack) {
 	for _, release := range []string{"bookworm", "trixie"} {
 		t.Run(release, func(t *testing.T) {
 			t.Parallel()
 			v := lab.NewVPC(t, lab.Plan{})
 			eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
-			i := boot(t, v, lab.Setup{Release: release, Systemd: true, Prepare: `systemctl enable ec2net-scan.service ec2net-watch.service
+			i := s.boot(t, v, lab.Setup{Release: release, Systemd: true, Prepare: `systemctl enable ec2net-scan.service ec2net-watch.service
 rm -r /var/lib/ec2net; mkdir /srv/state; ln -s ../../srv/state /var/lib/ec2net; echo EC2NET_REFRESH=10s >>/etc/default/ec2net`})
 			i.WaitRunning(t)
 			eth1.Attach(t, "eth1")

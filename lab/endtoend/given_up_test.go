@@ -24,31 +24,34 @@ func TestGivenUp(t *testing.T) {
 	// ec2net reads a timeout in dhclient.conf itself, and would wait as long.
 	const slow = `echo 'timeout 300;' >/etc/dhcp/slow.conf; echo 'include "/etc/dhcp/slow.conf";' >>/etc/dhcp/dhclient.conf`
 	for name, c := range map[string]struct {
+		stack
 		setup lab.Setup
 		// silent is a DHCP server that does not answer; postUp has a line that takes
 		// longer than the limit.
 		silent, postUp bool
 		// started is a shell condition: the process to give up has begun.
 		started string
-		// signal ends ec2net; without one it is the limit of ifup, 100 s.
+		// signal ends ec2net; without one it is the limit of ifup, 100 s, or of networkd, 60 s.
 		signal syscall.Signal
 		says   string
 	}{
-		"silent DHCP server":           {lab.Setup{Prepare: slow}, true, false, "pgrep -f '[d]hclient.*eth1'", stop, "told to end"},
-		"silent DHCP server, terminal": {lab.Setup{Prepare: slow}, true, false, "pgrep -f '[d]hclient.*eth1'", syscall.SIGHUP, "told to end"},
-		"silent DHCP server, limit":    {lab.Setup{Prepare: slow}, true, false, "pgrep -f '[d]hclient.*eth1'", 0, "took too long and was ended, at dhclient"},
-		"silent DHCP server, dhcpcd":   {lab.Setup{Release: "trixie", Dhcpcd: true}, true, false, "pgrep -f '[d]hcpcd.*eth1'", stop, "told to end"},
-		"long post-up":                 {lab.Setup{}, false, true, "test 4 = $(pgrep -fxc 'sleep 54321')", stop, "told to end"},
-		"long post-up, limit":          {lab.Setup{}, false, true, "test 4 = $(pgrep -fxc 'sleep 54321')", 0, "took too long and was ended, at sleep"},
-		"long post-up, dhcpcd":         {lab.Setup{Release: "trixie", Dhcpcd: true}, false, true, "test 4 = $(pgrep -fxc 'sleep 54321')", stop, "told to end"},
-		"long post-up, dhcpcd of 2022": {lab.Setup{Dhcpcd: true}, false, true, "test 4 = $(pgrep -fxc 'sleep 54321')", stop, "told to end"},
+		"silent DHCP server":                  {ifupdown, lab.Setup{Prepare: slow}, true, false, "pgrep -f '[d]hclient.*eth1'", stop, "told to end"},
+		"silent DHCP server, terminal":        {ifupdown, lab.Setup{Prepare: slow}, true, false, "pgrep -f '[d]hclient.*eth1'", syscall.SIGHUP, "told to end"},
+		"silent DHCP server, limit":           {ifupdown, lab.Setup{Prepare: slow}, true, false, "pgrep -f '[d]hclient.*eth1'", 0, "took too long and was ended, at dhclient"},
+		"silent DHCP server, dhcpcd":          {ifupdown, lab.Setup{Release: "trixie", Dhcpcd: true}, true, false, "pgrep -f '[d]hcpcd.*eth1'", stop, "told to end"},
+		"long post-up":                        {ifupdown, lab.Setup{}, false, true, "test 4 = $(pgrep -fxc 'sleep 54321')", stop, "told to end"},
+		"long post-up, limit":                 {ifupdown, lab.Setup{}, false, true, "test 4 = $(pgrep -fxc 'sleep 54321')", 0, "took too long and was ended, at sleep"},
+		"long post-up, dhcpcd":                {ifupdown, lab.Setup{Release: "trixie", Dhcpcd: true}, false, true, "test 4 = $(pgrep -fxc 'sleep 54321')", stop, "told to end"},
+		"long post-up, dhcpcd of 2022":        {ifupdown, lab.Setup{Dhcpcd: true}, false, true, "test 4 = $(pgrep -fxc 'sleep 54321')", stop, "told to end"},
+		"silent DHCP server, networkd":        {imageStack, lab.Setup{}, true, false, "test -e /run/ec2net/eth1.network", stop, "told to end"},
+		"silent DHCP server, networkd, limit": {imageStack, lab.Setup{}, true, false, "test -e /run/ec2net/eth1.network", 0, "no lease within 1m0s"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			v := lab.NewVPC(t, lab.Plan{})
 			eth1 := v.AddENI(t, "10.0.0.20")
 			c.setup.Prepare += "\nrm /usr/lib/udev/rules.d/53-ec2-network-interfaces.rules; echo noarp >>/etc/dhcpcd.conf"
-			i := boot(t, v, c.setup)
+			i := c.boot(t, v, c.setup)
 			eth1.Attach(t, "eth1")
 			// The tests may run under nohup(1), whose children ignore SIGHUP.
 			add := lab.Cmd{Args: []string{"env", "--default-signal=HUP", "INTERFACE=eth1", "ACTION=add", "/etc/network/ec2net.hotplug"}}
@@ -86,11 +89,12 @@ func TestGivenUp(t *testing.T) {
 
 // While somebody holds the lock of iptables, each iptables waits, but not for ever:
 // the ENI comes up and goes down without marks.
-func TestLockOfIptables(t *testing.T) {
-	t.Parallel()
+func TestLockOfIptables(t *testing.T) { onStacks(t, testLockOfIptables) }
+
+func testLockOfIptables(t *testing.T, s stack) {
 	v := lab.NewVPC(t, lab.Plan{})
 	eth1 := v.AddENI(t, "10.0.0.20")
-	i := boot(t, v, lab.Setup{Prepare: "echo EC2NET_MARKS=yes >>/etc/default/ec2net; update-alternatives --set iptables /usr/sbin/iptables-legacy; rm /usr/lib/udev/rules.d/53-ec2-network-interfaces.rules"})
+	i := s.boot(t, v, lab.Setup{Prepare: "echo EC2NET_MARKS=yes >>/etc/default/ec2net; update-alternatives --set iptables /usr/sbin/iptables-legacy; rm /usr/lib/udev/rules.d/53-ec2-network-interfaces.rules"})
 	eth1.Attach(t, "eth1")
 	held := i.Start(t, lab.Cmd{Args: []string{"flock", "--no-fork", "/run/xtables.lock", "sleep", "1000"}})
 	i.WaitSh(t, "! flock -n /run/xtables.lock true")

@@ -12,10 +12,14 @@ import (
 
 // Only ENIs are ec2net's: a veth, a bridge and a tun that come and go start no program
 // and cause no request.
-func TestOnlyENIs(t *testing.T) {
-	t.Parallel()
+func TestOnlyENIs(t *testing.T) { onStacks(t, testOnlyENIs) }
+
+func testOnlyENIs(t *testing.T, s stack) {
 	v := lab.NewVPC(t, lab.Plan{})
-	i := v.Boot(t, lab.Setup{Install: installed}) // without the rule that makes the lab's veths count
+	i := v.Boot(t, s.with(lab.Setup{Install: installed})) // without the rule that makes the lab's veths count
+	if s.setup.Image {
+		i.WaitRunning(t)
+	}
 	asked := len(v.IMDS.Requests())
 	i.Sh(t, `
 mv /usr/sbin/ec2net /usr/sbin/ec2net.real
@@ -103,8 +107,9 @@ systemd-analyze verify --man=no `+strings.Join(units, " "))
 
 // Templates may be anywhere where only root writes: confined units see a folder below
 // /home too.
-func TestTemplatesInHome(t *testing.T) {
-	t.Parallel()
+func TestTemplatesInHome(t *testing.T) { onStacks(t, testTemplatesInHome) }
+
+func testTemplatesInHome(t *testing.T, s stack) {
 	v := lab.NewVPC(t, lab.Plan{})
 	eth1 := v.AddENI(t, "10.0.0.20")
 	eth1.Attach(t, "eth1")
@@ -113,8 +118,8 @@ func TestTemplatesInHome(t *testing.T) {
 	all["/home/admin/templates/blocks.tmpl"] = `{{define "docker-rules"}}
 -A {{.Chain}} -m comment --comment from-home
 {{end}}`
-	i := v.Boot(t, lab.Setup{Systemd: true, Install: installed, Files: all,
-		Prepare: "systemctl -q enable ec2net-scan.service ec2net-watch.service; chmod 755 /home/admin /home/admin/templates"})
+	i := v.Boot(t, s.with(lab.Setup{Systemd: true, Install: installed, Files: all,
+		Prepare: "systemctl -q enable ec2net-scan.service ec2net-watch.service; chmod 755 /home/admin /home/admin/templates"}))
 	i.WaitRunning(t)
 	waitUp(t, i, "eth1")
 	i.WaitSh(t, "ip route show table 1000 | grep -q default")

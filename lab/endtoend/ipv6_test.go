@@ -3,6 +3,7 @@ package endtoend
 import (
 	"fmt"
 	"net"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -10,21 +11,28 @@ import (
 	"ec2net/lab"
 )
 
+// dhclient6 has dhclient ask for the primary's IPv6 address.
+const dhclient6 = `printf '\niface eth0 inet6 dhcp\n    accept_ra 2\n' >>/etc/network/interfaces`
+
 // clients6 are DHCP clients of instances with IPv6. dhcpcd follows the router's
 // advertisements itself; with dhclient the kernel does.
 var clients6 = []struct {
-	name  string
+	name string
+	stack
 	setup lab.Setup
 }{
-	{"dhcpcd 10", lab.Setup{Release: "trixie", Dhcpcd: true, Prepare: told}},
-	{"dhcpcd 9", lab.Setup{Dhcpcd: true, Prepare: told}},
-	{"dhclient", lab.Setup{Prepare: `printf '\niface eth0 inet6 dhcp\n    accept_ra 2\n' >>/etc/network/interfaces`}},
+	{"dhcpcd 10", ifupdown, lab.Setup{Release: "trixie", Dhcpcd: true, Prepare: told}},
+	{"dhcpcd 9", ifupdown, lab.Setup{Dhcpcd: true, Prepare: told}},
+	{"dhclient", ifupdown, lab.Setup{Prepare: dhclient6}},
+	{"networkd", imageStack, lab.Setup{}},
+	{"networkd of Debian 13", imageStack, lab.Setup{Release: "trixie"}},
 }
 
-// six prints the machine's IPv6 addresses and routes, without their lifetimes.
+// six prints the machine's IPv6 addresses and routes, without their lifetimes, and without the
+// route for multicast that each interface has on which IPv6 is not switched off.
 const six = `
 ip -6 -o address | sed -E 's/^[0-9]+: //; s/ *\\.*//' | sort
-ip -6 route show table all | sed -E 's/ expires [0-9]+sec//; s/ pref medium//; s/ (hoplimit|mtu) [0-9]+//g'
+ip -6 route show table all | sed -E 's/ expires [0-9]+sec//; s/ pref medium//; s/ (hoplimit|mtu) [0-9]+//g; /^multicast/d'
 `
 
 // Two ENIs, one in the primary's subnet and one in another, change nothing of the machine's
@@ -40,7 +48,7 @@ func TestPrimaryIPv6(t *testing.T) {
 			enis := []*lab.ENI{v.AddENI(t, "10.0.0.20"), v.AddENI(t, "10.0.1.30")}
 			names := []string{"eth1", "eth2"}
 			listen6(t, v)
-			i := boot(t, v, c.setup)
+			i := c.boot(t, v, c.setup)
 			configured := fmt.Sprintf("ip -6 route show default | grep -q eth0 && ip -6 address show dev eth0 | grep -q '%s/.*global'", v.Primary.IPv6)
 			i.WaitSh(t, configured)
 			before := i.Sh(t, six)
@@ -60,7 +68,7 @@ func TestPrimaryIPv6(t *testing.T) {
 				waitUp(t, i, names[n])
 			}
 			isAsBefore("the ENIs are up")
-			i.Sh(t, "ifdown eth0; ifup eth0")
+			i.Sh(t, c.primary)
 			i.WaitSh(t, configured)
 			isAsBefore("the primary was down")
 			if c.setup.Dhcpcd {
@@ -93,6 +101,7 @@ func TestPrimaryIPv6(t *testing.T) {
 			monitor.Signal(stop)
 			<-monitor.Ended()
 			seen, _ := monitor.Output()
+			seen = regexp.MustCompile(`(?m)^(Deleted )?multicast ff00::/8 .*\n`).ReplaceAllString(seen, "")
 			lacks(t, seen, names...)
 		})
 	}
@@ -114,7 +123,7 @@ cat >/etc/ec2net/templates/blocks.tmpl <<'END'
 {{end}}{{end}}
 END
 `
-	i := boot(t, v, lab.Setup{Systemd: true, Prepare: own + "systemctl enable ec2net-scan.service ec2net-watch.service\n" + clients6[2].setup.Prepare})
+	i := boot(t, v, lab.Setup{Systemd: true, Prepare: own + "systemctl enable ec2net-scan.service ec2net-watch.service\n" + dhclient6})
 	i.WaitRunning(t)
 	for n, e := range []*lab.ENI{eth1, eth2} {
 		name := fmt.Sprintf("eth%d", n+1)

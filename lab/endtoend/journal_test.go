@@ -10,11 +10,12 @@ import (
 )
 
 // A journald that does not read blocks no hook, and so no lock.
-func TestJournaldStops(t *testing.T) {
-	t.Parallel()
+func TestJournaldStops(t *testing.T) { onStacks(t, testJournaldStops) }
+
+func testJournaldStops(t *testing.T, s stack) {
 	v := lab.NewVPC(t, lab.Plan{})
 	eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
-	i := boot(t, v, lab.Setup{Systemd: true})
+	i := s.boot(t, v, lab.Setup{Systemd: true})
 	i.WaitRunning(t)
 	eth1.Attach(t, "eth1")
 	waitUp(t, i, "eth1")
@@ -23,26 +24,27 @@ systemctl show --property=MainPID --value systemd-journald.service >/run/journal
 kill -STOP $(cat /run/journald)
 while timeout 1 logger full; do :; done
 ip rule del from 10.0.0.20; ip rule del from 10.0.0.21`)
-	fails(t, i, 0, 5*time.Second, "env interface=eth1 reason=RENEW new_ip_address=10.0.0.20 /usr/sbin/ec2net lease")
+	fails(t, i, 0, 5*time.Second, "env "+s.renew("eth1", "10.0.0.20"))
 	if rules := i.Sh(t, "ip rule"); !strings.Contains(rules, "from 10.0.0.20 lookup 1001") || !strings.Contains(rules, "from 10.0.0.21 lookup 1001") {
 		t.Errorf("the rules are\n%s", rules)
 	}
 	i.Sh(t, "kill -CONT $(cat /run/journald)")
 	i.Sh(t, "ip rule del from 10.0.0.21")
-	fails(t, i, 0, 5*time.Second, "env interface=eth1 reason=RENEW new_ip_address=10.0.0.20 /usr/sbin/ec2net lease")
-	i.WaitFor(t, "a line in the log", func() bool { return strings.Contains(i.Log(t), "from 10.0.0.21 lookup 1001 protocol 236 (RENEW)") })
+	fails(t, i, 0, 5*time.Second, "env "+s.renew("eth1", "10.0.0.20"))
+	i.WaitFor(t, "a line in the log", func() bool { return strings.Contains(i.Log(t), "from 10.0.0.21 lookup 1001 protocol 236 (") })
 }
 
 // systemd names an exit status by the LSB's list, which has other meanings. ec2net's
 // own text is beside that, and a warning in the log; nothing else is a warning.
-func TestFailedUnit(t *testing.T) {
-	t.Parallel()
+func TestFailedUnit(t *testing.T) { onStacks(t, testFailedUnit) }
+
+func testFailedUnit(t *testing.T, s stack) {
 	for _, release := range []string{"bookworm", "trixie"} {
 		t.Run(release, func(t *testing.T) {
 			t.Parallel()
 			v := lab.NewVPC(t, lab.Plan{})
 			eth1 := v.AddENI(t, "10.0.0.20")
-			i := boot(t, v, lab.Setup{Release: release, Systemd: true})
+			i := s.boot(t, v, lab.Setup{Release: release, Systemd: true})
 			i.WaitRunning(t)
 			v.IMDS.Fault(imds.Fault{Status: 403})
 			eth1.Attach(t, "eth1")

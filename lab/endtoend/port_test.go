@@ -45,15 +45,16 @@ func TestPortOfBridge(t *testing.T) {
 
 // An ENI that is up becomes the port of a bridge: ec2net lets go of its rules and
 // secondary addresses at the next event.
-func TestBecomesPortOfBridge(t *testing.T) {
-	t.Parallel()
+func TestBecomesPortOfBridge(t *testing.T) { onStacks(t, testBecomesPortOfBridge) }
+
+func testBecomesPortOfBridge(t *testing.T, s stack) {
 	v := lab.NewVPC(t, lab.Plan{})
 	eth1 := v.AddENI(t, "10.0.0.20", "10.0.0.21")
-	i := boot(t, v, lab.Setup{})
+	i := s.boot(t, v, lab.Setup{})
 	eth1.Attach(t, "eth1")
 	waitUp(t, i, "eth1")
 	i.Sh(t, "ip link add br1 type bridge && ip link set eth1 master br1 && ip link set br1 up && ec2net refresh")
-	if out := i.Sh(t, "ip rule; ip addr show dev eth1"); strings.Contains(out, "1001") || strings.Contains(out, "10.0.0.21") {
+	if out := i.Sh(t, "ip rule; ip addr show dev eth1"); strings.Contains(out, "lookup 1001") || strings.Contains(out, "10.0.0.21") {
 		t.Errorf("what ec2net has made is still there:\n%s", out)
 	}
 	answer(t, []*lab.Place{v.Client}, "10.0.0.10") // frames of the bridge itself are dropped

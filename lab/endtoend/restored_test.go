@@ -9,14 +9,15 @@ import (
 // Somebody loads an old save of the firewall, with ec2net's marks in it, on top of what is
 // there, as iptables-persistent does at boot. ec2net leaves no jump doubled, and nothing of an
 // ENI that is gone; on a machine that forwards no packets, it leaves no marks.
-func TestFirewallRestored(t *testing.T) {
-	t.Parallel()
-	for _, backend := range []string{"nft", "legacy"} {
+func TestFirewallRestored(t *testing.T) { onStacks(t, testFirewallRestored) }
+
+func testFirewallRestored(t *testing.T, s stack) {
+	for _, backend := range s.backends {
 		t.Run(backend, func(t *testing.T) {
 			t.Parallel()
 			v := lab.NewVPC(t, lab.Plan{})
 			eth1, eth2 := v.AddENI(t, "10.0.1.20"), v.AddENI(t, "10.0.0.30")
-			i := boot(t, v, lab.Setup{Systemd: true, Prepare: "echo EC2NET_REFRESH=10s >>/etc/default/ec2net; systemctl enable ec2net-scan.service ec2net-watch.service; update-alternatives --set iptables /usr/sbin/iptables-" + backend})
+			i := s.boot(t, v, lab.Setup{Systemd: true, Prepare: "echo EC2NET_REFRESH=10s >>/etc/default/ec2net; systemctl enable ec2net-scan.service ec2net-watch.service; update-alternatives --set iptables /usr/sbin/iptables-" + backend})
 			i.WaitRunning(t)
 			eth1.Attach(t, "eth1")
 			eth2.Attach(t, "eth2")
