@@ -51,6 +51,9 @@ func (h *Host) plug(ctx context.Context, name string) error {
 		return err
 	}
 	if err := h.mayPlug(ctx, l); err != nil {
+		if failed := h.stepAside(ctx, l, err); failed != nil {
+			err = errors.Join(err, failed)
+		}
 		return err
 	}
 	e, err := h.factsToPlug(ctx, l)
@@ -64,6 +67,16 @@ func (h *Host) plug(ctx context.Context, name string) error {
 		return &UnmanagedError{Name: e.Name, Why: why}
 	}
 	return h.bringUp(ctx, l, e)
+}
+
+// stepAside lets networkd use the file of who else configures an interface, if that is why
+// ec2net leaves it alone.
+func (h *Host) stepAside(ctx context.Context, l *look, why error) error {
+	var left *UnmanagedError
+	if k, _ := l.Of(l.name); l.kind != render.Networkd || !errors.As(why, &left) || k.Left != "" {
+		return nil
+	}
+	return h.networkd().StepAside(ctx, l.link)
 }
 
 // mayPlug returns an error if ec2net is not to bring the device up, or not yet.

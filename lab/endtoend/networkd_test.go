@@ -108,11 +108,21 @@ printf '[Match]\nMACAddress=02:00:0a:00:01:1e\n[Network]\nDHCP=ipv4\n[DHCPv4]\nR
 	}
 	i.Sh(t, "test -z \"$(ls /etc/systemd/network | grep ec2net)\"")
 
-	i.Sh(t, "rm /etc/netplan/60-mine.yaml; netplan apply; ec2ifup eth1")
-	i.Sh(t, "printf '\n[Link]\nUnmanaged=yes\n' >>/etc/systemd/network/30-mine.network; networkctl reload; ec2ifup eth2")
+	i.Sh(t, "mv /etc/netplan/60-mine.yaml /root; netplan apply"+unmanaged("eth1")+"ec2ifup eth1")
+	i.Sh(t, "printf '\n[Link]\nUnmanaged=yes\n' >>/etc/systemd/network/30-mine.network; networkctl reload"+unmanaged("eth2")+"ec2ifup eth2")
 	i.WaitSh(t, "ec2net status")
 	answer(t, []*lab.Place{v.Client}, "10.0.0.10", "10.0.1.20", "10.0.1.21", "10.0.1.30")
+
+	// The administrator takes eth1 back.
+	i.Sh(t, "mv /root/60-mine.yaml /etc/netplan; ec2ifdown eth1; netplan apply; ! ec2ifup eth1")
+	i.WaitSh(t, "networkctl --no-pager status eth1 | grep -q 10-netplan-mine.network && ip route show default | grep -q 'dev eth1 .*metric 700'")
+	i.Sh(t, "ec2net status eth1 | grep 'left alone' | grep /etc/netplan/60-mine.yaml; ! ls /etc/systemd/network/05-ec2net-eth1.network")
 	noneFailed(t, i)
+}
+
+// unmanaged goes on a script when networkd has found that it has no file for an interface.
+func unmanaged(name string) string {
+	return "; until networkctl --no-legend list " + name + " | grep -q unmanaged; do sleep 0.1; done; "
 }
 
 // Cloud-init begins anew; and an image is made of an instance with ec2net and booted as another

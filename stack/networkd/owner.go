@@ -2,6 +2,7 @@ package networkd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 
@@ -64,8 +65,11 @@ func Undecided(state stack.LinkState) bool { return state == stack.LinkState{} |
 func (s *Stack) ownerOf(file string, link plan.Link, ours bool) (stack.Owner, error) {
 	if file == unit.Path(link.Name) {
 		text, err := s.Tree.Read(file)
-		if err != nil || text == nil || ours || lines.Generated(text) {
+		if err != nil {
 			return stack.Owner{}, err
+		}
+		if text == nil || ours || lines.Generated(text) {
+			return s.hiddenOwner(link)
 		}
 	}
 	if id, ok := netplanID(file); ok {
@@ -87,6 +91,46 @@ func (s *Stack) ownerOf(file string, link plan.Link, ours bool) (stack.Owner, er
 		Who:  "systemd-networkd configures it, by " + file,
 		Hint: "put Unmanaged=yes into that file, or take the interface out of its [Match], then \"networkctl reload\", and ec2net configures it",
 	}, nil
+}
+
+// hiddenOwner finds an administrator's netplan for a link that comes behind ec2net's file: it
+// was written later. cloud-init's does not count, since ec2net has taken the link over from it.
+func (s *Stack) hiddenOwner(link plan.Link) (stack.Owner, error) {
+	files, err := withExt(s.Tree, runFolder, ".network")
+	if err != nil {
+		return stack.Owner{}, err
+	}
+	for _, file := range files {
+		id, netplans := netplanID(file)
+		if !netplans {
+			continue
+		}
+		text, err := s.Tree.Read(file)
+		if err != nil {
+			return stack.Owner{}, err
+		}
+		if !unit.Matches(text, link.Name, link.MAC) {
+			continue
+		}
+		if o, cloudInits, err := ownerOfNetplan(s.Tree, file, id, link); err != nil || !cloudInits {
+			return o, err
+		}
+	}
+	return stack.Owner{}, nil
+}
+
+// StepAside removes ec2net's file for a link that somebody else configures by a file behind it,
+// so that networkd uses theirs.
+func (s *Stack) StepAside(ctx context.Context, link plan.Link) error {
+	text, err := s.Tree.Read(unit.Path(link.Name))
+	if err != nil || !lines.Generated(text) || lines.Unmanaged(text) {
+		return err
+	}
+	s.Tell(link.Name, "removing "+unit.Path(link.Name)+": somebody else configures it")
+	if err := errors.Join(s.Tree.Remove(unit.Path(link.Name)), s.Tree.Remove(copyPath(link.Name))); err != nil {
+		return err
+	}
+	return s.run(ctx, "networkctl", "reload")
 }
 
 // ofNetUtils reports whether a file is amazon-ec2-net-utils'. It links a file of the ENI's

@@ -5,6 +5,7 @@ package unit
 import (
 	"errors"
 	"fmt"
+	"path"
 	"strings"
 
 	"ec2net/facts"
@@ -103,3 +104,35 @@ func Check(text []byte, e facts.ENI) error {
 	}
 	return nil
 }
+
+// Matches reports whether the section [Match] of a file is for a device of that name and MAC,
+// and names one of the two. Other conditions, such as a driver, are taken to hold.
+func Matches(text []byte, name string, mac facts.MAC) bool {
+	all, _ := Parse(text) // networkd skips what it cannot read, too
+	macs, names := match{}, match{}
+	for _, a := range all {
+		switch {
+		case a.Section != "Match":
+		case a.Key == "MACAddress" || a.Key == "PermanentMACAddress":
+			macs.add(a.Value, func(word string) bool { m, err := facts.ParseMAC(word); return err == nil && m == mac })
+		case a.Key == "Name":
+			names.add(a.Value, func(word string) bool { ok, err := path.Match(word, name); return err == nil && ok })
+		}
+	}
+	return (macs.asked || names.asked) && macs.holds() && names.holds()
+}
+
+// match is a condition of [Match]: a list of words, of which one has to fit.
+type match struct{ asked, fits bool }
+
+func (m *match) add(value string, fits func(word string) bool) {
+	if value == "" { // it takes back those of the lines before
+		*m = match{}
+	}
+	for _, word := range strings.Fields(value) {
+		m.asked = true
+		m.fits = m.fits || fits(word)
+	}
+}
+
+func (m match) holds() bool { return !m.asked || m.fits }

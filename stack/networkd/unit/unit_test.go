@@ -71,6 +71,27 @@ func TestCheck(t *testing.T) {
 }
 
 // Whatever the text, each assignment is one line's, in the order of lines.
+func TestMatches(t *testing.T) {
+	mac := facts.MAC{2, 0, 0, 0, 1, 0x20}
+	for text, want := range map[string]bool{
+		"[Match]\nName=eth1\n":                                                  true,
+		"[Match]\nName=ens5 eth*\nDriver=ena\n":                                 true,
+		"[Match]\nPermanentMACAddress=02:00:00:00:01:20\nName=eth1\n":           true,
+		"[Match]\nMACAddress=02:00:00:00:01:20\n":                               true,
+		"[Match]\nMACAddress=02:00:00:00:01:21\nName=eth1\n":                    false,
+		"[Match]\nMACAddress=02:00:00:00:01:20\nName=eth2\n":                    false,
+		"[Match]\nMACAddress=02:00:00:00:01:21\nMACAddress=02:00:00:00:01:20\n": true,
+		"[Match]\nMACAddress=02:00:00:00:01:20\nMACAddress=\nName=eth2\n":       false,
+		"[Match]\nDriver=ena\n":                                                 false,
+		"[Network]\nName=eth1\n":                                                false,
+		"":                                                                      false,
+	} {
+		if got := Matches([]byte(text), "eth1", mac); got != want {
+			t.Errorf("%q: %t", text, got)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add("[Match]\nMACAddress=02:00:00:00:01:20\n# c\n[Network]\nDHCP=ipv4 \\\n x\n")
 	f.Fuzz(func(t *testing.T, text string) {
