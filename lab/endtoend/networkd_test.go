@@ -14,71 +14,75 @@ const imageReady = "systemctl enable ec2net-scan.service ec2net-watch.service\n"
 // as the image has them.
 const besideCloudInit = "rm /etc/cloud/cloud.cfg.d/95-ec2net.cfg\n"
 
-// An ENI is attached to an instance as Debian's images boot it, detached, and attached again;
-// then the instance boots with it.
-func TestImagePlug(t *testing.T) {
+// onImages runs a test with the image of each release.
+func onImages(t *testing.T, test func(t *testing.T, release string)) {
+	t.Helper()
 	t.Parallel()
 	for _, release := range []string{"bookworm", "trixie"} {
 		t.Run(release, func(t *testing.T) {
 			t.Parallel()
-			v := lab.NewVPC(t, lab.Plan{})
-			eth1 := v.AddENI(t, "10.0.1.20", "10.0.1.21")
-			i := boot(t, v, lab.Setup{Release: release, Image: true, Prepare: imageReady})
-			i.WaitRunning(t)
-			eth1.Attach(t, "eth1")
-			waitUp(t, i, "eth1")
-			all := []string{"10.0.0.10", "10.0.1.20", "10.0.1.21"}
-			answers(t, v, []*lab.Place{v.Client}, all...)
-			eth1.Detach(t)
-			waitDown(t, i, "eth1")
-			eth1.Attach(t, "eth1")
-			waitUp(t, i, "eth1")
-			answers(t, v, []*lab.Place{v.Client}, all...)
-
-			i.Reboot(t)
-			i.WaitRunning(t)
-			waitUp(t, i, "eth1")
-			i.Echo(t, 7)
-			answers(t, v, []*lab.Place{v.Client}, all...)
-			noneFailed(t, i)
+			test(t, release)
 		})
 	}
+}
+
+// An ENI is attached to an instance as Debian's images boot it, detached, and attached again;
+// then the instance boots with it.
+func TestImagePlug(t *testing.T) {
+	onImages(t, func(t *testing.T, release string) {
+		v := lab.NewVPC(t, lab.Plan{})
+		eth1 := v.AddENI(t, "10.0.1.20", "10.0.1.21")
+		i := boot(t, v, lab.Setup{Release: release, Image: true, Prepare: imageReady})
+		i.WaitRunning(t)
+		eth1.Attach(t, "eth1")
+		waitUp(t, i, "eth1")
+		all := []string{"10.0.0.10", "10.0.1.20", "10.0.1.21"}
+		answers(t, v, []*lab.Place{v.Client}, all...)
+		eth1.Detach(t)
+		waitDown(t, i, "eth1")
+		eth1.Attach(t, "eth1")
+		waitUp(t, i, "eth1")
+		answers(t, v, []*lab.Place{v.Client}, all...)
+
+		i.Reboot(t)
+		i.WaitRunning(t)
+		waitUp(t, i, "eth1")
+		i.Echo(t, 7)
+		answers(t, v, []*lab.Place{v.Client}, all...)
+		noneFailed(t, i)
+	})
 }
 
 // Cloud-init has configured the ENI by netplan before ec2net sees it, or does at the same
 // moment. ec2net takes it over, and gives it back when told to.
 func TestImageBesideCloudInit(t *testing.T) {
-	t.Parallel()
-	for _, release := range []string{"bookworm", "trixie"} {
-		t.Run(release, func(t *testing.T) {
-			t.Parallel()
-			v := lab.NewVPC(t, lab.Plan{})
-			eth1, eth2 := v.AddENI(t, "10.0.1.20", "10.0.1.21"), v.AddENI(t, "10.0.1.30")
-			eth1.Attach(t, "eth1")
-			i := boot(t, v, lab.Setup{Release: release, Image: true, Prepare: imageReady + besideCloudInit})
-			i.WaitRunning(t)
-			waitUp(t, i, "eth1")
-			all := []string{"10.0.0.10", "10.0.1.20", "10.0.1.21"}
-			i.WaitSh(t, "ec2net status")
-			answer(t, []*lab.Place{v.Client}, all...)
-			i.Sh(t, `journalctl -t ec2net | grep "eth1: systemd-networkd has read /etc/systemd/network/05-ec2net-eth1.network, in the place of cloud-init's /run/systemd/network/10-netplan-eth1.network"`)
-			if rules := i.Sh(t, "ip rule | grep -v -e 'proto 236' -e 'lookup local' -e 'lookup main' -e 'lookup default' || :"); rules != "" {
-				t.Errorf("cloud-init's rules are left:\n%s", rules)
-			}
+	onImages(t, func(t *testing.T, release string) {
+		v := lab.NewVPC(t, lab.Plan{})
+		eth1, eth2 := v.AddENI(t, "10.0.1.20", "10.0.1.21"), v.AddENI(t, "10.0.1.30")
+		eth1.Attach(t, "eth1")
+		i := boot(t, v, lab.Setup{Release: release, Image: true, Prepare: imageReady + besideCloudInit})
+		i.WaitRunning(t)
+		waitUp(t, i, "eth1")
+		all := []string{"10.0.0.10", "10.0.1.20", "10.0.1.21"}
+		i.WaitSh(t, "ec2net status")
+		answer(t, []*lab.Place{v.Client}, all...)
+		i.Sh(t, `journalctl -t ec2net | grep "eth1: systemd-networkd has read /etc/systemd/network/05-ec2net-eth1.network, in the place of cloud-init's /run/systemd/network/10-netplan-eth1.network"`)
+		if rules := i.Sh(t, "ip rule | grep -v -e 'proto 236' -e 'lookup local' -e 'lookup main' -e 'lookup default' || :"); rules != "" {
+			t.Errorf("cloud-init's rules are left:\n%s", rules)
+		}
 
-			eth2.Attach(t, "eth2") // cloud-init's hotplug comes too, on Debian 13
-			waitUp(t, i, "eth2")
-			i.WaitSh(t, "! systemctl list-units --no-legend 'cloud-init-hotplugd.service' | grep -q -e activating -e ' active'")
-			i.WaitSh(t, "ec2net status")
-			answer(t, []*lab.Place{v.Client}, append(all, "10.0.1.30")...)
+		eth2.Attach(t, "eth2") // cloud-init's hotplug comes too, on Debian 13
+		waitUp(t, i, "eth2")
+		i.WaitSh(t, "! systemctl list-units --no-legend 'cloud-init-hotplugd.service' | grep -q -e activating -e ' active'")
+		i.WaitSh(t, "ec2net status")
+		answer(t, []*lab.Place{v.Client}, append(all, "10.0.1.30")...)
 
-			i.Sh(t, "echo EC2NET_TAKE_OVER=no >>/etc/default/ec2net; ec2ifdown eth1")
-			i.WaitSh(t, "networkctl --no-pager status eth1 | grep -q 10-netplan-eth1.network && ip -4 addr show dev eth1 | grep -q 10.0.1.20/24")
-			lacks(t, i.Sh(t, "ip rule; ip route show table all; ls /etc/systemd/network"), "1001: ", "table 1001", "eth1.network")
-			i.Sh(t, "ec2net status eth1 | grep 'left alone' | grep 'cloud-init configures it, by /etc/netplan/50-cloud-init.yaml'")
-			noneFailed(t, i)
-		})
-	}
+		i.Sh(t, "echo EC2NET_TAKE_OVER=no >>/etc/default/ec2net; ec2ifdown eth1")
+		i.WaitSh(t, "networkctl --no-pager status eth1 | grep -q 10-netplan-eth1.network && ip -4 addr show dev eth1 | grep -q 10.0.1.20/24")
+		lacks(t, i.Sh(t, "ip rule; ip route show table all; ls /etc/systemd/network"), "1001: ", "table 1001", "eth1.network")
+		i.Sh(t, "ec2net status eth1 | grep 'left alone' | grep 'cloud-init configures it, by /etc/netplan/50-cloud-init.yaml'")
+		noneFailed(t, i)
+	})
 }
 
 // What an administrator has written for netplan or networkd stays as it is.
@@ -128,35 +132,31 @@ func unmanaged(name string) string {
 // Cloud-init begins anew; and an image is made of an instance with ec2net and booted as another
 // instance, whose ENIs have other MACs.
 func TestImageAgain(t *testing.T) {
-	t.Parallel()
-	for _, release := range []string{"bookworm", "trixie"} {
-		t.Run(release, func(t *testing.T) {
-			t.Parallel()
-			v := lab.NewVPC(t, lab.Plan{})
-			eth1 := v.AddENI(t, "10.0.1.20", "10.0.1.21")
-			i := boot(t, v, lab.Setup{Release: release, Image: true, Prepare: imageReady})
-			i.WaitRunning(t)
-			eth1.Attach(t, "eth1")
-			waitUp(t, i, "eth1")
-			i.Sh(t, "cloud-init clean --logs")
-			i.Reboot(t)
-			i.WaitRunning(t)
-			waitUp(t, i, "eth1")
-			i.Echo(t, 7)
-			answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.1.20", "10.0.1.21")
-			baked := i.Sh(t, "tar -C / -cz etc/netplan etc/systemd/network etc/machine-id var/lib/ec2net | base64 -w 0")
+	onImages(t, func(t *testing.T, release string) {
+		v := lab.NewVPC(t, lab.Plan{})
+		eth1 := v.AddENI(t, "10.0.1.20", "10.0.1.21")
+		i := boot(t, v, lab.Setup{Release: release, Image: true, Prepare: imageReady})
+		i.WaitRunning(t)
+		eth1.Attach(t, "eth1")
+		waitUp(t, i, "eth1")
+		i.Sh(t, "cloud-init clean --logs")
+		i.Reboot(t)
+		i.WaitRunning(t)
+		waitUp(t, i, "eth1")
+		i.Echo(t, 7)
+		answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.1.20", "10.0.1.21")
+		baked := i.Sh(t, "tar -C / -cz etc/netplan etc/systemd/network etc/machine-id var/lib/ec2net | base64 -w 0")
 
-			v = lab.NewVPC(t, lab.Plan{Primary: []string{"10.0.0.50"}})
-			eth1 = v.AddENI(t, "10.0.1.30", "10.0.1.31")
-			eth1.Attach(t, "eth1")
-			i = boot(t, v, lab.Setup{Release: release, Image: true, Prepare: imageReady + "base64 -d <<EOF | tar -C / -xz\n" + baked + "\nEOF\n"})
-			i.WaitRunning(t)
-			waitUp(t, i, "eth1")
-			i.WaitSh(t, "ec2net status")
-			answers(t, v, []*lab.Place{v.Client}, "10.0.0.50", "10.0.1.30", "10.0.1.31")
-			noneFailed(t, i)
-		})
-	}
+		v = lab.NewVPC(t, lab.Plan{Primary: []string{"10.0.0.50"}})
+		eth1 = v.AddENI(t, "10.0.1.30", "10.0.1.31")
+		eth1.Attach(t, "eth1")
+		i = boot(t, v, lab.Setup{Release: release, Image: true, Prepare: imageReady + "base64 -d <<EOF | tar -C / -xz\n" + baked + "\nEOF\n"})
+		i.WaitRunning(t)
+		waitUp(t, i, "eth1")
+		i.WaitSh(t, "ec2net status")
+		answers(t, v, []*lab.Place{v.Client}, "10.0.0.50", "10.0.1.30", "10.0.1.31")
+		noneFailed(t, i)
+	})
 }
 
 // Without refreshes, a lease that networkd renews is when ec2net asks IMDS.
