@@ -15,24 +15,28 @@ import (
 // checkOwner returns an error if somebody else configures the device: two programs that
 // configure one interface are worse than either.
 func (h *Host) checkOwner(ctx context.Context, l *look) error {
-	k, _ := l.Of(l.name)
-	for _, find := range []func() (stack.Owner, error){
-		func() (stack.Owner, error) { return h.stack(l.kind).Owner(ctx, l.link, k.Ours) },
-		func() (stack.Owner, error) { return h.ownerBySecondStack(l, k.Ours) },
-		func() (stack.Owner, error) {
-			own, err := h.ownTables(l)
-			return stack.ByRules(l.State, l.link, own), err
-		},
-	} {
-		owner, err := find()
-		if err != nil {
-			return err
-		}
-		if !owner.Nobody() {
-			return &UnmanagedError{l.name, owner.Who, owner.Hint}
-		}
+	owner, err := h.ownerByFile(ctx, l)
+	if err == nil && owner.Nobody() {
+		var own func(table int) bool
+		own, err = h.ownTables(l)
+		owner = stack.ByRules(l.State, l.link, own)
+	}
+	if err != nil {
+		return err
+	}
+	if !owner.Nobody() {
+		return &UnmanagedError{l.name, owner.Who, owner.Hint}
 	}
 	return nil
+}
+
+// ownerByFile finds the owner of a device by the files of a network stack.
+func (h *Host) ownerByFile(ctx context.Context, l *look) (stack.Owner, error) {
+	k, _ := l.Of(l.name)
+	if o, err := h.stack(l.kind).Owner(ctx, l.link, k.Ours); err != nil || !o.Nobody() {
+		return o, err
+	}
+	return h.ownerBySecondStack(l, k.Ours)
 }
 
 // ownerBySecondStack finds the owner of a stanza for ifupdown, where that is installed and

@@ -70,11 +70,17 @@ func (h *Host) plug(ctx context.Context, name string) error {
 }
 
 // stepAside lets networkd use the file of who else configures an interface, if that is why
-// ec2net leaves it alone.
+// ec2net leaves it alone. It may also be because of an ip rule: whose that is may need the
+// interface to be up as it is.
 func (h *Host) stepAside(ctx context.Context, l *look, why error) error {
 	var left *UnmanagedError
-	if k, _ := l.Of(l.name); l.kind != render.Networkd || !errors.As(why, &left) || k.Left != "" {
+	k, _ := l.Of(l.name)
+	if l.kind != render.Networkd || !errors.As(why, &left) || k.Left != "" {
 		return nil
+	}
+	byFile, err := h.ownerByFile(ctx, l)
+	if err != nil || byFile.Nobody() {
+		return err
 	}
 	return h.networkd().StepAside(ctx, l.link)
 }

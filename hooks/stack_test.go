@@ -95,6 +95,30 @@ func TestNetworkdStatus(t *testing.T) {
 	})
 }
 
+// A boot, after which networkd has brought an ENI up by ec2net's file, and a person has a rule
+// for its address: ec2net leaves it alone, and up.
+func TestNetworkdRuleOfAnother(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		withNetworkd(t, m)
+		check(t, m.Add(t.Context(), "eth1"))
+		check(t, m.Remove(t.Context(), "eth1"))
+		m.setUp(t, "eth1")
+		m.address(t, "eth1", "10.0.1.20/24")
+		rule := netlink.NewRule()
+		rule.Src, rule.Table, rule.Priority = toIPNet(netip.MustParsePrefix("10.0.1.20/32")), 200, 500
+		check(t, m.netns.RuleAdd(rule))
+		m.programs()
+		var left *UnmanagedError
+		if err := m.Add(t.Context(), "eth1"); !errors.As(err, &left) {
+			t.Errorf("%v", err)
+		}
+		same(t, "programs", m.programs(), nil)
+		if m.file(t, unit.Path("eth1")) == "" {
+			t.Error("the file is gone")
+		}
+	})
+}
+
 // networkd gives no lease: nothing is left half up.
 func TestNetworkdWithoutLease(t *testing.T) {
 	onMachine(t, func(m *machine) {
