@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"slices"
 	"strings"
@@ -308,9 +309,12 @@ func (h *Host) stateUnserved(ctx context.Context, l *look, k plan.Known) (State,
 		return StateUnknown, fmt.Sprintf("another ENI has its number, %d", k.Facts.Number), nil
 	}
 	var other *UnmanagedError
-	if err := h.checkOwner(ctx, l); errors.As(err, &other) {
+	switch err := h.checkOwner(ctx, l); {
+	case errors.As(err, &other):
 		return StateLeft, other.Why, nil
-	} else if err != nil {
+	case known && k.Ours && errors.Is(err, fs.ErrPermission):
+		return StateDown, fmt.Sprintf("\"ec2ifup %s\" brings it up, unless somebody else configures it, as only root sees", l.name), nil
+	case err != nil:
 		return StateUnknown, err.Error(), err
 	}
 	if known {

@@ -91,7 +91,8 @@ func testStatus(t *testing.T, s stack) {
 	if r := status("eth2"); r.Status != 0 || strings.Contains(r.Stdout, "eth1") || !strings.Contains(r.Stdout, "\neth2 ") {
 		t.Errorf("eth2: status %d\n%s", r.Status, r.Stdout)
 	}
-	r := i.Run(t, lab.Cmd{Args: []string{"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "ec2net", "status"}})
+	notRoot := lab.Cmd{Args: []string{"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "ec2net", "status"}}
+	r := i.Run(t, notRoot)
 	if r.Status != 1 || r.Stderr != "" || !strings.Contains(r.Stdout, "  ip rule add pref 1001 from 10.0.1.21 lookup 1001 protocol 236\n") ||
 		!strings.Contains(r.Stdout, "\nMarks: only root sees whether they differ.\n") {
 		t.Errorf("not root: status %d\n%s%s", r.Status, r.Stdout, r.Stderr)
@@ -102,6 +103,12 @@ func testStatus(t *testing.T, s stack) {
 	i.Sh(t, "ec2ifup eth1")
 	if r := status(); r.Status != 0 {
 		t.Errorf("status %d\n%s", r.Status, r.Stdout)
+	}
+
+	// What netplan makes is not for everybody, in Debian 13.
+	i.Sh(t, "ec2ifdown eth2; chmod -f 640 /run/systemd/network/10-netplan-* || :")
+	if r := i.Run(t, notRoot); r.Status != 0 || r.Stderr != "" || !strings.Contains(r.Stdout, "eth2 is down: \"ec2ifup eth2\" brings it up") {
+		t.Errorf("not root, down: status %d\n%s%s", r.Status, r.Stdout, r.Stderr)
 	}
 }
 
