@@ -32,7 +32,12 @@ func (h *Host) Add(ctx context.Context, name string) error {
 		switch {
 		case errors.Is(err, errReplaced), errors.Is(err, errOvertaken):
 			h.Log.Info(name, "%v: beginning again", err)
-		case errors.Is(err, errNotYet), errors.Is(err, errTakenDown): // no reason to try again
+		case errors.Is(err, errNotYet):
+			h.Log.Info(name, "%v", err)
+			if up, err := h.awaitPrimary(ctx); err != nil || !up {
+				return err
+			}
+		case errors.Is(err, errTakenDown): // no reason to try again
 			h.Log.Info(name, "%v", err)
 			return nil
 		default:

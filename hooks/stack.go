@@ -2,6 +2,8 @@ package hooks
 
 import (
 	"context"
+	"errors"
+	"time"
 
 	"ec2net/disk"
 	"ec2net/facts"
@@ -151,6 +153,28 @@ func (h *Host) fileOf(kind render.Stack, name string) (render.Stack, []byte, err
 		}
 	}
 	return kind, nil, nil
+}
+
+// primaryLimit bounds the wait for the primary's address. Then the unit tries again.
+const primaryLimit = 60 * time.Second
+
+// awaitPrimary waits for the primary's address where no hook of its DHCP client tells of that,
+// and reports whether it has one now. With a hook, that has hotplug happen again.
+func (h *Host) awaitPrimary(ctx context.Context) (up bool, err error) {
+	l, err := h.look(news{})
+	if err != nil {
+		return false, err
+	}
+	link, here := l.PrimaryLink()
+	if !here || l.kind != render.Networkd {
+		return false, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, primaryLimit)
+	defer cancel()
+	if err := h.awaitAddress(ctx, link); err != nil {
+		return false, errors.Join(errNotYet, err)
+	}
+	return true, nil
 }
 
 // awaitAddress waits until a link has an address with the length of a subnet, which ec2net

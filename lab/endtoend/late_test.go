@@ -9,6 +9,27 @@ import (
 	"ec2net/lab/imds"
 )
 
+// An ENI is attached while the primary has no address, as when its lease is asked for anew: it
+// comes up when the primary has one.
+func TestPrimaryLate(t *testing.T) { onStacks(t, testPrimaryLate) }
+
+func testPrimaryLate(t *testing.T, s stack) {
+	v := lab.NewVPC(t, lab.Plan{})
+	eth1 := v.AddENI(t, "10.0.1.20", "10.0.1.21")
+	i := s.boot(t, v, lab.Setup{Systemd: true})
+	i.WaitRunning(t)
+	v.DHCP(t, lab.Silent)
+	i.Sh(t, "("+s.primary+") >/dev/null 2>&1 &")
+	i.WaitSh(t, "! ip -4 address show dev eth0 | grep -q inet")
+	eth1.Attach(t, "eth1")
+	i.WaitFor(t, "hotplug to wait for the primary", func() bool {
+		return strings.Contains(i.Log(t), "eth1: the primary ENI has no address yet")
+	})
+	v.DHCP(t, lab.Up)
+	waitUp(t, i, "eth1")
+	answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.1.20", "10.0.1.21")
+}
+
 const refreshing = "pgrep -f '[e]c2net refresh eth1'"
 
 // An ENI is attached again, its addresses are others than before, and IMDS answers
