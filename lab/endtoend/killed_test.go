@@ -69,7 +69,11 @@ func testKilled(t *testing.T, s stack) {
 	for n, k := range rows {
 		fmt.Fprintf(&table, "| %s | %d |\n", k.name, times[n])
 	}
-	report.Section(t, "../../docs/reliability.md", s.killed, table.String())
+	keep := report.Section
+	if s.setup.Image {
+		keep = report.Update // networkd's routes come while ec2net looks: a look more or less has its locks
+	}
+	keep(t, "../../docs/reliability.md", s.killed, table.String())
 }
 
 func killed(t *testing.T, s stack, killat, ready, command string) (times int) {
