@@ -226,12 +226,12 @@ func interfacesOf(files []string, more string) []string {
 func (r *recalled) readStanza(h *Host, kind render.Stack, k *plan.Known) {
 	if h.Unmanaged.match(k.Name, facts.MAC{}, "") != "" {
 		k.Left = "EC2NET_UNMANAGED names it"
-	} else if kind, text, err := h.fileOf(kind, k.Name); err != nil {
+	} else if of, text, err := h.fileOf(kind, k.Name); err != nil {
 		r.unread[k.Name] = errors.Join(r.unread[k.Name], err)
 	} else if text != nil {
-		by := h.stack(kind)
+		by := h.stack(of)
 		says := parseStanza(by, text, k.Name)
-		r.stanzas[k.Name], r.by[k.Name] = says, kind
+		r.stanzas[k.Name], r.by[k.Name] = says, of
 		if says.Unmanaged {
 			k.Left = by.Path(k.Name) + " says EC2SYNC=no"
 		}
