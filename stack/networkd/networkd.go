@@ -168,11 +168,10 @@ func (s *Stack) Up(ctx context.Context, link plan.Link, live bool) error {
 		if err := s.run(ctx, "networkctl", "reload"); err != nil {
 			return err
 		}
-		s.Tell(link.Name, "systemd-networkd has read "+unit.Path(link.Name)+over(before.File))
 		if _, err := s.Tree.Write(copyPath(link.Name), text); err != nil {
 			return err
 		}
-		if err := s.awaitState(ctx, link, func(now stack.LinkState) bool { return now.File == unit.Path(link.Name) }); err != nil {
+		if err := s.awaitFile(ctx, link, before.File); err != nil {
 			return err
 		}
 	}
@@ -192,6 +191,30 @@ func (s *Stack) Up(ctx context.Context, link plan.Link, live bool) error {
 	// networkd adds the routes of a lease after the address, and an ENI's table has copies of
 	// them.
 	return s.awaitState(ctx, link, func(now stack.LinkState) bool { return now.Admin != "configuring" })
+}
+
+// awaitFile waits until networkd uses ec2net's file for a link, and tells it, or that networkd
+// uses another one.
+func (s *Stack) awaitFile(ctx context.Context, link plan.Link, before string) error {
+	file := unit.Path(link.Name)
+	if err := s.awaitState(ctx, link, func(now stack.LinkState) bool { return now.File == file }); err != nil {
+		return err
+	}
+	now, err := stack.ReadLinkState(s.Tree, link.Index)
+	if err != nil {
+		return err
+	}
+	if now.File == file {
+		s.Tell(link.Name, "systemd-networkd has read "+file+over(before))
+	} else {
+		s.Tell(link.Name, notUsed(file, now.File))
+	}
+	return nil
+}
+
+// notUsed says that networkd uses another file than ec2net's.
+func notUsed(file, used string) string {
+	return fmt.Sprintf("systemd-networkd does not use %s: its file is %q", file, used)
 }
 
 // stateLimit bounds the wait for networkd to go on with a link.
@@ -228,7 +251,7 @@ func (s *Stack) explain(link plan.Link, err error) error {
 	case failed != nil:
 		return errors.Join(err, failed)
 	case state.File != unit.Path(link.Name):
-		return fmt.Errorf("systemd-networkd does not use %s: its file is %q", unit.Path(link.Name), state.File)
+		return errors.New(notUsed(unit.Path(link.Name), state.File))
 	}
 	return fmt.Errorf("no lease within %v: \"networkctl status %s\" says more", Limit, link.Name)
 }

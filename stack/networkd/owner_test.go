@@ -1,6 +1,7 @@
 package networkd
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -237,6 +238,19 @@ func TestTakeOver(t *testing.T) {
 			t.Errorf("told %q, want %q", m.told, told)
 		}
 	}
+}
+
+// The log does not say that networkd has read ec2net's file while another one comes first.
+func TestUpNotUsed(t *testing.T) {
+	const first = "/etc/systemd/network/01-mine.network"
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t, map[string]string{linkFile: configured(first), unit.Path("eth1"): "[Match]\n"})
+		m.Run = func(context.Context, string, ...string) error { return nil }
+		m.up(t, true, true)
+		if told := "systemd-networkd does not use " + unit.Path("eth1") + ": its file is \"" + first + "\""; !slices.Equal(m.told, []string{told}) {
+			t.Errorf("told %q, want %q", m.told, told)
+		}
+	})
 }
 
 // The rules that a file of netplan's makes are those of its tables.
