@@ -66,7 +66,7 @@ func (h *Host) inspect(ctx context.Context, name string) error {
 		return err
 	}
 	if health.Changed {
-		h.Log.Warn(name, "%s has changed since it came up: "+again+" apply it", by.Path(name), name, name)
+		h.Log.Warn(name, "%s has changed since it came up: "+again+" apply it, unless only routes were added", by.Path(name), name, name)
 	}
 	if health.NoClient {
 		h.Log.Warn(name, "no DHCP client runs for it: "+again+" start one", name, name)
