@@ -312,6 +312,11 @@ func TestHiddenOwner(t *testing.T) {
 		}
 	}
 	m := newMachine(t, map[string]string{unit.Path("eth1"): ours})
+	if err := m.StepAside(t.Context(), eth1); err != nil {
+		t.Fatal(err)
+	}
+	m.same(t, "nobody is behind it")
+	m.write(t, generated, behind)
 	for range 2 {
 		if err := m.StepAside(t.Context(), eth1); err != nil {
 			t.Fatal(err)

@@ -49,6 +49,11 @@ func (s *Stack) Owner(ctx context.Context, link plan.Link, ours bool) (stack.Own
 		return stack.Owner{}, err
 	case Undecided(state):
 		return stack.Owner{}, &UndecidedError{link.Name}
+	case state.File == unit.Path(link.Name) && !state.Managed():
+		return stack.Owner{
+			Who:  "systemd-networkd is told to leave it alone, by " + unit.Path(link.Name) + " or a drop-in of it",
+			Hint: "remove Unmanaged=yes there, then \"networkctl reload\", and ec2net configures it",
+		}, nil
 	case state.Managed():
 		if o, err := s.ownerOf(state.File, link, ours); err != nil || !o.Nobody() {
 			return o, err
@@ -124,6 +129,9 @@ func (s *Stack) hiddenOwner(link plan.Link) (stack.Owner, error) {
 func (s *Stack) StepAside(ctx context.Context, link plan.Link) error {
 	text, err := s.Tree.Read(unit.Path(link.Name))
 	if err != nil || !lines.Generated(text) || lines.Unmanaged(text) {
+		return err
+	}
+	if behind, err := s.hiddenOwner(link); err != nil || behind.Nobody() {
 		return err
 	}
 	s.Tell(link.Name, "removing "+unit.Path(link.Name)+": somebody else configures it")

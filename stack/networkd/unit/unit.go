@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"ec2net/facts"
@@ -101,6 +102,13 @@ func Check(text []byte, e facts.ENI) error {
 	}
 	if !matches {
 		return errors.New("the section [Match] has no line MACAddress=" + e.MAC.String() + ", so the file would be for other devices too")
+	}
+	named := slices.ContainsFunc(all, func(a Assignment) bool { return a.Section == "Match" && a.Key == "Name" })
+	switch {
+	case !named: // a VLAN or a bridge has the MAC of what is below it
+		return errors.New("the section [Match] has no line Name=" + e.Name + ", so the file would be for a VLAN on " + e.Name + " too")
+	case !Matches(text, e.Name, e.MAC):
+		return fmt.Errorf("the section [Match] does not match %s", e.Name)
 	}
 	return nil
 }

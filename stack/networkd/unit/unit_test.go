@@ -51,17 +51,19 @@ func TestParse(t *testing.T) {
 func TestCheck(t *testing.T) {
 	const own = "02:00:00:00:01:20"
 	for text, want := range map[string]string{
-		"[Match]\nMACAddress=" + own + "\n":                           "",
-		"[Match]\nPermanentMACAddress=02-00-00-00-01-20\nName=eth*\n": "",
-		"[Match]\nMACAddress=" + own + "\nMACAddress=" + own + "\n":   "",
-		"[Match]\nMACAddress=02:00:00:00:00:99\n":                     "the file is for eth1",
-		"[Match]\nMACAddress=" + own + " 02:00:00:00:00:99\n":         "the file is for eth1",
-		"[Match]\nMACAddress=eth1\n":                                  "the file is for eth1",
-		"[Match]\nMACAddress=" + own + "\nMACAddress=\n":              "has no line MACAddress",
-		"[Match]\nName=eth1\n[Network]\nDHCP=ipv4\n":                  "has no line MACAddress",
-		"[Network]\nMACAddress=" + own + "\n":                         "has no line MACAddress",
-		"[Match]\nMACAddress=" + own + "\n[Network]\nDHCP\n":          "line 4 of the output",
-		"MACAddress=" + own + "\n":                                    "outside a section",
+		"[Match]\nMACAddress=" + own + "\nName=eth1\n":                         "",
+		"[Match]\nMACAddress=" + own + "\n":                                    "has no line Name=eth1",
+		"[Match]\nMACAddress=" + own + "\nName=eth2\n":                         "does not match eth1",
+		"[Match]\nPermanentMACAddress=02-00-00-00-01-20\nName=eth*\n":          "",
+		"[Match]\nName=eth1\nMACAddress=" + own + "\nMACAddress=" + own + "\n": "",
+		"[Match]\nMACAddress=02:00:00:00:00:99\n":                              "the file is for eth1",
+		"[Match]\nMACAddress=" + own + " 02:00:00:00:00:99\n":                  "the file is for eth1",
+		"[Match]\nMACAddress=eth1\n":                                           "the file is for eth1",
+		"[Match]\nMACAddress=" + own + "\nMACAddress=\n":                       "has no line MACAddress",
+		"[Match]\nName=eth1\n[Network]\nDHCP=ipv4\n":                           "has no line MACAddress",
+		"[Network]\nMACAddress=" + own + "\n":                                  "has no line MACAddress",
+		"[Match]\nMACAddress=" + own + "\n[Network]\nDHCP\n":                   "line 4 of the output",
+		"MACAddress=" + own + "\n":                                             "outside a section",
 	} {
 		err := Check([]byte(text), eth1(t))
 		if (err == nil) != (want == "") || (err != nil && !strings.Contains(err.Error(), want)) {
