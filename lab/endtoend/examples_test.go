@@ -19,6 +19,7 @@ func TestExamples(t *testing.T) {
 		"post-up-line":   "ip link show dev eth1 | grep -qw 'qlen 10000'",
 		"own-dns":        "grep -q 'nameserver 10.0.1.2$' /etc/resolv.conf",
 		"extra-route":    "ip route show table 1001 | grep -q '^192.168.0.0/16 via 10.0.1.7 dev eth1'",
+		"ipv6":           "ip -6 address show dev eth1 | grep -q 2001:db8:0:1::20/128 && ip -6 rule | grep -q 'from 2001:db8:0:1::20 lookup 1001' && ip -6 route show table 1001 | grep -q '^default via fe80::1 dev eth1'",
 		"extra-rule":     "ip rule | grep -q 'from 172.20.0.0/16 lookup 1001'",
 		"one-interface":  "ip link show dev eth1 | grep -qw 'mtu 9001' && ! iptables -t mangle -S | grep -q ec2net-eth1",
 		"static-address": "ip -4 addr show dev eth1 | grep -w 10.0.1.20/24 | grep -qv dynamic && ! pgrep -f '[d]hclient.*eth1'",
@@ -57,10 +58,11 @@ func TestExamplesNetworkd(t *testing.T) {
 	for name, there := range map[string]string{
 		"own-dns":     "resolvectl dns eth1 | grep -q '10.0.1.2$'",
 		"extra-route": "ip route show table 1001 | grep -q '^192.168.0.0/16 via 10.0.1.7 dev eth1'",
+		"ipv6":        "ip -6 route show table 1001 | grep -q '^default .* dev eth1'",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			v := lab.NewVPC(t, lab.Plan{})
+			v := lab.NewVPC(t, lab.Plan{IPv6: name == "ipv6"})
 			eth1 := v.AddENI(t, "10.0.1.20", "10.0.1.21")
 			i := imageStack.boot(t, v, lab.Setup{})
 			i.WriteFile(t, "/etc/ec2net/templates/blocks.tmpl", string(read(t, "../../examples", name+"/blocks.tmpl")))
@@ -68,6 +70,14 @@ func TestExamplesNetworkd(t *testing.T) {
 			waitUp(t, i, "eth1")
 			answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.1.20", "10.0.1.21")
 			i.WaitSh(t, there)
+			if name == "ipv6" {
+				listen6(t, v)
+				for _, e := range []*lab.ENI{v.Primary, eth1} {
+					if err := sends6(i, e); err != nil {
+						t.Errorf("from %s: %v", e.IPv6, err)
+					}
+				}
+			}
 		})
 	}
 }
