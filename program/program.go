@@ -161,6 +161,9 @@ type missing struct{ text string }
 
 func (m *missing) Error() string { return m.text }
 
+// Status is that of the system: a package may be missing.
+func (*missing) Status() fault.Status { return fault.System }
+
 // Is reports whether target is fs.ErrNotExist.
 func (*missing) Is(target error) bool { return target == fs.ErrNotExist }
 
