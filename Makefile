@@ -19,7 +19,7 @@ build: ## build ./ec2net
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $(BINARY) ./cmd/ec2net
 
 run: build ## render the example ENI to stdout: no root, no EC2
-	@./ec2net render eth1 --facts facts/examples/eth1.json --settings= --templates=
+	@./ec2net render eth1 --stack networkd --facts facts/examples/eth1.json --settings= --templates=
 
 demo: ## see what ec2net does, in a VPC of network namespaces; needs root
 	@test "$$(id -u)" = 0 || { echo "make demo: not root: it makes network namespaces, mounts and device nodes" >&2; exit 1; }

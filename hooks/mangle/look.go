@@ -1,6 +1,7 @@
 package mangle
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -62,11 +63,20 @@ func (l *Look) last() *Made {
 	return l.Last
 }
 
+// backEnd returns the back end of now. Without any table it is the one in use before, if that is
+// known: then there is nothing of ec2net's in it.
+func (l *Look) backEnd() string {
+	if last := l.last().backEnd; l.Now.backEnd == "" && last != Unknown {
+		return last
+	}
+	return cmp.Or(l.Now.backEnd, Legacy)
+}
+
 // Agrees reports whether iptables has every wanted chain as it was made, and none that has
 // to go.
 func (l *Look) Agrees() bool {
 	last := l.last()
-	return last.backEnd == l.Now.backEnd && !slices.ContainsFunc(l.Now.Own(), l.Stale) &&
+	return last.backEnd == l.backEnd() && !slices.ContainsFunc(l.Now.Own(), l.Stale) &&
 		!slices.ContainsFunc(l.Want, func(c Chain) bool { return last.differs(c, l.Now) })
 }
 

@@ -57,10 +57,15 @@ func TestLook(t *testing.T) {
 		"without its rule":   {strings.Replace(nft, "-A ec2net-eth1 ", "-A other ", 1), &made, none, []Difference{{"eth1", "the chain ec2net-eth1 is not as it was made"}}},
 		"without its jump": {strings.Replace(nft, "-i eth1 -j ec2net-eth1", "-j other", 1), &made, none,
 			[]Difference{{"eth1", "no rule of PREROUTING jumps into the chain ec2net-eth1"}}},
-		"twice its jump": {strings.Replace(nft, "-j other", "-i eth1 -j ec2net-eth1", 1), &made, none, []Difference{{"eth1", "the chain ec2net-eth1 is not as it was made"}}},
-		"nothing":        {"", &made, none, []Difference{{"eth1", "the chain ec2net-eth1 is missing"}}},
+		"twice its jump":               {strings.Replace(nft, "-j other", "-i eth1 -j ec2net-eth1", 1), &made, none, []Difference{{"eth1", "the chain ec2net-eth1 is not as it was made"}}},
+		"nothing":                      {"", &made, none, []Difference{{"eth1", "the chain ec2net-eth1 is missing"}}},
+		"no table, and nothing wanted": {"", &made, none, nil},
+		"no table, and nobody knows":   {"", nil, none, []Difference{{"", "another back end of iptables may have marks too"}}},
 	} {
 		l := Look{Want: []Chain{eth1}, Stale: c.stale, Now: parseSaved(c.text), Last: c.last}
+		if strings.HasPrefix(what, "no table") {
+			l.Want = nil
+		}
 		if got := l.Differences(); !slices.Equal(got, c.want) || l.Agrees() != (c.want == nil) {
 			t.Errorf("%s: %q, agrees: %t", what, got, l.Agrees())
 		}

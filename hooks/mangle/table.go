@@ -64,7 +64,7 @@ func (t Table) Saved(ctx context.Context, args ...string) (Saved, error) {
 // It reports whether a chain was missing that ec2net had made.
 func (t Table) Mend(ctx context.Context, l *Look) (missed bool, err error) {
 	last := l.last()
-	if last.backEnd != l.Now.backEnd {
+	if last.backEnd != l.backEnd() {
 		// If ec2net is killed from here on, both back ends may have chains.
 		err = t.Note(Unknown + "\n")
 	}
@@ -76,7 +76,7 @@ func (t Table) Mend(ctx context.Context, l *Look) (missed bool, err error) {
 		}
 	}
 	err = errors.Join(err, t.DropAll(ctx, l.Now, l.Stale))
-	err = errors.Join(err, t.dropOthers(ctx, last.backEnd, l.Now.backEnd, func(name string) bool {
+	err = errors.Join(err, t.dropOthers(ctx, last.backEnd, l.backEnd(), func(name string) bool {
 		return l.Stale(name) || slices.ContainsFunc(l.Want, named(name))
 	}))
 	if err != nil {

@@ -3,6 +3,7 @@ package endtoend
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"ec2net/lab"
 	"ec2net/lab/imds"
@@ -136,7 +137,7 @@ systemctl stop ec2net-docker.service
 	}
 }
 
-// Booted again on the same disk: with IMDS there, and with IMDS gone.
+// Booted again on the same disk: with IMDS there, with IMDS gone, and with IMDS late.
 func TestReboot(t *testing.T) { onStacks(t, testReboot) }
 
 func testReboot(t *testing.T, s stack) {
@@ -189,6 +190,23 @@ func testReboot(t *testing.T, s stack) {
 			v.ResetCounters(t)
 			answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.1.30")
 			lacks(t, i.State(t), "10.0.0.20", "10.0.0.21")
+			noneFailed(t, i)
+
+			// IMDS is late, and nothing is known of an ENI: the boot waits for neither.
+			if release != "bookworm" {
+				return
+			}
+			i.Shutdown(t)
+			eth1.Attach(t, "eth2")
+			v.IMDS.Fault(hang)
+			i.On(t)
+			i.Echo(t, 7)
+			i.WaitRunning(t)
+			time.Sleep(20 * time.Second)
+			v.IMDS.Heal()
+			waitUp(t, i, "eth2")
+			v.ResetCounters(t)
+			answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.0.20", "10.0.0.21", "10.0.1.30")
 			noneFailed(t, i)
 		})
 	}
