@@ -39,11 +39,11 @@ func TestHour(t *testing.T) {
 				t.Parallel()
 				newHour(t, s, &told).run(2)
 			})
-			t.Run(fmt.Sprintf("image, seed %d", s), func(t *testing.T) {
-				t.Parallel()
-				newHourOn(t, s, true, &told).run(2)
-			})
 		}
+		t.Run(fmt.Sprintf("image, seed %d", *seed), func(t *testing.T) {
+			t.Parallel()
+			newHourOn(t, *seed, true, &told).run(2)
+		})
 		return
 	}
 	next, began := *seed, time.Now()

@@ -202,7 +202,7 @@ func testReboot(t *testing.T, s stack) {
 			i.On(t)
 			i.Echo(t, 7)
 			i.WaitRunning(t)
-			time.Sleep(20 * time.Second)
+			time.Sleep(15 * time.Second) // and it has booted for some
 			v.IMDS.Heal()
 			waitUp(t, i, "eth2")
 			v.ResetCounters(t)
