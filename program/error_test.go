@@ -12,6 +12,8 @@ import (
 func TestError(t *testing.T) {
 	late, cancel := context.WithTimeout(t.Context(), 0)
 	defer cancel()
+	ended, end := context.WithCancel(t.Context())
+	end()
 	for name, c := range map[string]struct {
 		ctx      context.Context
 		program  string
@@ -25,6 +27,7 @@ func TestError(t *testing.T) {
 		"by descriptor": {t.Context(), "sh", "echo lost; echo one >/dev/stderr; echo two; exit 4", 4, "exit status 4: one; two", false},
 		"a signal":      {t.Context(), "sh", "kill -KILL $$", -1, "signal: killed", false},
 		"no time":       {late, "sh", "exit 3", 0, "it was not started: no time was left", false},
+		"told to end":   {ended, "sh", "exit 3", 0, "it was not started: ec2net was told to end", false},
 		"no program":    {t.Context(), "ifno-such", "", 0, "there is no ifno-such: is ifupdown installed?", false},
 		"of no package": {t.Context(), "no-such", "", 0, "there is no no-such in /usr/local/sbin", true},
 	} {

@@ -2,6 +2,7 @@ package program
 
 import (
 	"context"
+	"errors"
 	"os/exec"
 	"slices"
 	"sync"
@@ -42,7 +43,11 @@ func begin(ctx context.Context) (*family, error) {
 		case <-ctx.Done():
 		}
 	}
-	return nil, &givenUp{"it was not started: no time was left", ctx.Err()}
+	text := "it was not started: ec2net was told to end"
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		text = "it was not started: no time was left"
+	}
+	return nil, &givenUp{text, ctx.Err()}
 }
 
 func newFamily() (*family, error) {
