@@ -199,10 +199,10 @@ table ip published {
 
 // ask asks all questions at once from all places: the client outside, c, a host in eth0's
 // subnet, p, and one in the other subnet, q. It returns who got an answer, for each
-// question. What does not come within three times a SYN's second try does not come.
+// question. What does not come within six times a SYN's second try does not come.
 func ask(t *testing.T, v *lab.VPC, questions []string) []string {
 	t.Helper()
-	const tries = 3
+	const tries = 6
 	places := []*lab.Place{v.Client, v.Host(t, "10.0.0.99"), v.Host(t, "10.0.1.99")}
 	heard := make([][3]bool, len(questions))
 	var asking sync.WaitGroup

@@ -143,7 +143,7 @@ func TestPrepareWithoutBus(t *testing.T) {
 // An ENI is live, and networkd, which starts again, has not seen it yet.
 func TestUpWhileNetworkdStarts(t *testing.T) {
 	m := newMachine(t, map[string]string{unit.Path("eth1"): "[Match]\n"})
-	time.AfterFunc(100*time.Millisecond, func() { _, _ = m.Tree.Write(linkFile, []byte(configured(unit.Path("eth1")))) })
+	later(t, 100*time.Millisecond, func() { _, _ = m.Tree.Write(linkFile, []byte(configured(unit.Path("eth1")))) })
 	m.up(t, true, true)
 	m.same(t, "live")
 }
@@ -162,13 +162,24 @@ func TestUpGivenUp(t *testing.T) {
 	m.same(t, "the same file", "networkctl reconfigure eth1", setUp)
 }
 
+// later calls a function after a while, and lets the test end only then.
+func later(t *testing.T, after time.Duration, what func()) {
+	t.Helper()
+	done := make(chan struct{})
+	time.AfterFunc(after, func() {
+		defer close(done)
+		what()
+	})
+	t.Cleanup(func() { <-done })
+}
+
 // networkd adds the routes of a lease after its address: Up waits for them too.
 func TestUpRoutes(t *testing.T) {
 	m := newMachine(t, map[string]string{linkFile: configured(unit.Path("eth1")), unit.Path("eth1"): "[Match]\n"})
 	var routes atomic.Bool
 	m.AwaitAddress = func(context.Context, plan.Link) error {
 		m.write(t, linkFile, strings.Replace(configured(unit.Path("eth1")), "=configured", "=configuring", 1))
-		time.AfterFunc(50*time.Millisecond, func() {
+		later(t, 50*time.Millisecond, func() {
 			routes.Store(true)
 			_, _ = m.Tree.Write(linkFile, []byte(configured(unit.Path("eth1"))))
 		})
@@ -187,7 +198,7 @@ func TestUpReload(t *testing.T) {
 		run := m.Run
 		m.Run = func(ctx context.Context, program string, args ...string) error {
 			if program == "networkctl" {
-				time.AfterFunc(30*time.Millisecond, func() { _ = run(ctx, program, args...) })
+				later(t, 30*time.Millisecond, func() { _ = run(ctx, program, args...) })
 			}
 			return nil
 		}
