@@ -72,9 +72,9 @@ func (h *Host) stackBy(links []plan.Link, primary facts.MAC) render.Stack {
 }
 
 // StackOf returns the stack of a machine: systemd-networkd if that manages the primary ENI and
-// can be reached, or runs where ifupdown is not installed; else ifupdown. While networkd starts, it has not decided
-// about the primary yet: then it counts if there is a file of ec2net's for it. primary is the
-// index of the primary's link; 0: unknown.
+// can be reached, or runs where ifupdown is not installed; else ifupdown. While networkd starts,
+// it has not decided about the primary yet: then it counts if there is a file of ec2net's for
+// it. primary is the index of the primary's link; 0: unknown.
 func StackOf(tree *disk.Tree, primary int) render.Stack {
 	runs, err := networkd.Runs(tree)
 	if err != nil || !runs {

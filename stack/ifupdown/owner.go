@@ -67,8 +67,9 @@ func (s *Stack) Reads(name string) error {
 const helperFolder = "/run/network/interfaces.d"
 
 // Owner finds who else configures an interface: another stack ([stack.Elsewhere]), or the
-// owner of a stanza that is not ec2net's, cloud-ifupdown-helper or an administrator. If ec2net has configured an interface of that name before, ours is
-// true and the cfg file is ec2net's; else only if the file says so.
+// owner of a stanza that is not ec2net's, cloud-ifupdown-helper or an administrator. If ec2net
+// has configured an interface of that name before, ours is true and the cfg file is ec2net's;
+// else only if the file says so.
 func (s *Stack) Owner(ctx context.Context, link plan.Link, ours bool) (stack.Owner, error) {
 	if o, err := stack.Elsewhere(ctx, s.Tree, link, unit.Path(link.Name)); err != nil || !o.Nobody() {
 		return o, err

@@ -78,10 +78,10 @@ func (*NoBusError) Hint() string {
 }
 
 // Prepare fails with a NotRunningError if systemd-networkd does not run, and with a NoBusError
-// if networkctl does not reach it. It keeps a copy of
-// the file as networkd has read it, before the file changes: if ec2net is killed after that,
-// the copy tells the next Up that networkd has to read the file again. Without the file there
-// is no copy: networkd may have seen that somebody has removed it.
+// if networkctl does not reach it. It keeps a copy of the file as networkd has read it, before
+// the file changes: if ec2net is killed after that, the copy tells the next Up that networkd
+// has to read the file again. Without the file there is no copy: networkd may have seen that
+// somebody has removed it.
 func (s *Stack) Prepare(name string) error {
 	if runs, err := Runs(s.Tree); err != nil {
 		return err
@@ -296,24 +296,12 @@ func (s *Stack) giveBack(link plan.Link) error {
 	if err != nil || !lines.Generated(ours) || lines.Unmanaged(ours) {
 		return err
 	}
-	files, err := withExt(s.Tree, runFolder, ".network")
-	if err != nil {
+	files, err := netplansFor(s.Tree, link)
+	if err != nil || len(files) == 0 {
 		return err
 	}
-	for _, file := range files {
-		if _, netplans := netplanID(file); !netplans {
-			continue
-		}
-		text, err := s.Tree.Read(file)
-		if err != nil {
-			return err
-		}
-		if mentions(string(text), link.MAC.String()) {
-			s.Tell(link.Name, "removing "+unit.Path(link.Name)+": it is cloud-init's again")
-			return s.Tree.Remove(unit.Path(link.Name))
-		}
-	}
-	return nil
+	s.Tell(link.Name, "removing "+unit.Path(link.Name)+": it is cloud-init's again")
+	return s.Tree.Remove(unit.Path(link.Name))
 }
 
 // Health says whether the file differs from the one that networkd has read, and whether

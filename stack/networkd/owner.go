@@ -101,22 +101,12 @@ func (s *Stack) ownerOf(file string, link plan.Link, ours bool) (stack.Owner, er
 // hiddenOwner finds an administrator's netplan for a link that comes behind ec2net's file: it
 // was written later. cloud-init's does not count, since ec2net has taken the link over from it.
 func (s *Stack) hiddenOwner(link plan.Link) (stack.Owner, error) {
-	files, err := withExt(s.Tree, runFolder, ".network")
+	files, err := netplansFor(s.Tree, link)
 	if err != nil {
 		return stack.Owner{}, err
 	}
 	for _, file := range files {
-		id, netplans := netplanID(file)
-		if !netplans {
-			continue
-		}
-		text, err := s.Tree.Read(file)
-		if err != nil {
-			return stack.Owner{}, err
-		}
-		if !unit.Matches(text, link.Name, link.MAC) {
-			continue
-		}
+		id, _ := netplanID(file)
 		if o, cloudInits, err := ownerOfNetplan(s.Tree, file, id, link); err != nil || !cloudInits {
 			return o, err
 		}
