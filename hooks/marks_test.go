@@ -211,6 +211,22 @@ func TestMarksContest(t *testing.T) {
 	})
 }
 
+// What nftables tells during the look with which watch gives up is no reason to look before
+// the wait is over.
+func TestMarksContestMeanwhile(t *testing.T) {
+	forwarding(t, 0, func(t *testing.T, w *watchedWorld, _ []string) {
+		m := newMarker()
+		for range maxContest {
+			m.busy = true
+			m.changed()
+			m.ended(w.Host, marking{}, true, nil)
+		}
+		if wait := time.Until(m.next()); wait != time.Minute {
+			t.Errorf("the next look is in %v", wait)
+		}
+	})
+}
+
 // The settings decide before the forwarding does.
 func TestMarksSettings(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -48,16 +48,11 @@ func (m *marker) saw(what string) {
 	}
 }
 
-// look asks for a look after a while, but not before the contest with another program is
-// over.
+// look asks for a look after a while.
 func (m *marker) look(after time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	at := time.Now().Add(after)
-	if at.Before(m.contest.left.until) {
-		at = m.contest.left.until
-	}
-	if m.due.IsZero() || at.Before(m.due) {
+	if at := time.Now().Add(after); m.due.IsZero() || at.Before(m.due) {
 		m.due = at
 	}
 }
@@ -70,12 +65,16 @@ func (m *marker) changed() {
 	m.look(gather)
 }
 
-// next is when to look; the zero time if there is no reason, or a look is going on.
+// next is when to look, not before the marks are no longer left to another program; the zero
+// time if there is no reason, or a look is going on.
 func (m *marker) next() time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.busy {
+	switch {
+	case m.busy || m.due.IsZero():
 		return time.Time{}
+	case m.due.Before(m.contest.left.until):
+		return m.contest.left.until
 	}
 	return m.due
 }
