@@ -40,8 +40,9 @@ type Other struct {
 
 // wantMain returns what main should have. A copy without its original stays: another
 // client may have deleted the original, and when the address goes that is the copy's
-// source, the kernel drops the copy. While the primary has no default route, the other
-// ENIs leave room for its next one, which may have any metric.
+// source, the kernel drops the copy. While the primary has no default route, or none to its
+// subnet, the other ENIs leave room for its next one, which may have any metric: dhcpcd makes
+// none where another ENI's already has that.
 func (m *Machine) wantMain(targets []Target) Main {
 	mac := m.Primary()
 	primary, known := m.PrimaryLink()
@@ -70,8 +71,16 @@ func (m *Machine) wantMain(targets []Target) Main {
 		}
 	}
 	w.have(alone)
-	if !m.hasDefault(mac) {
-		w.First[everywhere] = 2*m.Numbers.Base - 1
+	next := []netip.Prefix{everywhere}
+	for _, k := range m.Known {
+		if e, known := k.FactsOf(primary); known && e.HasIPv4() {
+			next = append(next, e.Subnet)
+		}
+	}
+	for _, dst := range next {
+		if !m.hasRoute(mac, dst) {
+			w.First[dst] = 2*m.Numbers.Base - 1
+		}
 	}
 	return w
 }
@@ -222,11 +231,11 @@ func sourceFor(r Route, addrs []Addr) (source netip.Addr) {
 	return source
 }
 
-// hasDefault reports whether main has a default route through the primary, or through an
-// interface on top of it.
-func (m *Machine) hasDefault(primary facts.MAC) bool {
+// hasRoute reports whether main has a route to a destination through the primary, or through
+// an interface on top of it.
+func (m *Machine) hasRoute(primary facts.MAC, dst netip.Prefix) bool {
 	return slices.ContainsFunc(m.State.Routes, func(r Route) bool {
-		if r.Table != iprule.MainTable || !r.Default() || !r.always() {
+		if r.Table != iprule.MainTable || r.Dst != dst || !r.always() {
 			return false
 		}
 		l, ok := m.State.LinkAt(r.Link)
