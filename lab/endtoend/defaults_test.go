@@ -322,3 +322,29 @@ func TestPrimaryStaysFirst(t *testing.T) {
 		})
 	}
 }
+
+// The primary goes down and up while an ENI of its subnet is up, whose routes have the metric
+// that dhcpcd gives the primary's. They make room for them: main has both routes of the primary
+// again, and its default route is the first.
+func TestPrimaryComesBack(t *testing.T) {
+	t.Parallel()
+	v := lab.NewVPC(t, lab.Plan{})
+	eth2 := v.AddENI(t, "10.0.0.20")
+	i := boot(t, v, lab.Setup{Release: "trixie", Dhcpcd: true, Prepare: told})
+	eth2.Attach(t, "eth2")
+	waitUp(t, i, "eth2")
+	if own := i.Sh(t, "ip route show 10.0.0.0/24 dev eth0"); !strings.Contains(own, "metric 1002") {
+		t.Fatalf("the primary's route is %q", own)
+	}
+	for _, c := range []struct{ down, up string }{
+		{"ifdown eth0", "ifup eth0"},
+		{"ip link set eth0 down", "ip link set eth0 up"},
+	} {
+		i.Sh(t, c.down)
+		renewed(t, i, "eth2")
+		i.Sh(t, c.up)
+		i.WaitSh(t, "ip route show 10.0.0.0/24 dev eth0 | grep -q . && ip route show default | head -n 1 | grep -q 'dev eth0'")
+		renewed(t, i, "eth2")
+		answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.0.20")
+	}
+}

@@ -17,6 +17,7 @@ var oneStack = map[string]string{
 	"TestRunFull":           "the hook's note of a lease; /run full is a row of TestFaults",
 	"TestDhcpcd":            "dhcpcd's hook",
 	"TestPrimaryStaysFirst": "dhcpcd's metrics",
+	"TestPrimaryComesBack":  "dhcpcd's metrics",
 	"TestPrimaryKeepsDNS":   "the enter hook; networkd is told UseDNS=no",
 	"TestStaticDNS":         "the enter hook",
 	"TestWantedDNS":         "the enter hook",
