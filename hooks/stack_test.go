@@ -119,6 +119,26 @@ func TestNetworkdRuleOfAnother(t *testing.T) {
 	})
 }
 
+// A person has written a netplan for an ENI that ec2net's file comes before. ec2net leaves the ENI
+// alone, and takes its file away, so that networkd uses theirs.
+func TestNetworkdStepsAside(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		withNetworkd(t, m)
+		check(t, m.Add(t.Context(), "eth1"))
+		check(t, m.Remove(t.Context(), "eth1"))
+		m.programs()
+		m.put(t, "/run/systemd/network/10-netplan-eth1.network", "[Match]\nName=eth1\n[Network]\nDHCP=ipv4\n")
+		var left *UnmanagedError
+		if err := m.Add(t.Context(), "eth1"); !errors.As(err, &left) {
+			t.Errorf("%v", err)
+		}
+		same(t, "programs", m.programs(), []string{"networkctl reload"})
+		if m.file(t, unit.Path("eth1")) != "" {
+			t.Error("the file is there")
+		}
+	})
+}
+
 // networkd gives no lease: nothing is left half up.
 func TestNetworkdWithoutLease(t *testing.T) {
 	onMachine(t, func(m *machine) {

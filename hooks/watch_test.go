@@ -17,6 +17,7 @@ import (
 	"ec2net/iprule"
 	mem "ec2net/kernel/memory"
 	"ec2net/plan"
+	"ec2net/render"
 )
 
 // watched runs a test on a machine in memory with eth1 and eth2 up, on which Watch
@@ -499,4 +500,28 @@ func TestWatchTakesAShorterRefresh(t *testing.T) {
 			t.Error("IMDS was not asked")
 		}
 	})
+}
+
+// systemd-networkd has no hook that asks IMDS at a renewal: watch does, unless it asks anyway.
+func TestWatchLease(t *testing.T) {
+	for _, c := range []struct {
+		stack render.Stack
+		every time.Duration
+		want  bool
+	}{{render.Networkd, 0, true}, {render.Networkd, time.Hour, false}, {render.Ifupdown, 0, false}} {
+		t.Run(fmt.Sprint(c.stack, " ", c.every), func(t *testing.T) {
+			watched(t, c.every, func(t *testing.T, w *watchedWorld) {
+				w.Stack = c.stack
+				k := w.kernel.(*mem.Kernel)
+				k.Mangled() // watch looks again
+				w.after(time.Second)
+				asked := w.vpc.asks
+				k.Leased()
+				w.after(time.Second)
+				if got := w.vpc.asks > asked; got != c.want {
+					t.Errorf("asked IMDS: %v", got)
+				}
+			})
+		})
+	}
 }
