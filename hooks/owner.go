@@ -48,7 +48,11 @@ func (h *Host) ownerBySecondStack(l *look, ours bool) (stack.Owner, error) {
 	if there, err := ifupdown.Installed(h.Tree); err != nil || !there {
 		return stack.Owner{}, err
 	}
-	return h.ifupdown().StanzaOwner(l.name, ours)
+	o, err := h.ifupdown().StanzaOwner(l.name, ours)
+	if !o.Nobody() {
+		o.Hint += "; if nothing here needs ifupdown, \"apt-get purge ifupdown\""
+	}
+	return o, err
 }
 
 // leave marks the interfaces that ec2net leaves alone by what a look has found.

@@ -139,6 +139,23 @@ func TestNetworkdStepsAside(t *testing.T) {
 	})
 }
 
+// ifupdown is installed on an image of netplan's, and cloud-init has written a stanza for an ENI.
+func TestNetworkdStanza(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		withNetworkd(t, m)
+		m.put(t, "/usr/sbin/ifup", "")
+		m.put(t, interfacesFile, "source /etc/network/interfaces.d/*\n")
+		m.put(t, "/etc/network/interfaces.d/50-cloud-init",
+			"# This file is generated from information provided by the datasource.\niface eth1 inet dhcp\n")
+		var left *UnmanagedError
+		if err := m.Add(t.Context(), "eth1"); !errors.As(err, &left) || !strings.Contains(err.Error(), "cloud-init has written a stanza") ||
+			!strings.Contains(left.Hint(), "apt-get purge ifupdown") {
+			t.Errorf("%v", err)
+		}
+		same(t, "programs", m.programs(), nil)
+	})
+}
+
 // networkd gives no lease: nothing is left half up.
 func TestNetworkdWithoutLease(t *testing.T) {
 	onMachine(t, func(m *machine) {

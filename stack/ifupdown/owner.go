@@ -1,6 +1,7 @@
 package ifupdown
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"path"
@@ -66,6 +67,10 @@ func (s *Stack) Reads(name string) error {
 // helperFolder has the stanzas of cloud-ifupdown-helper, one file an interface.
 const helperFolder = "/run/network/interfaces.d"
 
+// byCloudInit is in what cloud-init writes. Where ifupdown is installed, it writes a stanza for
+// each ENI that it finds, also if netplan configures them.
+const byCloudInit = "This file is generated from information provided by the datasource"
+
 // Owner finds who else configures an interface: another stack ([stack.Elsewhere]), or the
 // owner of a stanza that is not ec2net's, cloud-ifupdown-helper or an administrator. If ec2net
 // has configured an interface of that name before, ours is true and the cfg file is ec2net's;
@@ -105,6 +110,12 @@ func (s *Stack) StanzaOwner(name string, ours bool) (stack.Owner, error) {
 				Who: "cloud-ifupdown-helper has a stanza for it in " + f.path,
 				Hint: fmt.Sprintf("ifdown %[1]s && rm %[2]s && ec2ifup %[1]s: the helper writes no stanza while ec2net's is there, not at the next boot either",
 					name, f.path),
+			}, nil
+		}
+		if bytes.Contains(f.text, []byte(byCloudInit)) {
+			return stack.Owner{
+				Who:  "cloud-init has written a stanza for it in " + f.path,
+				Hint: "remove the stanza, and ec2net writes one: cloud-init writes none again that is not the primary's",
 			}, nil
 		}
 		return stack.Owner{Who: "there is a stanza for it in " + f.path, Hint: "remove the stanza, and ec2net writes one"}, nil
