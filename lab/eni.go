@@ -43,8 +43,9 @@ func (e *ENI) Addrs() []string {
 	return slices.Clone(e.addrs)
 }
 
-// Attach attaches the ENI to the instance, as the interface of that name; the number
-// in the name is the device number. The udevd of a running instance sees "add"; an
+// Attach attaches the ENI to the instance, as the interface of that name. The device number
+// is the number in the name, from the primary's on: with eth0, eth1's is 1, and with ens5, so
+// is ens6's. The udevd of a running instance sees "add"; an
 // instance that is off finds the interface when it starts.
 func (e *ENI) Attach(tb TB, name string) {
 	tb.Helper()
@@ -159,9 +160,8 @@ func (e *ENI) description() (imds.ENI, bool) {
 	if e.name == "" || e.hidden {
 		return imds.ENI{}, false
 	}
-	number, _ := strconv.Atoi(strings.TrimLeft(e.name, "abcdefghijklmnopqrstuvwxyz"))
 	d := imds.ENI{
-		MAC: e.MAC, ID: e.ID, DeviceNumber: number,
+		MAC: e.MAC, ID: e.ID, DeviceNumber: numberIn(e.name) - numberIn(e.vpc.name),
 		Subnet: e.subnet.prefix.String(), IPv4: slices.Clone(e.addrs),
 	}
 	var blocks []netip.Prefix
@@ -181,6 +181,12 @@ func (e *ENI) description() (imds.ENI, bool) {
 		e.describe(&d)
 	}
 	return d, true
+}
+
+// numberIn returns the number at the end of an interface's name.
+func numberIn(name string) int {
+	number, _ := strconv.Atoi(strings.TrimLeft(name, "abcdefghijklmnopqrstuvwxyz"))
+	return number
 }
 
 // plug puts the ENI into a namespace under a name.

@@ -83,13 +83,13 @@ func (i *Instance) rendered() map[string]string {
 # network: {config: disabled}
 network:
     ethernets:
-        eth0:
+        %[2]s:
             dhcp4: true
             dhcp6: false
             match:
-                macaddress: %s
-            set-name: eth0
+                macaddress: %[1]s
+            set-name: %[2]s
     version: 2
-`, i.ENI.MAC),
+`, i.ENI.MAC, i.vpc.name),
 	}
 }

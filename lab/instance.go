@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"net"
 	"strings"
@@ -33,15 +34,17 @@ type Setup struct {
 	Prepare string
 }
 
-// interfaces is /etc/network/interfaces of an instance.
-const interfaces = `auto lo
+// interfaces returns /etc/network/interfaces of an instance.
+func (i *Instance) interfaces() string {
+	return fmt.Sprintf(`auto lo
 iface lo inet loopback
 
-auto eth0
-iface eth0 inet dhcp
+auto %[1]s
+iface %[1]s inet dhcp
 
 source /etc/network/interfaces.d/*.cfg
-`
+`, i.vpc.name)
+}
 
 // An Instance is a Debian system in a VPC.
 type Instance struct {
@@ -55,7 +58,7 @@ type Instance struct {
 }
 
 // Boot makes the VPC's instance and boots it, with all ENIs that are attached.
-// Without systemd it is up when Boot returns, with an address on eth0; for
+// Without systemd it is up when Boot returns, with an address on the primary; for
 // systemd see [Instance.WaitRunning].
 func (v *VPC) Boot(tb TB, s Setup) *Instance {
 	tb.Helper()
@@ -116,7 +119,7 @@ func (i *Instance) create(tree *Tree) (err error) {
 		}
 		prepare = imagePrepare + prepare
 	} else {
-		files["/etc/network/interfaces"] = interfaces
+		files["/etc/network/interfaces"] = i.interfaces()
 		prepare = i.setup.oneClient() + prepare
 	}
 	if i.setup.Docker {

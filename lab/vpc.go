@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ const (
 type Plan struct {
 	Subnets []string      // the first has the primary
 	Primary []string      // addresses of the primary ENI
+	Name    string        // of its interface: eth0, if it is empty
 	Lease   time.Duration // of DHCP: an hour, as on EC2, if it is 0; dnsmasq's least is two minutes
 	// IPv6 gives the VPC IPv6 too: each subnet has a prefix, each ENI an address, by
 	// DHCPv6, and the router advertises itself every few seconds.
@@ -39,6 +41,7 @@ type VPC struct {
 	Client  *Place       // 198.51.100.7, beyond the router
 
 	ctx     context.Context
+	name    string // of the primary's interface
 	router  *machine
 	subnets []*subnet
 
@@ -74,10 +77,11 @@ func newVPC(ctx context.Context, tree *Tree, plan Plan) (*VPC, error) {
 	if plan.Primary == nil {
 		plan.Primary = []string{"10.0.0.10"}
 	}
+	plan.Name = cmp.Or(plan.Name, "eth0")
 	if plan.Lease == 0 {
 		plan.Lease = time.Hour
 	}
-	v := &VPC{IMDS: imds.New(), ctx: ctx}
+	v := &VPC{IMDS: imds.New(), ctx: ctx, name: plan.Name}
 	for i, s := range plan.Subnets {
 		prefix, err := netip.ParsePrefix(s)
 		if err != nil {
@@ -103,7 +107,7 @@ func newVPC(ctx context.Context, tree *Tree, plan Plan) (*VPC, error) {
 		return v, err
 	}
 	v.Primary.mu.Lock()
-	v.Primary.name = "eth0"
+	v.Primary.name = plan.Name
 	v.Primary.mu.Unlock()
 	v.tellIMDS()
 	return v, nil
