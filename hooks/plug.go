@@ -11,6 +11,7 @@ import (
 	"ec2net/kernel"
 	"ec2net/plan"
 	"ec2net/render"
+	"ec2net/stack/networkd"
 )
 
 var errNotYet = errors.New("the primary ENI has no address yet: waiting for its lease")
@@ -55,7 +56,14 @@ func (h *Host) plug(ctx context.Context, name string) error {
 	if l, err = h.awaitStack(ctx, l); err != nil {
 		return err
 	}
-	if err := h.mayPlug(ctx, l); err != nil {
+	err = h.mayPlug(ctx, l)
+	if undecided(err) { // udev may have lost an "add", for which networkd waits
+		if err := h.Replay(name); err != nil {
+			return err
+		}
+		err = h.mayPlug(ctx, l)
+	}
+	if err != nil {
 		if failed := h.stepAside(ctx, l, err); failed != nil {
 			err = errors.Join(err, failed)
 		}
@@ -72,6 +80,12 @@ func (h *Host) plug(ctx context.Context, name string) error {
 		return &UnmanagedError{Name: e.Name, Why: why}
 	}
 	return h.bringUp(ctx, l, e)
+}
+
+// undecided reports whether networkd has not decided yet who configures an interface.
+func undecided(err error) bool {
+	var undecided *networkd.UndecidedError
+	return errors.As(err, &undecided)
 }
 
 // stepAside lets networkd use the file of who else configures an interface, if that is why

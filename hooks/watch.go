@@ -251,7 +251,11 @@ func (w *watcher) unfinished(ctx context.Context, l *look) []unfinished {
 		one.link, _ = l.State.LinkNamed(u.name)
 		// Taken down by a person, it may have been brought up by ifup since.
 		down := l.down[u.name].Of(one.link) && !k.Lease.Held(one.link)
-		return k.Note.Of(one.link) && !u.lost || down || w.checkOwner(ctx, &one) != nil
+		if k.Note.Of(one.link) && !u.lost || down {
+			return true
+		}
+		err := w.checkOwner(ctx, &one)
+		return err != nil && !undecided(err)
 	})
 	return append(found, l.gone()...)
 }

@@ -525,3 +525,34 @@ func TestWatchLease(t *testing.T) {
 		})
 	}
 }
+
+// udev has lost the "add" of an ENI, without which networkd does not decide who configures it:
+// watch asks for another one, and so does hotplug.
+func TestUndecided(t *testing.T) {
+	watched(t, 0, func(t *testing.T, w *watchedWorld) {
+		check(t, w.Remove(t.Context(), "eth1"))
+		w.after(time.Second)
+		w.Stack = render.Networkd
+		w.put(t, "/run/systemd/netif/state", "OPER_STATE=routable\n")
+		w.put(t, "/run/dbus/system_bus_socket", "")
+		eth1, _, err := w.linkOf("eth1")
+		check(t, err)
+		state := fmt.Sprintf("/run/systemd/netif/links/%d", eth1.Index)
+		w.put(t, state, "ADMIN_STATE=pending\n")
+		w.kernel.(*mem.Kernel).Mangled() // watch takes the settings of now
+		w.seen.take()
+		w.after(20 * time.Second)
+		if asked := w.seen.take(); !slices.Contains(asked, "add eth1") {
+			t.Errorf("watch has asked for %v", asked)
+		}
+
+		w.Replay = func(string) error {
+			w.put(t, state, "ADMIN_STATE=configured\nNETWORK_FILE=/etc/systemd/network/mine.network\n")
+			return nil
+		}
+		var left *UnmanagedError
+		if err := w.Add(t.Context(), "eth1"); !errors.As(err, &left) {
+			t.Errorf("%v", err)
+		}
+	})
+}
