@@ -15,7 +15,7 @@ import (
 
 var (
 	seed  = flag.Uint64("seed", 1, "the seed of the first random sequence; two more follow")
-	steps = flag.Int("steps", 200, "how many steps a random sequence has")
+	steps = flag.Int("steps", 100, "how many steps a random sequence has")
 )
 
 // TestSequence does random things to a whole instance. After each, every interface
