@@ -378,12 +378,12 @@ var handCommands = []struct {
 	mends        []string
 }{
 	{"ifdown eth1", "ifdown", nil},
-	{"ec2ifdown eth1", "ifdown", nil},
+	{"ec2ifdown eth1", "ec2ifdown", nil},
 	{"ip link set eth1 down", "link", nil},
 	{"ip link set eth1 down; ip link set eth1 up", "", []string{"link"}},
 	{"ip link set eth1 up", "", []string{"link"}},
-	{"ifup eth1", "", []string{"ifdown"}},
-	{"ec2ifup eth1", "", []string{"link", "ifdown"}},
+	{"ifup eth1", "", []string{"ifdown", "ec2ifdown"}},
+	{"ec2ifup eth1", "", []string{"link", "ifdown", "ec2ifdown"}},
 	{"ec2ifupscan", "", nil},
 }
 
@@ -394,12 +394,12 @@ var imageCommands = []struct {
 	mends        []string
 }{
 	{"networkctl down eth1", "link", nil},
-	{"ec2ifdown eth1", "ifdown", nil},
+	{"ec2ifdown eth1", "ec2ifdown", nil},
 	{"ip link set eth1 down", "link", nil},
 	{"ip link set eth1 down; ip link set eth1 up", "", []string{"link"}},
 	{"ip link set eth1 up", "", []string{"link"}},
 	{"networkctl up eth1", "", []string{"link"}},
-	{"ec2ifup eth1", "", []string{"link", "ifdown"}},
+	{"ec2ifup eth1", "", []string{"link", "ec2ifdown"}},
 	{"ec2ifupscan", "", nil},
 }
 
@@ -410,7 +410,7 @@ func (h *hour) hand() {
 	if h.image {
 		c = imageCommands[h.rng.IntN(len(imageCommands))]
 	}
-	if c.down != "" {
+	if c.down != "" && h.hands[name] != "ec2ifdown" { // which outlasts the others
 		h.hands[name] = c.down
 	}
 	if h.sh(strings.ReplaceAll(c.script, "eth1", name)) && slices.Contains(c.mends, h.hands[name]) {

@@ -71,14 +71,16 @@ const (
 var hourNames = []string{"eth1", "eth2", "eth3"}
 
 // standings returns what is expected of each interface. An ENI that a person took down may
-// have come up since, for example with a restart of networking: then it has to be whole.
+// have come up since, for example with a restart of networking: then it has to be whole. After
+// ec2ifdown it takes more than a link that is set up.
 func (h *hour) standings(s sight) map[string]standing {
 	all := make(map[string]standing)
 	for _, name := range hourNames {
 		switch {
 		case h.at[name] == nil:
 			all[name] = detached
-		case h.hands[name] != "" && !s.up[name]:
+		case h.hands[name] != "" && !s.up[name],
+			h.hands[name] == "ec2ifdown" && slices.Contains(s.parts["run"], name+".down"):
 			all[name] = byHand
 		default:
 			all[name] = serving
