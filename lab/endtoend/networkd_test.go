@@ -159,6 +159,27 @@ func TestImageAgain(t *testing.T) {
 	})
 }
 
+// An ENI has another name when it comes again, and its former name is an alternative one, as
+// those of its slot are on EC2: networkd goes on with ec2net's file for the former name.
+func TestImageFormerName(t *testing.T) {
+	t.Parallel()
+	v := lab.NewVPC(t, lab.Plan{})
+	eth1 := v.AddENI(t, "10.0.1.20", "10.0.1.21")
+	i := boot(t, v, lab.Setup{Image: true, Rendered: true, Prepare: imageReady})
+	i.WaitRunning(t)
+	eth1.Attach(t, "ens6")
+	waitUp(t, i, "ens6")
+	eth1.Detach(t)
+	waitDown(t, i, "ens6")
+	i.WriteFile(t, "/etc/systemd/network/10-eth1.link", "[Match]\nOriginalName=eth1\n[Link]\nAlternativeName=ens6\n")
+	i.Sh(t, "udevadm control --reload")
+	eth1.Attach(t, "eth1")
+	waitUp(t, i, "eth1")
+	answers(t, v, []*lab.Place{v.Client}, "10.0.0.10", "10.0.1.20", "10.0.1.21")
+	i.Sh(t, "networkctl --no-pager status eth1 | grep 05-ec2net-eth1.network; ! ls /etc/systemd/network/05-ec2net-ens6.network; ip link show dev ens6")
+	noneFailed(t, i)
+}
+
 // Without refreshes, a lease that networkd renews is when ec2net asks IMDS.
 func TestImageLease(t *testing.T) {
 	t.Parallel()

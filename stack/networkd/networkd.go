@@ -162,7 +162,7 @@ func (s *Stack) Up(ctx context.Context, link plan.Link, live bool) error {
 		return err
 	}
 	if before.File != unit.Path(link.Name) || !live && !bytes.Equal(text, kept) {
-		if err := s.dropAddresses(ctx, link, before.File); err != nil {
+		if err := errors.Join(s.dropAddresses(ctx, link, before.File), s.dropFormer(link, before.File)); err != nil {
 			return err
 		}
 		if err := s.run(ctx, "networkctl", "reload"); err != nil {
@@ -191,6 +191,18 @@ func (s *Stack) Up(ctx context.Context, link plan.Link, live bool) error {
 	// networkd adds the routes of a lease after the address, and an ENI's table has copies of
 	// them.
 	return s.awaitState(ctx, link, func(now stack.LinkState) bool { return now.Admin != "configuring" })
+}
+
+// dropFormer removes ec2net's file for a link under its former name, which may come before the
+// one under its present name.
+func (s *Stack) dropFormer(link plan.Link, file string) error {
+	former, err := s.formerFile(file, link)
+	if err != nil || !former {
+		return err
+	}
+	name, _ := unit.NameOf(file)
+	s.Tell(link.Name, "removing "+file+": "+name+" is "+link.Name+" now")
+	return errors.Join(s.Tree.Remove(file), s.Tree.Remove(copyPath(name)))
 }
 
 // awaitFile waits until networkd uses ec2net's file for a link, and tells it, or that networkd

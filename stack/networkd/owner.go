@@ -77,6 +77,11 @@ func (s *Stack) ownerOf(file string, link plan.Link, ours bool) (stack.Owner, er
 			return s.hiddenOwner(link)
 		}
 	}
+	if former, err := s.formerFile(file, link); err != nil {
+		return stack.Owner{}, err
+	} else if former {
+		return s.hiddenOwner(link)
+	}
 	if id, ok := netplanID(file); ok {
 		o, cloudInits, err := ownerOfNetplan(s.Tree, file, id, link)
 		if cloudInits && !s.LeaveCloudInit {
@@ -112,6 +117,17 @@ func (s *Stack) hiddenOwner(link plan.Link) (stack.Owner, error) {
 		}
 	}
 	return stack.Owner{}, nil
+}
+
+// formerFile reports whether a file is ec2net's for a link under its former name. networkd
+// uses it still where the former name is an alternative name now, which Name= also matches.
+func (s *Stack) formerFile(file string, link plan.Link) (bool, error) {
+	name, ok := unit.NameOf(file)
+	if !ok || name == link.Name {
+		return false, nil
+	}
+	text, err := s.Tree.Read(file)
+	return lines.Generated(text) && !lines.Unmanaged(text) && unit.Matches(text, name, link.MAC), err
 }
 
 // StepAside removes ec2net's file for a link that somebody else configures by a file behind it,

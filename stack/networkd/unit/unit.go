@@ -23,6 +23,13 @@ const Prefix = "05-ec2net-"
 // Path returns the path of ec2net's file for an interface.
 func Path(name string) string { return Folder + "/" + Prefix + name + ".network" }
 
+// NameOf returns the interface that a file is ec2net's for, by its path.
+func NameOf(file string) (name string, ok bool) {
+	name, of := strings.CutPrefix(file, Folder+"/"+Prefix)
+	name, ok = strings.CutSuffix(name, ".network")
+	return name, of && ok
+}
+
 // Assignment is one line KEY=VALUE. A line that ends in a backslash goes on with the next.
 type Assignment struct {
 	Line                int // where it begins; 1 is the first line
