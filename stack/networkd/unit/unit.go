@@ -3,11 +3,13 @@
 package unit
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"ec2net/facts"
 	"ec2net/lines"
@@ -40,32 +42,38 @@ type Assignment struct {
 // blanks are the spaces that networkd ignores around a line, a key and a value.
 const blanks = " \t\r"
 
-// Parse reads a file. It fails with a *lines.Error at a line that networkd would warn
-// about and ignore.
-func Parse(text []byte) ([]Assignment, error) {
-	var all []Assignment
+// Parse reads a file. At a line that networkd would warn about, it fails with a *lines.Error;
+// the assignments are those that networkd takes all the same: without that line, or none if
+// networkd then refuses the file.
+func Parse(text []byte) (all []Assignment, wrong error) {
 	section, at := "", 0
-	raw := strings.Split(string(text), "\n")
+	raw := strings.Split(strings.TrimPrefix(string(text), "\ufeff"), "\n")
 	for i := 0; i < len(raw); i++ {
-		number, line := i+1, strings.Trim(raw[i], blanks)
+		number, line := i+1, begin(raw[i])
 		if line == "" || comment(line) {
 			continue
 		}
-		for strings.HasSuffix(line, `\`) && i+1 < len(raw) {
+		for goesOn(line) && i+1 < len(raw) {
 			i++
-			next := strings.Trim(raw[i], blanks)
+			next := begin(raw[i])
 			if comment(next) { // systemd.syntax(7): a comment in between is left out
 				continue
 			}
 			line = strings.TrimSuffix(line, `\`) + " " + next
 		}
-		refuse := func(why string) ([]Assignment, error) {
-			return nil, &lines.Error{Number: number, Text: line, Why: why, Try: "systemd.syntax(7) has the format, systemd.network(5) the sections"}
+		line = strings.TrimRight(line, blanks)
+		refuse := func(why string) {
+			wrong = cmp.Or[error](wrong, &lines.Error{Number: number, Text: line, Why: why, Try: "systemd.syntax(7) has the format, systemd.network(5) the sections"})
+		}
+		if !utf8.ValidString(line) {
+			refuse("not UTF-8")
+			return nil, wrong
 		}
 		if name, ok := strings.CutPrefix(line, "["); ok {
 			name, ok = strings.CutSuffix(name, "]")
 			if !ok || name == "" {
-				return refuse("not a section such as [Network]")
+				refuse("not a section such as [Network]")
+				return nil, wrong
 			}
 			section, at = name, number
 			continue
@@ -73,13 +81,23 @@ func Parse(text []byte) ([]Assignment, error) {
 		key, value, ok := strings.Cut(line, "=")
 		switch key = strings.TrimRight(key, blanks); {
 		case !ok || key == "":
-			return refuse("neither a section such as [Network] nor KEY=VALUE")
+			refuse("neither a section such as [Network] nor KEY=VALUE")
 		case section == "":
-			return refuse("outside a section")
+			refuse("outside a section")
+		default:
+			all = append(all, Assignment{number, at, section, key, strings.TrimLeft(value, blanks)})
 		}
-		all = append(all, Assignment{number, at, section, key, strings.TrimLeft(value, blanks)})
 	}
-	return all, nil
+	return all, wrong
+}
+
+// begin is a line without what networkd ignores before it reads on: a line that has blanks
+// behind its backslash does not go on.
+func begin(line string) string { return strings.TrimLeft(strings.TrimSuffix(line, "\r"), blanks) }
+
+// goesOn reports whether a line goes on with the next: two backslashes are one of the value.
+func goesOn(line string) bool {
+	return (len(line)-len(strings.TrimRight(line, `\`)))%2 == 1
 }
 
 func comment(line string) bool { return strings.HasPrefix(line, "#") || strings.HasPrefix(line, ";") }
@@ -124,30 +142,44 @@ func Check(text []byte, e facts.ENI) error {
 // and names one of the two. Other conditions, such as a driver, are taken to hold.
 func Matches(text []byte, name string, mac facts.MAC) bool {
 	all, _ := Parse(text) // networkd skips what it cannot read, too
-	macs, names := match{}, match{}
+	isMAC := func(word string) bool { m, err := facts.ParseMAC(word); return err == nil && m == mac }
+	var macs, permanent, names match
 	for _, a := range all {
 		switch {
 		case a.Section != "Match":
-		case a.Key == "MACAddress" || a.Key == "PermanentMACAddress":
-			macs.add(a.Value, func(word string) bool { m, err := facts.ParseMAC(word); return err == nil && m == mac })
+		case a.Key == "MACAddress":
+			macs.add(a.Value, isMAC)
+		case a.Key == "PermanentMACAddress":
+			permanent.add(a.Value, isMAC)
 		case a.Key == "Name":
-			names.add(a.Value, func(word string) bool { ok, err := path.Match(word, name); return err == nil && ok })
+			names.add(a.Value, func(word string) bool {
+				ok, err := path.Match(strings.ReplaceAll(word, "[!", "[^"), name) // fnmatch(3) has both
+				return err == nil && ok
+			})
 		}
 	}
-	return (macs.asked || names.asked) && macs.holds() && names.holds()
+	asked := macs.asked() || permanent.asked() || names.asked()
+	return asked && macs.holds() && permanent.holds() && names.holds()
 }
 
-// match is a condition of [Match]: a list of words, of which one has to fit.
-type match struct{ asked, fits bool }
+// match is a condition of [Match]: words of which one has to fit, and words, behind an
+// exclamation mark, of which none may fit.
+type match struct{ one, none, fits, refused bool }
 
 func (m *match) add(value string, fits func(word string) bool) {
 	if value == "" { // it takes back those of the lines before
 		*m = match{}
 	}
+	value, inverted := strings.CutPrefix(value, "!")
 	for _, word := range strings.Fields(value) {
-		m.asked = true
-		m.fits = m.fits || fits(word)
+		if inverted {
+			m.none, m.refused = true, m.refused || fits(word)
+		} else {
+			m.one, m.fits = true, m.fits || fits(word)
+		}
 	}
 }
 
-func (m match) holds() bool { return !m.asked || m.fits }
+func (m match) asked() bool { return m.one || m.none }
+
+func (m match) holds() bool { return !m.refused && (!m.one || m.fits) }
