@@ -18,7 +18,7 @@ const unmanaged = "EC2SYNC=no"
 func Unmanaged(text []byte) bool {
 	for line := range bytes.Lines(text) {
 		words, comment := bytes.CutPrefix(bytes.TrimLeft(line, " \t"), []byte("#"))
-		if comment && string(bytes.Trim(bytes.TrimSuffix(words, []byte("\n")), " \t")) == unmanaged {
+		if comment && string(bytes.Trim(words, " \t\r\n")) == unmanaged {
 			return true
 		}
 	}
