@@ -1,6 +1,7 @@
 package networkd
 
 import (
+	"bytes"
 	"context"
 	"maps"
 	"net/netip"
@@ -247,7 +248,29 @@ func dropIns(tree *disk.Tree, name string) ([]string, error) {
 // networkKey is the key of cloud-init's settings by which an administrator gives it a
 // network, or tells it to leave the network alone: from then on what is in its YAML is the
 // administrator's, as the header there says.
-var networkKey = regexp.MustCompile(`(?m)^(\{ *)?["']?network["']? *:`)
+var (
+	networkKey = regexp.MustCompile(`["']?\bnetwork\b["']? *:`)
+	atBegin    = regexp.MustCompile(`^` + networkKey.String())
+)
+
+// setsNetwork reports whether settings have that key at the top; in the style of JSON, where
+// lines tell nothing, whether they have it anywhere.
+func setsNetwork(text []byte) bool {
+	top := -1 // the blanks before each key there
+	for line := range bytes.Lines(bytes.TrimPrefix(text, []byte("\ufeff"))) {
+		key := bytes.TrimLeft(bytes.TrimPrefix(line, []byte("---")), " ")
+		switch blanks := len(line) - len(key); {
+		case bytes.ContainsAny(key[:min(1, len(key))], "#%\t\r\n"):
+		case top < 0 && bytes.HasPrefix(key, []byte("{")):
+			return networkKey.Match(text)
+		case (top < 0 || top == blanks) && atBegin.Match(key):
+			return true
+		case top < 0:
+			top = blanks
+		}
+	}
+	return false
+}
 
 // networkSettings returns the files of cloud-init's settings with that key, and the one
 // that switches it off.
@@ -263,7 +286,7 @@ func networkSettings(tree *disk.Tree) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		if networkKey.Match(text) || file == off && text != nil {
+		if setsNetwork(text) || file == off && text != nil {
 			found = append(found, file)
 		}
 	}
