@@ -35,7 +35,7 @@ func netplanID(file string) (id string, ok bool) {
 	return id, ok && generated && id != ""
 }
 
-// netplansFor returns the .network files of netplan's that match a link.
+// netplansFor returns the .network files of netplan's that match a link, in networkd's order.
 func netplansFor(tree *disk.Tree, link plan.Link) ([]string, error) {
 	files, err := withExt(tree, runFolder, ".network")
 	var found []string

@@ -104,17 +104,16 @@ func (s *Stack) ownerOf(file string, link plan.Link, ours bool) (stack.Owner, er
 }
 
 // hiddenOwner finds an administrator's netplan for a link that comes behind ec2net's file: it
-// was written later. cloud-init's does not count, since ec2net has taken the link over from it.
+// was written later. cloud-init's does not count, since ec2net has taken the link over from it;
+// nor does one behind cloud-init's, which networkd would not use either.
 func (s *Stack) hiddenOwner(link plan.Link) (stack.Owner, error) {
 	files, err := netplansFor(s.Tree, link)
-	if err != nil {
+	if err != nil || len(files) == 0 {
 		return stack.Owner{}, err
 	}
-	for _, file := range files {
-		id, _ := netplanID(file)
-		if o, cloudInits, err := ownerOfNetplan(s.Tree, file, id, link); err != nil || !cloudInits {
-			return o, err
-		}
+	id, _ := netplanID(files[0])
+	if o, cloudInits, err := ownerOfNetplan(s.Tree, files[0], id, link); err != nil || !cloudInits {
+		return o, err
 	}
 	return stack.Owner{}, nil
 }
