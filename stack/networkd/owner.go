@@ -59,6 +59,12 @@ func (s *Stack) Owner(ctx context.Context, link plan.Link, ours bool) (stack.Own
 			return o, err
 		}
 	}
+	if text, err := s.Tree.Read(unit.Path(link.Name)); err != nil || text != nil && !ours && !lines.Generated(text) {
+		return stack.Owner{
+			Who:  unit.Path(link.Name) + " is not ec2net's, although systemd-networkd does not use it",
+			Hint: "remove it, and ec2net configures the interface",
+		}, err
+	}
 	return stack.NetworkManager(s.Tree, link)
 }
 
