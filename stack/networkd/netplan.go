@@ -168,7 +168,7 @@ func mentioning(tree *disk.Tree, words ...string) ([]string, error) {
 	}
 	var found []string
 	for _, file := range slices.Sorted(maps.Values(files)) {
-		text, err := tree.Read(file)
+		text, err := readUnlessMasked(tree, file)
 		if err != nil {
 			return nil, err
 		}
@@ -282,7 +282,7 @@ func networkSettings(tree *disk.Tree) ([]string, error) {
 	}
 	var found []string
 	for _, file := range append(files, settings, off) {
-		text, err := tree.Read(file)
+		text, err := readUnlessMasked(tree, file)
 		if err != nil {
 			return nil, err
 		}
@@ -291,6 +291,15 @@ func networkSettings(tree *disk.Tree) ([]string, error) {
 		}
 	}
 	return found, nil
+}
+
+// readUnlessMasked reads a file. A link to /dev/null, by which an administrator hides a
+// package's file, is an empty one.
+func readUnlessMasked(tree *disk.Tree, file string) ([]byte, error) {
+	if masked, err := tree.Same(file, "/dev/null"); err != nil || masked {
+		return []byte{}, err
+	}
+	return tree.Read(file)
 }
 
 // withExt returns the files in a folder whose names end so; none if there is no folder.

@@ -3,6 +3,7 @@ package networkd
 import (
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -331,6 +332,30 @@ func TestOwnerWithoutNetworkd(t *testing.T) {
 	}
 	if err := tree.MakeDir("/run/systemd/netif/links"); err != nil {
 		t.Fatal(err)
+	}
+	if o, err := (&Stack{Tree: tree}).Owner(t.Context(), eth1, false); err != nil || !o.Nobody() {
+		t.Errorf("%+v, %v", o, err)
+	}
+}
+
+// An administrator has masked YAML of a package, and settings of cloud-init.
+func TestOwnerMasked(t *testing.T) {
+	root := t.TempDir()
+	tree, err := disk.OpenTree(root, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { tree.Close() })
+	for file, text := range map[string]string{"/run/systemd/netif/state": "", linkFile: configured(generated), cloudInitYAML: cloudInit("eth1"),
+		"/lib/netplan/00-eth.yaml": "eth1:\n", "/etc/cloud/cloud.cfg.d/x": "", "/dev/null": "eth1:\n"} {
+		if _, err := tree.Write(file, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, file := range []string{"/etc/netplan/00-eth.yaml", "/etc/cloud/cloud.cfg.d/90-net.cfg"} {
+		if err := os.Symlink(strings.Repeat("../", strings.Count(file, "/")-1)+"dev/null", root+file); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if o, err := (&Stack{Tree: tree}).Owner(t.Context(), eth1, false); err != nil || !o.Nobody() {
 		t.Errorf("%+v, %v", o, err)
