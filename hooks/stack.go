@@ -133,22 +133,21 @@ func (h *Host) has(kind render.Stack) (bool, error) {
 }
 
 // fileOf reads the file by which an interface comes up: that of the stack that brings the ENIs
-// up; that of another, if only it has one of ec2net's. Then the machine or its settings have
-// changed since the interface came up, and it stays as it is until it comes up again.
+// up; that of another, if only it has one that says EC2SYNC=no, or one of ec2net's. With ec2net's
+// the machine or its settings have changed since the interface came up, and it stays as it is
+// until it comes up again.
 func (h *Host) fileOf(kind render.Stack, name string) (render.Stack, []byte, error) {
 	text, err := h.Tree.Read(h.stack(kind).Path(name))
 	if err != nil || text != nil {
 		return kind, text, err
 	}
 	for _, other := range render.Stacks {
-		if there, err := h.has(other); err != nil {
-			return kind, nil, err
-		} else if !there {
-			continue
-		}
 		text, err := h.Tree.Read(h.stack(other).Path(name))
 		says := parseStanza(h.stack(other), text, name)
-		if err != nil || says.Generated && !says.Unmanaged {
+		if err != nil || says.Unmanaged {
+			return other, text, err
+		}
+		if there, err := h.has(other); err != nil || there && says.Generated {
 			return other, text, err
 		}
 	}
