@@ -67,3 +67,16 @@ func (e *Error) builtIn() string {
 func (e *unknownBlockError) Hint() string {
 	return "the blocks are " + strings.Join(e.known, ", ")
 }
+
+// handsOffError says that ec2net would write a file once, and then leave the interface alone,
+// half up, because of it.
+type handsOffError struct{ name string }
+
+func (e *handsOffError) Error() string {
+	return "the output says EC2SYNC=no, which is for a file that ec2net is not to write"
+}
+
+// Hint says how to leave an interface alone.
+func (e *handsOffError) Hint() string {
+	return "to leave " + e.name + " alone, name it in EC2NET_UNMANAGED in /etc/default/ec2net"
+}

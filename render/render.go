@@ -13,6 +13,7 @@ import (
 
 	"ec2net/facts"
 	"ec2net/iprule"
+	"ec2net/lines"
 )
 
 // File is one rendered file.
@@ -171,6 +172,9 @@ func (t *Templates) file(ctx context.Context, k kind, e facts.ENI, now *atomic.P
 	}
 	if err == nil && k.check != nil {
 		err = k.check(out.content, e)
+	}
+	if err == nil && k.stack != "" && lines.Unmanaged(out.content) {
+		err = &handsOffError{e.Name}
 	}
 	if err != nil {
 		return File{}, &Error{File: k.file(e.Name), Template: from, Err: err}

@@ -163,6 +163,7 @@ func TestTemplateErrors(t *testing.T) {
 		{"text between blocks", memory{"blocks.tmpl": "post-up id\n"}, "cfg", "has no effect", ""},
 		{"field in block", memory{"blocks.tmpl": "{{define \"cfg-post-up\"}}\n{{.Nmae}}{{end}}"}, "cfg", "/dir/blocks.tmpl:2:2: ", "help templates"},
 		{"bare EC2SYNC", memory{"ethN.cfg.tmpl": "EC2SYNC=no\niface eth1 inet dhcp\n"}, "cfg", `line 1 of the output, "EC2SYNC=no": not allowed outside a stanza`, "interfaces(5)"},
+		{"EC2SYNC in a comment", memory{"ethN.network.tmpl": "# EC2SYNC=no\n[Match]\nMACAddress={{.MAC}}\nName={{.Name}}\n"}, "network", "the output says EC2SYNC=no", "EC2NET_UNMANAGED"},
 		{"other stanza", memory{"ethN.cfg.tmpl": "iface eth9 inet dhcp\n"}, "cfg", "there is no stanza \"iface eth1 ...\"", ""},
 		{"option without value", memory{"blocks.tmpl": "{{define \"cfg-options\"}}\n    hostname\n{{end}}"}, "cfg", `"hostname": an option without a value`, ""},
 		{"unknown family", memory{"ethN.cfg.tmpl": "iface eth1 bogus dhcp\n"}, "cfg", "no method dhcp of the family bogus", ""},
