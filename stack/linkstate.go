@@ -3,6 +3,8 @@ package stack
 import (
 	"context"
 	"fmt"
+	"path"
+	"strings"
 	"time"
 
 	"ec2net/disk"
@@ -30,7 +32,25 @@ func (s LinkState) Undecided() bool {
 // ReadLinkState reads the state of a link, by its index; zero if there is none.
 func ReadLinkState(tree *disk.Tree, index int) (LinkState, error) {
 	text, err := tree.Read(fmt.Sprintf("/run/systemd/netif/links/%d", index))
-	return LinkState{value(text, "ADMIN_STATE"), value(text, "NETWORK_FILE")}, err
+	if err != nil {
+		return LinkState{}, err
+	}
+	file, err := inEtc(tree, value(text, "NETWORK_FILE"))
+	return LinkState{value(text, "ADMIN_STATE"), file}, err
+}
+
+// inEtc returns the path of a .network file, in /etc if it is there: networkd has followed a link
+// from its folder to another.
+func inEtc(tree *disk.Tree, file string) (string, error) {
+	const etc = "/etc/systemd/network"
+	dir, name := path.Split(file)
+	if dir == "" || dir == etc+"/" || strings.HasPrefix(dir, "/run/") {
+		return file, nil
+	}
+	if same, err := tree.Same(dir, etc); err != nil || !same {
+		return file, err
+	}
+	return path.Join(etc, name), nil
 }
 
 // undecided bounds how long systemd-networkd takes to decide about a new device.

@@ -3,6 +3,7 @@ package stack
 import (
 	"context"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -108,6 +109,34 @@ func TestUndecided(t *testing.T) {
 			t.Errorf("%v, after %v", err, time.Since(start))
 		}
 	})
+}
+
+// Where a link leads from /etc/systemd/network to another folder, networkd's state has the path
+// there.
+func TestReadLinkState(t *testing.T) {
+	root := t.TempDir()
+	tree, err := disk.OpenTree(root, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { tree.Close() })
+	put(t, tree, "/srv/net/x", "")
+	put(t, tree, "/etc/systemd/x", "")
+	if err := os.Symlink("../../srv/net", root+"/etc/systemd/network"); err != nil {
+		t.Fatal(err)
+	}
+	for file, want := range map[string]string{
+		"/srv/net/05-ec2net-eth1.network":             "/etc/systemd/network/05-ec2net-eth1.network",
+		"/srv/05-ec2net-eth1.network":                 "/srv/05-ec2net-eth1.network",
+		"/usr/lib/systemd/network/80-ec2.network":     "/usr/lib/systemd/network/80-ec2.network",
+		"/run/systemd/network/10-netplan-x.network":   "/run/systemd/network/10-netplan-x.network",
+		"/etc/systemd/network/05-ec2net-eth1.network": "/etc/systemd/network/05-ec2net-eth1.network",
+	} {
+		put(t, tree, networkdFile, "ADMIN_STATE=configured\nNETWORK_FILE="+file+"\n")
+		if got, err := ReadLinkState(tree, 7); err != nil || got != (LinkState{"configured", want}) {
+			t.Errorf("%s: %+v, %v", file, got, err)
+		}
+	}
 }
 
 // AwaitLinkState waits for what it is told to wait for.
