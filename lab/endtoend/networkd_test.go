@@ -121,6 +121,10 @@ printf '[Match]\nMACAddress=02:00:0a:00:01:1e\n[Network]\nDHCP=ipv4\n[DHCPv4]\nR
 	i.Sh(t, "mv /root/60-mine.yaml /etc/netplan; ec2ifdown eth1; netplan apply; ! ec2ifup eth1")
 	i.WaitSh(t, "networkctl --no-pager status eth1 | grep -q 10-netplan-mine.network && ip route show default | grep -q 'dev eth1 .*metric 700'")
 	i.Sh(t, "ec2net status eth1 | grep 'left alone' | grep /etc/netplan/60-mine.yaml; ! ls /etc/systemd/network/05-ec2net-eth1.network")
+
+	// And eth2, by a drop-in.
+	i.Sh(t, "mkdir /etc/systemd/network/05-ec2net-eth2.network.d; printf '[Link]\nUnmanaged=yes\n' >/etc/systemd/network/05-ec2net-eth2.network.d/x.conf; ec2ifdown eth2; networkctl reload"+unmanaged("eth2")+"! ec2ifup eth2")
+	i.Sh(t, "ec2net status eth2 | grep 'left alone' | grep eth2.network.d/x.conf")
 	noneFailed(t, i)
 }
 

@@ -49,15 +49,16 @@ func (s *Stack) Owner(ctx context.Context, link plan.Link, ours bool) (stack.Own
 		return stack.Owner{}, err
 	case Undecided(state):
 		return stack.Owner{}, &UndecidedError{link.Name}
-	case state.File == unit.Path(link.Name) && !state.Managed():
-		return stack.Owner{
-			Who:  "systemd-networkd is told to leave it alone, by " + unit.Path(link.Name) + " or a drop-in of it",
-			Hint: "remove Unmanaged=yes there, then \"networkctl reload\", and ec2net configures it",
-		}, nil
 	case state.Managed():
 		if o, err := s.ownerOf(state.File, link, ours); err != nil || !o.Nobody() {
 			return o, err
 		}
+	}
+	if by, err := s.unmanagedBy(link); err != nil || by != "" {
+		return stack.Owner{
+			Who:  "systemd-networkd is told to leave it alone, by " + by,
+			Hint: "remove Unmanaged=yes there, then \"networkctl reload\", and ec2net configures it",
+		}, err
 	}
 	if text, err := s.Tree.Read(unit.Path(link.Name)); err != nil || text != nil && !ours && !lines.Generated(text) {
 		return stack.Owner{
@@ -66,6 +67,19 @@ func (s *Stack) Owner(ctx context.Context, link plan.Link, ours bool) (stack.Own
 		}, err
 	}
 	return stack.NetworkManager(s.Tree, link)
+}
+
+// unmanagedBy returns ec2net's file for a link, or the drop-in of that, which tells networkd to
+// leave the link alone. networkd's state of such a link has no file.
+func (s *Stack) unmanagedBy(link plan.Link) (string, error) {
+	files, err := dropIns(s.Tree, path.Base(unit.Path(link.Name)))
+	for _, file := range append(files, unit.Path(link.Name)) {
+		text, failed := s.Tree.Read(file)
+		if err = errors.Join(err, failed); unit.Unmanaged(text) {
+			return file, err
+		}
+	}
+	return "", err
 }
 
 // Undecided reports whether networkd may yet choose a file: unlike on another stack, a link

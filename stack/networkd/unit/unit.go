@@ -138,6 +138,18 @@ func Check(text []byte, e facts.ENI) error {
 	return nil
 }
 
+// Unmanaged reports whether a file tells networkd to leave the devices alone that it matches.
+func Unmanaged(text []byte) bool {
+	all, _ := Parse(text) // networkd skips what it cannot read, too
+	last := ""
+	for _, a := range all {
+		if a.Section == "Link" && a.Key == "Unmanaged" {
+			last = strings.ToLower(a.Value)
+		}
+	}
+	return slices.Contains(yes, last)
+}
+
 // Matches reports whether the section [Match] of a file is for a device of that name and MAC,
 // and names one of the two. Other conditions, such as a driver, are taken to hold.
 func Matches(text []byte, name string, mac facts.MAC) bool {
