@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 
 	"ec2net/disk"
 	"ec2net/fault"
@@ -53,12 +54,10 @@ func (s *Stack) Owner(ctx context.Context, link plan.Link, ours bool) (stack.Own
 		if o, err := s.ownerOf(state.File, link, ours); err != nil || !o.Nobody() {
 			return o, err
 		}
-	}
-	if by, err := s.unmanagedBy(link); err != nil || by != "" {
-		return stack.Owner{
-			Who:  "systemd-networkd is told to leave it alone, by " + by,
-			Hint: "remove Unmanaged=yes there, then \"networkctl reload\", and ec2net configures it",
-		}, err
+	default:
+		if o, err := s.unmanagedBy(link); err != nil || !o.Nobody() {
+			return o, err
+		}
 	}
 	if text, err := s.Tree.Read(unit.Path(link.Name)); err != nil || text != nil && !ours && !lines.Generated(text) {
 		return stack.Owner{
@@ -69,17 +68,37 @@ func (s *Stack) Owner(ctx context.Context, link plan.Link, ours bool) (stack.Own
 	return stack.NetworkManager(s.Tree, link)
 }
 
-// unmanagedBy returns ec2net's file for a link, or the drop-in of that, which tells networkd to
-// leave the link alone. networkd's state of such a link has no file.
-func (s *Stack) unmanagedBy(link plan.Link) (string, error) {
-	files, err := dropIns(s.Tree, path.Base(unit.Path(link.Name)))
-	for _, file := range append(files, unit.Path(link.Name)) {
-		text, failed := s.Tree.Read(file)
-		if err = errors.Join(err, failed); unit.Unmanaged(text) {
-			return file, err
+// unmanagedBy finds the file which tells networkd to leave a link alone: one that comes before
+// ec2net's, that, or a drop-in of that. networkd's state of such a link has no file.
+func (s *Stack) unmanagedBy(link plan.Link) (stack.Owner, error) {
+	own := unit.Path(link.Name)
+	files, err := dropIns(s.Tree, path.Base(own))
+	files = append(files, own)
+	for _, dir := range unitFolders {
+		more, failed := withExt(s.Tree, dir, ".network")
+		err = errors.Join(err, failed)
+		files = append(files, slices.DeleteFunc(more, func(file string) bool { return !comesFirst(file, link) })...)
+	}
+	for _, file := range files {
+		text, failed := readUnlessMasked(s.Tree, file)
+		err = errors.Join(err, failed)
+		hint := "remove Unmanaged=yes there"
+		if comesFirst(file, link) {
+			hint = "take the interface out of its [Match]"
+		}
+		if unit.Unmanaged(text) && (!comesFirst(file, link) || unit.Matches(text, link.Name, link.MAC)) {
+			return stack.Owner{
+				Who:  "systemd-networkd is told to leave it alone, by " + file,
+				Hint: hint + ", then \"networkctl reload\", and ec2net configures it",
+			}, err
 		}
 	}
-	return "", err
+	return stack.Owner{}, err
+}
+
+// comesFirst reports whether networkd uses a .network file before ec2net's, if both match.
+func comesFirst(file string, link plan.Link) bool {
+	return path.Ext(file) == ".network" && path.Base(file) < path.Base(unit.Path(link.Name))
 }
 
 // Undecided reports whether networkd may yet choose a file: unlike on another stack, a link
@@ -117,10 +136,11 @@ func (s *Stack) ownerOf(file string, link plan.Link, ours bool) (stack.Owner, er
 			Hint: "remove that package and what it has left in " + runFolder + ", then \"networkctl reload\", and ec2net configures it",
 		}, nil
 	}
-	return stack.Owner{
-		Who:  "systemd-networkd configures it, by " + file,
-		Hint: "put Unmanaged=yes into that file, or take the interface out of its [Match], then \"networkctl reload\", and ec2net configures it",
-	}, nil
+	hint := "take the interface out of its [Match], then \"networkctl reload\", and ec2net configures it"
+	if !comesFirst(file, link) {
+		hint = "put Unmanaged=yes into that file, or " + hint
+	}
+	return stack.Owner{Who: "systemd-networkd configures it, by " + file, Hint: hint}, nil
 }
 
 // hiddenOwner finds an administrator's netplan for a link that comes behind ec2net's file: it
