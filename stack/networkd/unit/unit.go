@@ -128,12 +128,16 @@ func Check(text []byte, e facts.ENI) error {
 	if !matches {
 		return errors.New("the section [Match] has no line MACAddress=" + e.MAC.String() + ", so the file would be for other devices too")
 	}
-	named := slices.ContainsFunc(all, func(a Assignment) bool { return a.Section == "Match" && a.Key == "Name" })
+	has := func(key string) bool {
+		return slices.ContainsFunc(all, func(a Assignment) bool { return a.Section == "Match" && a.Key == key })
+	}
 	switch {
-	case !named: // a VLAN or a bridge has the MAC of what is below it
+	case !has("Name"): // a VLAN or a bridge has the MAC of what is below it
 		return errors.New("the section [Match] has no line Name=" + e.Name + ", so the file would be for a VLAN on " + e.Name + " too")
 	case !Matches(text, e.Name, e.MAC):
 		return fmt.Errorf("the section [Match] does not match %s", e.Name)
+	case !has("PermanentMACAddress") && Matches(text, e.Name+".1", e.MAC): // a VLAN has none
+		return fmt.Errorf("Name= in the section [Match] is also for a VLAN on %s, such as %s.1", e.Name, e.Name)
 	}
 	return nil
 }

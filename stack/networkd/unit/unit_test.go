@@ -60,6 +60,8 @@ func TestCheck(t *testing.T) {
 		"[Match]\nMACAddress=" + own + "\nName=eth1\n":                         "",
 		"[Match]\nMACAddress=" + own + "\n":                                    "has no line Name=eth1",
 		"[Match]\nMACAddress=" + own + "\nName=eth2\n":                         "does not match eth1",
+		"[Match]\nMACAddress=" + own + "\nName=eth*\n":                         "a VLAN on eth1",
+		"[Match]\nMACAddress=" + own + "\nName=!lo\n":                          "a VLAN on eth1",
 		"[Match]\nPermanentMACAddress=02-00-00-00-01-20\nName=eth*\n":          "",
 		"[Match]\nName=eth1\nMACAddress=" + own + "\nMACAddress=" + own + "\n": "",
 		"[Match]\nMACAddress=02:00:00:00:00:99\n":                              "the file is for eth1",
