@@ -19,8 +19,8 @@ type Verdict struct {
 	Facts facts.ENI
 	// Lease is the leased address; not valid if unknown.
 	Lease netip.Addr
-	// Had are the addresses that IMDS once listed, so that ec2net may remove them. With
-	// Clear it removes them all.
+	// Had are the addresses that IMDS once listed, so that ec2net may remove them. Unless it
+	// serves the interface, it removes them all.
 	Had []netip.Addr
 	// Spare says which unwanted rules of the ENI stay.
 	Spare Spare
@@ -138,6 +138,9 @@ func (m *Machine) judge(k Known) Verdict {
 		return m.serve(v, k, e)
 	case k.Note.Of(l), k.Coming:
 		v.Do = Rest
+		if k.Fresh { // once the facts are remembered, nothing tells what it had
+			v.Had = without(k.Had, func(a netip.Addr) bool { return slices.Contains(e.IPv4, a) })
+		}
 	default:
 		v.Do = Leave // not brought up, or not by ec2net
 	}

@@ -20,8 +20,8 @@ type Want struct {
 	Foreign  []Link
 	// Targets are the interfaces that ec2net serves.
 	Targets []Target
-	// Released are the interfaces that have got a master: they should have no address of
-	// ec2net's.
+	// Released are the interfaces that ec2net does not serve, and that should lose addresses:
+	// all of ec2net's, if they have got a master; else those that IMDS no longer lists.
 	Released []Target
 	// NoIPv6 are the interfaces that should have no IPv6.
 	NoIPv6 []Link
@@ -101,7 +101,7 @@ func (m *Machine) Want(verdicts []Verdict, rules RulesOf) Want {
 			if v.Subnet.IsValid() {
 				w.Subnets[v.Facts.Number] = v.Subnet
 			}
-		case v.Do == Clear && v.Had != nil && !m.NoAddresses:
+		case v.Had != nil && !m.NoAddresses:
 			w.Released = append(w.Released, Target{Name: v.Name, Link: v.Link, Lease: v.Lease, Addrs: []netip.Addr{}, Had: v.Had})
 		}
 	}
