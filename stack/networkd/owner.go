@@ -158,15 +158,16 @@ func (s *Stack) hiddenOwner(link plan.Link) (stack.Owner, error) {
 	return stack.Owner{}, nil
 }
 
-// formerFile reports whether a file is ec2net's for a link under its former name. networkd
-// uses it still where the former name is an alternative name now, which Name= also matches.
+// formerFile reports whether a file is ec2net's for a link under its former name, or was. networkd
+// uses it still where the former name is an alternative name now, which Name= also matches; older
+// versions do so until they read their files again.
 func (s *Stack) formerFile(file string, link plan.Link) (bool, error) {
 	name, ok := unit.NameOf(file)
 	if !ok || name == link.Name {
 		return false, nil
 	}
 	text, err := s.Tree.Read(file)
-	return lines.Generated(text) && !lines.Unmanaged(text) && unit.Matches(text, name, link.MAC), err
+	return text == nil || lines.Generated(text) && !lines.Unmanaged(text) && unit.Matches(text, name, link.MAC), err
 }
 
 // StepAside removes ec2net's file for a link that somebody else configures by a file behind it,
