@@ -100,7 +100,7 @@ func TestHookBounds(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, realKernel)
+				w := newWorld(t, realKernel, nil)
 				if w.plugged(t, "eth1"); c.known {
 					check(t, w.Add(t.Context(), "eth1"))
 				}

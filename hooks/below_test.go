@@ -102,7 +102,7 @@ func (v veths) set(name string, up bool) error {
 type cards struct{ *mem.Kernel }
 
 func (c cards) add(name string, mac facts.MAC) error {
-	c.AddLink(name, mac, false)
+	c.AddLink(name, mac, true)
 	return nil
 }
 

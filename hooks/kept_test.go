@@ -15,6 +15,7 @@ import (
 	"ec2net/facts"
 	"ec2net/hooks/mangle"
 	"ec2net/plan"
+	"ec2net/stack/networkd/unit"
 )
 
 // kept is the files on the disk of a world, for the model. The model looks after every
@@ -48,7 +49,7 @@ func watchKept(t *testing.T, root string) kept {
 	k.watch, err = unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
 	check(t, err)
 	t.Cleanup(func() { unix.Close(k.watch) })
-	for _, dir := range []string{"/etc/network/interfaces.d", stateDir, runDir} {
+	for _, dir := range []string{"/etc/network/interfaces.d", unit.Folder, stateDir, runDir} {
 		check(t, os.MkdirAll(root+dir, 0o755))
 		wd, err := unix.InotifyAddWatch(k.watch, root+dir, unix.IN_CREATE|unix.IN_MODIFY|unix.IN_MOVE|unix.IN_DELETE)
 		check(t, err)

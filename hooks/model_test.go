@@ -56,7 +56,7 @@ func (s *sequence) rule(name string, a netip.Addr) string {
 // kept checks that the leased address of an interface that is up still has its rule.
 func (s *sequence) kept(name string, lease netip.Addr, before []string) {
 	rule := s.rule(name, lease)
-	if s.up[name] == lease && slices.Contains(before, rule) && !slices.Contains(s.rulesOf(name), rule) {
+	if !s.wiped && s.up[name] == lease && slices.Contains(before, rule) && !slices.Contains(s.rulesOf(name), rule) {
 		s.fail("%s has lost the rule of its leased address", name)
 	}
 }
@@ -78,7 +78,7 @@ func (s *sequence) never(name string, before []string) {
 			}
 			return false
 		}
-		if has(before) && !has(rules) {
+		if has(before) && !has(rules) && !s.wiped {
 			s.fail("%v of %s is without a rule", a, name)
 		}
 	}
@@ -91,7 +91,7 @@ func (s *sequence) silent(name string, had, before []string) {
 	others := s.contested(s.attached[name])
 	for _, p := range had {
 		a := netip.MustParsePrefix(p).Addr()
-		if rule := s.rule(name, a); slices.Contains(before, rule) && !slices.Contains(rules, rule) && !slices.Contains(others, a) {
+		if rule := s.rule(name, a); !s.wiped && slices.Contains(before, rule) && !slices.Contains(rules, rule) && !slices.Contains(others, a) {
 			s.fail("%s has %v, and has lost %q", name, a, rule)
 		}
 	}
@@ -111,6 +111,9 @@ func (s *sequence) none(name string) {
 		if other != name && n == s.numbers[name] {
 			return
 		}
+	}
+	if slices.ContainsFunc(s.onDisk(), func(e facts.ENI) bool { return e.Name != name && e.Number == s.numbers[name] }) {
+		return
 	}
 	if rules := s.rulesOf(name); len(rules) > 0 {
 		s.fail("%s is gone, and has rules:\n%s", name, strings.Join(rules, "\n"))
@@ -140,8 +143,9 @@ func (s *sequence) whole(name string) {
 			bare := strings.TrimSuffix(a, "/32")
 			return !slices.Contains(ips, a) && slices.Contains(s.slack, bare) || slices.Contains(doubt, parseAddr(bare))
 		})
-		// Remembered facts take no rule from an address that the interface has.
-		old := s.vpc.err != nil || s.strike.hit != ""
+		// Remembered facts take no rule from an address that the interface has. With networkd
+		// nothing asks IMDS once the interface is up.
+		old := s.vpc.err != nil || s.strike.hit != "" || s.networkd != nil
 		live := slices.DeleteFunc(slices.Clone(got), func(rule string) bool {
 			of := func(a netip.Addr) bool { return rule == s.rule(name, a) }
 			return slices.ContainsFunc(doubt, of) || old && !slices.Contains(rules, rule) && slices.ContainsFunc(addresses, func(a string) bool {
@@ -208,9 +212,12 @@ func (s *sequence) marked() {
 	}
 }
 
-// anyForeign reports whether another program has put an ENI into another group.
+// anyForeign reports whether another program has put an ENI into another group, or has brought
+// one up that ec2net does not know.
 func (s *sequence) anyForeign(state plan.State) bool {
-	return slices.ContainsFunc(state.Links, func(l plan.Link) bool { return l.Group != 0 && l.Group != s.Numbers.Base })
+	return slices.ContainsFunc(state.Links, func(l plan.Link) bool {
+		return l.Group != s.Numbers.Base && (l.Group != 0 || s.up[l.Name].IsValid() && !s.sends(l))
+	})
 }
 
 // elsewhere returns the facts that IMDS gave of a device under other names.

@@ -156,7 +156,7 @@ func netlinkFails(t *testing.T, e entry, failure error) string {
 		var hit string
 		var err error
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, realKernel)
+			w := newWorld(t, realKernel, nil)
 			e.ready(t, w)
 			before := w.kernelRules(t)
 			w.added = nil
@@ -214,7 +214,7 @@ func netlinkFails(t *testing.T, e entry, failure error) string {
 // unstruck returns the outcome of an entry without a failure.
 func unstruck(t *testing.T, e entry, calls int) (got outcome) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, realKernel)
+		w := newWorld(t, realKernel, nil)
 		e.ready(t, w)
 		for range calls {
 			w.added = nil

@@ -68,7 +68,7 @@ func runSequences(t *testing.T, n int, boot boot) *tally {
 			t.Run(fmt.Sprintf("seed %d", s), func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
-					(&sequence{world: newWorld(t, boot), rng: rand.New(rand.NewPCG(s, 0)), t: t, happened: &happened, forwarding: s%5 == 0,
+					(&sequence{world: newWorld(t, boot, networkdOf(s)), rng: rand.New(rand.NewPCG(s, 0)), t: t, happened: &happened, forwarding: s%5 == 0,
 						seen: map[string][]facts.ENI{}, holds: map[string]string{}, numbers: map[string]int{},
 						moves: moves{lagging: map[netip.Addr]facts.MAC{}, claims: map[netip.Addr]claim{}}}).run()
 				})
@@ -76,6 +76,14 @@ func runSequences(t *testing.T, n int, boot boot) *tally {
 		}
 	})
 	return &happened
+}
+
+// networkdOf returns the systemd-networkd of a sequence; nil, if ifupdown brings its ENIs up.
+func networkdOf(seed uint64) *fakeNetworkd {
+	if seed%3 != 0 {
+		return nil
+	}
+	return &fakeNetworkd{slow: seed%2 == 0, ruthless: seed%4 == 0, watches: seed%9 != 0}
 }
 
 // soak is how many sequences "make soak" runs.
@@ -150,7 +158,7 @@ var names = []string{"eth1", "eth2", "eth3", "ens4"}
 func (s *sequence) step() {
 	name := names[s.rng.IntN(len(names))]
 	_, there := s.attached[name]
-	*s.strike = strike{}
+	*s.strike, s.wiped = strike{}, false
 	switch p := s.rng.IntN(100); {
 	case p < 25:
 		*s.strike = strike{at: 1 + s.rng.IntN(40)} // killed
@@ -196,6 +204,8 @@ func (s *sequence) step() {
 		s.rename(name)
 	case p < 65 && s.up[name].IsValid():
 		s.leaseEvent(name, []string{"RENEW", "RENEW", "REBIND", "BOUND"}[s.rng.IntN(4)])
+	case p < 69 && s.up[name].IsValid() && s.networkd != nil:
+		s.networkdActs(name)
 	case p < 69 && s.up[name].IsValid():
 		s.leaseEvent(name, []string{"EXPIRE", "FAIL", "NAK"}[s.rng.IntN(3)])
 	case p < 75 && there:
@@ -204,9 +214,7 @@ func (s *sequence) step() {
 	case p < 79:
 		s.happened.leases.Add(1)
 		s.note("lease of eth0")
-		s.ran1("eth0", func() error {
-			return s.OnLease(s.t.Context(), Lease{"eth0", "BOUND", netip.MustParseAddr("10.0.0.10")})
-		})
+		s.ran1("eth0", func() error { return s.primaryBound(s.t) })
 		s.replayed()
 	case p < 82:
 		s.note("scan")
@@ -246,6 +254,9 @@ func (s *sequence) step() {
 	}
 	wrong := s.always(s.t)
 	rules := s.kernelRules(s.t)
+	if s.wiped {
+		clear(s.holds)
+	}
 	for name, rule := range s.holds {
 		if !slices.Contains(rules, rule) {
 			wrong = append(wrong, fmt.Sprintf("%s, which works, has lost %q", name, rule))
@@ -467,7 +478,8 @@ func (s *sequence) add(name string) {
 	}
 	before := s.kernelRules(s.t)
 	lease, was := s.up[name]
-	if !s.ran1(name, func() error { return s.Add(s.t.Context(), name) }) {
+	s.later = nil
+	if !s.ran1(name, func() error { return s.Add(s.t.Context(), name) }) || !s.askedLater() {
 		if was {
 			s.kept(name, lease, before)
 		}
@@ -519,7 +531,7 @@ func (s *sequence) leaseEvent(name, reason string) {
 	s.note("%s of %s", reason, name)
 	before, lease := s.kernelRules(s.t), s.up[name]
 	live := s.addrsNow(s.t, name)
-	well := s.ran1(name, func() error { return s.OnLease(s.t.Context(), Lease{name, reason, lease}) })
+	well := s.ran1(name, func() error { return s.renewed(s.t, name, reason) })
 	if leaseEvents[reason] == leaseEnds {
 		delete(s.holds, name)
 		if well {
@@ -538,6 +550,46 @@ func (s *sequence) leaseEvent(name, reason string) {
 	s.told(name)
 	s.whole(name)
 	s.alone()
+}
+
+// askedLater asks IMDS in the background, if ec2net has begun that. It reports whether ec2net
+// knows of all ENIs what IMDS says now.
+func (s *sequence) askedLater() bool {
+	asked := s.later
+	s.later = nil
+	for _, name := range asked {
+		if !s.ran1(name, func() error { return s.Refresh(s.t.Context(), name) }) && s.vpc.err == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// networkdActs is what systemd-networkd does to an ENI, or misses, between leases.
+func (s *sequence) networkdActs(name string) {
+	l, _, err := s.linkOf(name)
+	check(s.t, err)
+	acts := []struct {
+		what string
+		do   func() error
+	}{
+		{"gets another lease for", func() error { return errors.Join(s.networkd.lose(l), s.networkd.lease(l)) }},
+		{"configures anew", func() error { return s.networkd.configure(l) }},
+		{"starts again, and has", func() error { return s.networkd.restart() }},
+		{"gives up", func() error { return s.networkd.giveUp(l) }},
+		{"does not see that a person has flushed", func() error { return s.takeAll(name) }},
+	}
+	i := s.rng.IntN(len(acts))
+	if n, err := s.memory().note(notePath(name)); err != nil || !n.Of(l) {
+		i = min(i, 3) // hotplug would wait for a lease, and succeed at the second try
+	}
+	s.note("systemd-networkd %s %s", acts[i].what, name)
+	if well := s.ran1(name, acts[i].do); !well || i > 2 {
+		delete(s.holds, name) // for a moment there was no lease
+	}
+	if i > 2 {
+		delete(s.up, name)
+	}
 }
 
 // replayed does what ec2net asked udev to do.
@@ -572,7 +624,11 @@ func (s *sequence) settle() {
 			s.remove(name)
 		}
 	}
-	fresh := newWorld(s.t, s.boot)
+	var by *fakeNetworkd
+	if s.networkd != nil {
+		by = &fakeNetworkd{}
+	}
+	fresh := newWorld(s.t, s.boot, by)
 	for name, mac := range s.attached {
 		fresh.plug(s.t, name, mac, s.vpc.enis[mac].IPv4)
 		check(s.t, fresh.Add(s.t.Context(), name))
@@ -581,7 +637,7 @@ func (s *sequence) settle() {
 		for _, w := range []*world{s.world, fresh} {
 			w.forwards = true
 			// The primary has marks once IMDS has told its facts.
-			check(s.t, w.OnLease(s.t.Context(), Lease{"eth0", "BOUND", netip.MustParseAddr("10.0.0.10")}))
+			check(s.t, w.primaryBound(s.t))
 			check(s.t, w.KeepMarks(s.t.Context(), ""))
 		}
 		same(s.t, "marks at the end", s.firewall.text(mangle.NFT), fresh.firewall.text(mangle.NFT))

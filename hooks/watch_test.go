@@ -25,7 +25,7 @@ import (
 func watched(t *testing.T, every time.Duration, test func(t *testing.T, w *watchedWorld)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &watchedWorld{world: newWorld(t, kernelInMemory)}
+		w := &watchedWorld{world: newWorld(t, kernelInMemory, nil)}
 		w.OnLease(t.Context(), Lease{Interface: "eth0", Reason: "BOUND", Address: netip.MustParseAddr("10.0.0.10")})
 		w.plug(t, "eth1", facts.MAC{2, 0, 0, 0, 1, 1}, addrs("10.0.1.20", "10.0.1.21"))
 		w.plug(t, "eth2", facts.MAC{2, 0, 0, 0, 1, 2}, addrs("10.0.2.30"))

@@ -25,14 +25,16 @@ import (
 	"ec2net/render"
 )
 
-// world is a machine to which things happen. ENIs come and go, and ifup and ifdown have the
-// effects of the real ones. A strike may hit any call of ec2net: the call fails, or ec2net
-// is killed there.
+// world is a machine to which things happen. ENIs come and go, and ifup and ifdown, or
+// networkctl and ip, have the effects of the real ones. A strike may hit any call of ec2net:
+// the call fails, or ec2net is killed there.
 type world struct {
 	*machine
 	boot   boot
 	links  links
 	strike *strike
+	// networkd is the systemd-networkd that brings the ENIs up; nil: ifupdown does.
+	networkd *fakeNetworkd
 	// attached has the MACs of the attached ENIs, by name.
 	attached map[string]facts.MAC
 	// up has the leased addresses of the interfaces that ifup has brought up, by name.
@@ -45,7 +47,9 @@ type world struct {
 	ungrouped bool
 	// forwards says that the machine forwards packets, whatever its kernel says.
 	forwards bool
-	// told is the error of the DHCP client's hook.
+	// wiped says that systemd-networkd has deleted ec2net's rules in this step.
+	wiped bool
+	// told is the error of the DHCP client's hook, or of watch.
 	told  error
 	steps []string
 }
@@ -144,8 +148,9 @@ func (w *world) writeSome(files []disk.Content) {
 	}
 }
 
-// newWorld makes a machine with this kernel, and boots it.
-func newWorld(t *testing.T, boot boot) *world {
+// newWorld makes a machine with this kernel, and boots it. Without a networkd ifupdown brings
+// its ENIs up.
+func newWorld(t *testing.T, boot boot, by *fakeNetworkd) *world {
 	t.Helper()
 	w := &world{boot: boot, attached: map[string]facts.MAC{}, up: map[string]netip.Addr{}, rendered: map[string]bool{},
 		strike: new(strike), machine: &machine{vpc: &vpc{enis: map[facts.MAC]facts.ENI{}}}}
@@ -167,6 +172,13 @@ func newWorld(t *testing.T, boot boot) *world {
 			return nil
 		},
 		Run: w.run}
+	if by != nil {
+		w.Stack, w.networkd, by.world = render.Networkd, by, w
+		w.Later = func(name string) error { // a DHCP client's hook asks anyway
+			w.later = append(w.later, name)
+			return nil
+		}
+	}
 	w.firewall = newFirewall(tree)
 	w.Output = w.firewall.output
 	w.onLogged = func(line string) { _ = w.strike.next("log: " + line) }
@@ -221,22 +233,29 @@ func (w *world) powerOn(t *testing.T) {
 	w.forwards = false
 	w.firewall.flush()
 	clear(w.up)
-	for _, dir := range []string{runDir, ifstateDir} {
+	for _, dir := range []string{runDir, ifstateDir, netifDir + "/links", netifDir + "/leases"} {
 		names, err := w.Tree.List(dir)
 		check(t, err)
 		for _, name := range names {
 			check(t, w.Tree.Remove(dir+"/"+name))
 		}
 	}
+	metric := 1002 // dhcpcd's
+	if w.networkd != nil {
+		metric = 100 // netplan's
+	}
 	check(t, w.links.add("eth0", primaryMAC))
 	check(t, w.links.set("eth0", true))
 	check(t, w.give("eth0", "10.0.0.10/24"))
 	check(t, w.give("eth0", "192.0.2.10/32")) // an administrator's own
-	check(t, w.defaultRoute("eth0", "10.0.0.1", 1002))
+	check(t, w.defaultRoute("eth0", "10.0.0.1", metric))
 	admins := iprule.Rule{Priority: 1001, From: netip.MustParsePrefix("10.9.0.0/16"), Table: 78, SuppressPrefixLength: -1, SuppressGroup: -1}
 	check(t, w.kernel.Apply(plan.AddRule{Rule: admins}))
 	for _, name := range slices.Sorted(maps.Keys(w.attached)) {
 		check(t, w.links.add(name, w.attached[name]))
+	}
+	if w.networkd != nil {
+		w.networkd.start(t)
 	}
 }
 
@@ -270,6 +289,9 @@ func (w *world) run(ctx context.Context, program string, args ...string) error {
 	}
 	if is, err := w.firewall.run(program, args); is {
 		return err
+	}
+	if w.networkd != nil {
+		return w.networkd.run(program, args)
 	}
 	name := args[len(args)-1]
 	cfg, err := w.Tree.Read("/etc/network/interfaces.d/" + name + ".cfg")
@@ -396,6 +418,25 @@ func (w *world) hook(ctx context.Context, name, reason string) {
 	})
 }
 
+// renewed is a DHCP client's event of an ENI: its hook, or of systemd-networkd's client what
+// watch and a refresh do.
+func (w *world) renewed(t *testing.T, name, reason string) error {
+	t.Helper()
+	if w.networkd == nil {
+		return w.OnLease(t.Context(), Lease{name, reason, w.up[name]})
+	}
+	return errors.Join(w.convergeAsWatch(), w.Refresh(t.Context(), name))
+}
+
+// primaryBound is renewed for the primary.
+func (w *world) primaryBound(t *testing.T) error {
+	t.Helper()
+	if w.networkd == nil {
+		return w.OnLease(t.Context(), Lease{"eth0", "BOUND", netip.MustParseAddr("10.0.0.10")})
+	}
+	return w.renewed(t, "eth0", "")
+}
+
 var errKilled = errors.New("killed")
 
 // survive runs ec2net, and survives if that is killed.
@@ -419,11 +460,25 @@ func (w *world) plug(t *testing.T, name string, mac facts.MAC, ips []netip.Addr)
 	w.vpc.mu.Unlock()
 	w.attached[name] = mac
 	check(t, w.links.add(name, mac))
+	w.seen(t, name)
+}
+
+// seen has networkd see a link that is new, or has a new name.
+func (w *world) seen(t *testing.T, name string) {
+	t.Helper()
+	if w.networkd != nil {
+		check(t, w.networkd.sees(name))
+	}
 }
 
 func (w *world) unplug(t *testing.T, name string) {
 	t.Helper()
+	l, _, err := w.linkOf(name)
+	check(t, err)
 	check(t, w.links.del(name))
+	if w.networkd != nil {
+		check(t, w.networkd.forgets(l.Index))
+	}
 	w.vpc.mu.Lock()
 	delete(w.vpc.enis, w.attached[name])
 	w.vpc.mu.Unlock()
@@ -434,11 +489,16 @@ func (w *world) unplug(t *testing.T, name string) {
 // rename gives an interface another name, without an event for ec2net.
 func (w *world) rename(t *testing.T, name, other string) {
 	t.Helper()
-	check(t, w.links.set(name, false))
+	if w.networkd != nil {
+		check(t, w.networkd.run("ip", []string{"link", "set", "dev", name, "down"}))
+	} else {
+		check(t, w.links.set(name, false))
+	}
 	check(t, w.links.rename(name, other))
 	w.attached[other] = w.attached[name]
 	delete(w.attached, name)
 	delete(w.up, name)
+	w.seen(t, other)
 }
 
 // kernelRules returns the rules of ec2net and of the administrator.
@@ -491,14 +551,21 @@ func (w *world) always(t *testing.T) (wrong []string) {
 }
 
 // outside returns which ENIs are in a wrong group although there is a group rule. It skips
-// those without an address, since they send nothing.
+// those without an address, since they send nothing, and those that ec2net does not know.
 func (w *world) outside(state plan.State, right func(group int) bool) (wrong []string) {
 	for _, l := range state.Links {
-		if _, sends := w.up[l.Name]; !right(l.Group) && (sends || l.Name == "eth0") {
+		if !right(l.Group) && (w.sends(l) || l.Name == "eth0") {
 			wrong = append(wrong, fmt.Sprintf("there is a group rule, and %s is in group %d", l.Name, l.Group))
 		}
 	}
 	return wrong
+}
+
+// sends reports whether an ENI has an address, and ec2net knows the ENI: if ec2net was killed
+// after it had written the ENI's file, only systemd-networkd knows it.
+func (w *world) sends(l plan.Link) bool {
+	known, err := w.memory().facts(l.Name)
+	return w.up[l.Name].IsValid() && (w.networkd == nil || err == nil && known.MAC == l.MAC)
 }
 
 func (m *machine) logged() string { return strings.Join(m.log, "\n") }
