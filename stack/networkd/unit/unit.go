@@ -137,7 +137,7 @@ func Check(text []byte, e facts.ENI) error {
 	case !Matches(text, e.Name, e.MAC):
 		return fmt.Errorf("the section [Match] does not match %s", e.Name)
 	case !has("PermanentMACAddress") && Matches(text, e.Name+".1", e.MAC): // a VLAN has none
-		return fmt.Errorf("Name= in the section [Match] is also for a VLAN on %s, such as %s.1", e.Name, e.Name)
+		return fmt.Errorf("the section [Match] has a Name= that is also for a VLAN on %s, such as %s.1", e.Name, e.Name)
 	}
 	return nil
 }
