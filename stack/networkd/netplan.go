@@ -35,25 +35,6 @@ func netplanID(file string) (id string, ok bool) {
 	return id, ok && generated && id != ""
 }
 
-// netplansFor returns the .network files of netplan's that match a link, in networkd's order.
-func netplansFor(tree *disk.Tree, link plan.Link) ([]string, error) {
-	files, err := withExt(tree, runFolder, ".network")
-	var found []string
-	for _, file := range files {
-		if _, netplans := netplanID(file); !netplans {
-			continue
-		}
-		text, err := tree.Read(file)
-		if err != nil {
-			return nil, err
-		}
-		if unit.Matches(text, link.Name, link.MAC) {
-			found = append(found, file)
-		}
-	}
-	return found, err
-}
-
 // over says, after "has read FILE", that this takes an interface over from cloud-init: Owner
 // lets no other file of netplan's be in use before.
 func over(before string) string {

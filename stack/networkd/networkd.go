@@ -308,8 +308,8 @@ func (s *Stack) giveBack(link plan.Link) error {
 	if err != nil || !lines.Generated(ours) || lines.Unmanaged(ours) {
 		return err
 	}
-	files, err := netplansFor(s.Tree, link)
-	if err != nil || len(files) == 0 {
+	file, _, err := s.behind(link)
+	if _, netplans := netplanID(file); err != nil || !netplans {
 		return err
 	}
 	s.Tell(link.Name, "removing "+unit.Path(link.Name)+": it is cloud-init's again")

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
+	"strings"
 
 	"ec2net/disk"
 	"ec2net/fault"
@@ -143,19 +145,49 @@ func (s *Stack) ownerOf(file string, link plan.Link, ours bool) (stack.Owner, er
 	return stack.Owner{Who: "systemd-networkd configures it, by " + file, Hint: hint}, nil
 }
 
-// hiddenOwner finds an administrator's netplan for a link that comes behind ec2net's file: it
-// was written later. cloud-init's does not count, since ec2net has taken the link over from it;
-// nor does one behind cloud-init's, which networkd would not use either.
+// hiddenOwner finds an administrator's file for a link behind ec2net's: it was written later.
+// cloud-init's does not count, since ec2net has taken the link over from it; nor does a .network
+// file that is for other links too.
 func (s *Stack) hiddenOwner(link plan.Link) (stack.Owner, error) {
-	files, err := netplansFor(s.Tree, link)
-	if err != nil || len(files) == 0 {
+	file, text, err := s.behind(link)
+	if err != nil || file == "" {
 		return stack.Owner{}, err
 	}
-	id, _ := netplanID(files[0])
-	if o, cloudInits, err := ownerOfNetplan(s.Tree, files[0], id, link); err != nil || !cloudInits {
+	id, netplans := netplanID(file)
+	if !netplans && unit.Names(text, link.Name, link.MAC) {
+		return s.ownerOf(file, link, false)
+	}
+	if !netplans {
+		return stack.Owner{}, nil
+	}
+	if o, cloudInits, err := ownerOfNetplan(s.Tree, file, id, link); err != nil || !cloudInits {
 		return o, err
 	}
 	return stack.Owner{}, nil
+}
+
+// behind returns the .network file that networkd would use for a link without ec2net's: of those
+// behind it that match, the first by its name. The file of a name hides those in later folders.
+func (s *Stack) behind(link plan.Link) (file string, text []byte, err error) {
+	byName := make(map[string]string)
+	for _, dir := range unitFolders {
+		files, err := withExt(s.Tree, dir, ".network")
+		if err != nil {
+			return "", nil, err
+		}
+		for _, file := range files {
+			if name := path.Base(file); byName[name] == "" && !comesFirst(file, link) && !strings.HasPrefix(name, unit.Prefix) {
+				byName[name] = file
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		text, err := readUnlessMasked(s.Tree, byName[name])
+		if err != nil || unit.Matches(text, link.Name, link.MAC) {
+			return byName[name], text, err
+		}
+	}
+	return "", nil, nil
 }
 
 // formerFile reports whether a file is ec2net's for a link under its former name, or was. networkd

@@ -178,6 +178,17 @@ func Matches(text []byte, name string, mac facts.MAC) bool {
 	return asked && macs.holds() && permanent.holds() && names.holds()
 }
 
+// Names reports whether Matches does, by the very name or MAC and not by a pattern.
+func Names(text []byte, name string, mac facts.MAC) bool {
+	all, _ := Parse(text)
+	return Matches(text, name, mac) && slices.ContainsFunc(all, func(a Assignment) bool {
+		return a.Section == "Match" && slices.ContainsFunc(strings.Fields(a.Value), func(word string) bool {
+			m, err := facts.ParseMAC(word)
+			return a.Key == "Name" && word == name || strings.HasSuffix(a.Key, "MACAddress") && err == nil && m == mac
+		})
+	})
+}
+
 // match is a condition of [Match]: words of which one has to fit, and words, behind an
 // exclamation mark, of which none may fit.
 type match struct{ one, none, fits, refused bool }
