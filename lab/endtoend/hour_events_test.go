@@ -347,7 +347,11 @@ func (h *hour) unit() {
 	if name := h.name(); strings.HasSuffix(unit, "@") {
 		unit += name
 	}
-	h.sh("systemctl " + []string{"", "--no-block "}[h.rng.IntN(2)] + verb + " " + unit + ".service")
+	command := "systemctl " + []string{"", "--no-block "}[h.rng.IntN(2)] + verb + " " + unit + ".service"
+	if verb == "stop" { // at work, it has failed then
+		command += fmt.Sprintf("; (systemctl stop %[1]s.service; systemctl reset-failed %[1]s.service) >/dev/null 2>&1 &", unit)
+	}
+	h.sh(command)
 }
 
 func (h *hour) networking() {
