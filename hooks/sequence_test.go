@@ -22,6 +22,7 @@ import (
 	"ec2net/lab/report"
 	"ec2net/lab/unshared"
 	"ec2net/plan"
+	"ec2net/stack/networkd"
 )
 
 var (
@@ -405,8 +406,13 @@ func (s *sequence) ran1(name string, run func() error) (well bool) {
 			s.fail("%s", strings.Join(wrong, "\n"))
 		}
 	}
-	// 40 s for IMDS and, at most, what a hook waits for it in ifup and ifdown.
-	if took := time.Since(start); took > hotplugIMDS+oneIMDS+3*leaseIMDS {
+	// 40 s for IMDS and, at most, what a hook waits for it in ifup and ifdown; or the lease of
+	// networkd, after its file.
+	limit := hotplugIMDS + oneIMDS + 3*leaseIMDS
+	if s.networkd != nil {
+		limit += networkd.Limit
+	}
+	if took := time.Since(start); took > limit {
 		s.fail("took %v", took)
 	}
 	if s.strike.hit != hit {
@@ -483,6 +489,9 @@ func (s *sequence) add(name string) {
 		if was {
 			s.kept(name, lease, before)
 		}
+		if s.networkd != nil && !s.up[name].IsValid() {
+			delete(s.holds, name) // networkd had brought it up, and hotplug has taken it down
+		}
 		if s.said == nil { // the hook was struck, and Add made the rule in its place
 			s.answer(name)
 		}
@@ -521,8 +530,13 @@ func (s *sequence) remove(name string) {
 func (s *sequence) down(name string) {
 	delete(s.holds, name)
 	s.happened.unplugs.Add(1)
+	before, _, err := s.linkOf(name)
+	check(s.t, err)
 	if s.ran1(name, func() error { return s.Remove(s.t.Context(), name) }) {
 		s.none(name)
+		if left := s.addrsNow(s.t, name); before.Up && len(left) > 0 {
+			s.fail("%s is down, and has %q", name, left)
+		}
 	}
 }
 
