@@ -110,5 +110,7 @@ func (h *Host) isStale(l *look, n marking, chain string) bool {
 	case k.Left != "":
 		return false
 	}
-	return !n.wanted || !link.Up || known && !l.HasTable(e)
+	// The primary's goes with that of the last other ENI.
+	alone := !slices.ContainsFunc(l.Marked(n.going), func(m facts.ENI) bool { return m.Name == name })
+	return !n.wanted || !link.Up || known && (!e.Routed || e.Primary && alone)
 }

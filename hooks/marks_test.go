@@ -227,6 +227,24 @@ func TestMarksContestMeanwhile(t *testing.T) {
 	})
 }
 
+// The last ENI but the primary goes, and its note is still there: no chain is left, of which
+// nobody would know.
+func TestMarksGoing(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		m.Numbers.Primary = true
+		m.forward(t, true)
+		ready(t, m)
+		check(t, m.Refresh(t.Context(), "eth0"))
+		check(t, m.KeepMarks(t.Context(), ""))
+		if text := strings.Join(m.firewall.text(mangle.NFT), "\n"); !strings.Contains(text, "ec2net-eth0") {
+			t.Fatalf("marks:\n%s", text)
+		}
+		_, err := m.keepMarks(t.Context(), marking{going: "eth1"})
+		check(t, err)
+		same(t, "marks", m.firewall.text(mangle.NFT), []string{})
+	})
+}
+
 // The settings decide before the forwarding does.
 func TestMarksSettings(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -218,7 +218,7 @@ func (m *Machine) serve(v Verdict, k Known, e facts.ENI) Verdict {
 	}
 	v.Had = slices.Concat(k.Had, e.IPv4)
 	e.IPv4 = slices.DeleteFunc(slices.Clone(e.IPv4), func(a netip.Addr) bool { return m.movedFrom(e.MAC, a) })
-	e.Routed = m.HasTable(e)
+	e.Routed = m.hasTable(e)
 	v.Facts = e
 	v.Lease = m.leaseOf(k, v.Link, e)
 	if !v.Lease.IsValid() && e.Routed {
@@ -254,7 +254,7 @@ func (m *Machine) servePrimary(v Verdict) Verdict {
 	}
 	e := m.barePrimary(v.Link)
 	primary, _ := m.PrimaryLink() // v may be of an interface on top of it, with its MAC
-	if len(v.Unlisted) == 0 || !m.HasTable(e) || v.Link.Index != primary.Index {
+	if len(v.Unlisted) == 0 || !m.hasTable(e) || v.Link.Index != primary.Index {
 		v.Do = Rest
 		return v
 	}
@@ -272,9 +272,9 @@ func (m *Machine) barePrimary(l Link) facts.ENI {
 	return e
 }
 
-// HasTable reports whether an ENI is to have a table and rules of its own. The primary has
+// hasTable reports whether an ENI is to have a table and rules of its own. The primary has
 // them only while another ENI is up: alone it needs none.
-func (m *Machine) HasTable(e facts.ENI) bool { return e.Routed && (!e.Primary || m.othersUp(e.MAC)) }
+func (m *Machine) hasTable(e facts.ENI) bool { return e.Routed && (!e.Primary || m.othersUp(e.MAC)) }
 
 // othersUp reports whether an ENI other than the primary is up, or about to come up, so
 // that main may lead to its subnet through it.
