@@ -309,8 +309,8 @@ func (w *world) run(ctx context.Context, program string, args ...string) error {
 }
 
 func (w *world) ifup(ctx context.Context, name string, table int) error {
-	state, err := w.Tree.Read(ifstateDir + "/" + name)
-	if err != nil || state != nil {
+	states, err := w.ifstates()
+	if err != nil || slices.Contains(states, name) {
 		return err // "already configured"
 	}
 	l, there, err := w.linkOf(name)
@@ -340,7 +340,26 @@ func (w *world) ifup(ctx context.Context, name string, table int) error {
 	}
 	w.up[name] = lease
 	w.hook(ctx, name, "BOUND")
-	_, err = w.Tree.Write(ifstateDir+"/"+name, []byte("up\n"))
+	return w.setIfstates(append(states, name))
+}
+
+// ifstates are the interfaces that ifupdown counts as up.
+func (w *world) ifstates() ([]string, error) {
+	text, err := w.Tree.Read(ifstateDir + "/ifstate")
+	var names []string
+	for line := range strings.Lines(string(text)) {
+		name, _, _ := strings.Cut(line, "=")
+		names = append(names, name)
+	}
+	return names, err
+}
+
+func (w *world) setIfstates(names []string) error {
+	text := ""
+	for _, name := range names {
+		text += name + "=" + name + "\n"
+	}
+	_, err := w.Tree.Write(ifstateDir+"/ifstate", []byte(text))
 	return err
 }
 
@@ -359,7 +378,11 @@ func (w *world) ifdown(ctx context.Context, name string, _ int) error {
 		}
 	}
 	delete(w.up, name)
-	return w.Tree.Remove(ifstateDir + "/" + name)
+	states, err := w.ifstates()
+	if err != nil {
+		return err
+	}
+	return w.setIfstates(slices.DeleteFunc(states, func(other string) bool { return other == name }))
 }
 
 // linkOf returns the device that has a name now, if there is one.
