@@ -415,7 +415,7 @@ func (m *machine) ownRoute(r plan.Route, now plan.State) bool {
 		return r.Protocol == iprule.Protocol
 	}
 	return slices.ContainsFunc(now.Routes, func(o plan.Route) bool {
-		moved := o.Metric > r.Metric
+		moved := o.Metric > r.Metric || r.Metric >= 2*m.Numbers.Base && o.Metric < r.Metric // or back
 		o.Metric = r.Metric
 		return moved && o == r
 	})

@@ -270,16 +270,19 @@ func (w Want) moved(s State) State {
 // behind gives routes of the other ENIs a higher metric than the primary's routes to the
 // same destination: the kernel's own to a subnet, and those of the DHCP client. If both
 // are in one subnet, both have the kernel's route with metric 0, and the older one wins:
-// the order turns when the primary gets a new lease. An administrator's routes stay.
+// the order turns when the primary gets a new lease. A route that has left room for the
+// primary's goes back once that is there. An administrator's routes stay.
 func (w Want) behind(main []Route) []Change {
 	var changes []Change
 	for _, o := range w.Main.Others {
+		room := 2*w.Group - 1 + max(1, o.Number-w.Group)
 		for _, r := range main {
 			first, shared := w.Main.First[r.Dst]
-			if r.Link != o.Link.Index || !r.always() || !shared || r.Metric > first {
+			away := r.Metric == room && first < o.Number
+			if r.Link != o.Link.Index || !r.always() || !shared || r.Metric > first && !away {
 				continue
 			}
-			if r.Protocol != protocolKernel && r.Protocol != protocolDHCP && r.Metric != o.Number {
+			if r.Protocol != protocolKernel && r.Protocol != protocolDHCP && r.Metric != o.Number && !away {
 				continue
 			}
 			metric := o.Number

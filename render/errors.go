@@ -76,6 +76,9 @@ func (e *handsOffError) Error() string {
 	return "the output says EC2SYNC=no, which is for a file that ec2net is not to write"
 }
 
+// Status is that of a template with a fault.
+func (*handsOffError) Status() fault.Status { return fault.Template }
+
 // Hint says how to leave an interface alone.
 func (e *handsOffError) Hint() string {
 	return "to leave " + e.name + " alone, name it in EC2NET_UNMANAGED in /etc/default/ec2net"
