@@ -157,6 +157,9 @@ func (h *Host) keepMarks(ctx context.Context, n marking) (missed bool, err error
 		return false, h.dropRestored(ctx, n)
 	}
 	if k == nil || k.Agrees() {
+		if k != nil && len(k.Want) == 0 && len(k.Now.Own()) == 0 { // others have removed the chains
+			broken = errors.Join(broken, h.mangle().Note(""))
+		}
 		return false, broken
 	}
 	missed, err = h.mangle().Mend(ctx, k)

@@ -245,6 +245,21 @@ func TestMarksGoing(t *testing.T) {
 	})
 }
 
+// Another program removes the chains, and then there should be none: the note of them goes.
+func TestMarksGone(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		m.forward(t, true)
+		ready(t, m)
+		check(t, m.KeepMarks(t.Context(), ""))
+		m.firewall.flush()
+		m.forward(t, false)
+		check(t, m.KeepMarks(t.Context(), ""))
+		if note := m.file(t, marksPath); note != "" {
+			t.Errorf("the note is still there:\n%s", note)
+		}
+	})
+}
+
 // The settings decide before the forwarding does.
 func TestMarksSettings(t *testing.T) {
 	for name, c := range map[string]struct {
