@@ -176,7 +176,7 @@ func waitCloudInit(t *testing.T, i *lab.Instance, release string) {
 	t.Helper()
 	i.Sh(t, "udevadm settle")
 	if release != "bookworm" {
-		i.WaitSh(t, "journalctl --boot --unit=cloud-init-hotplugd.service | grep -q 'Finished cloud-init-hotplugd'")
+		i.Sh(t, "until journalctl --boot --unit=cloud-init-hotplugd.service | grep -q 'Finished cloud-init-hotplugd'; do sleep 0.5; done")
 	}
 }
 

@@ -73,7 +73,7 @@ func TestImageBesideCloudInit(t *testing.T) {
 
 		eth2.Attach(t, "eth2") // cloud-init's hotplug comes too, on Debian 13
 		waitUp(t, i, "eth2")
-		i.WaitSh(t, "! systemctl list-units --no-legend 'cloud-init-hotplugd.service' | grep -q -e activating -e ' active'")
+		i.Sh(t, "while systemctl list-units --no-legend cloud-init-hotplugd.service | grep -q -e activating -e ' active'; do sleep 0.5; done")
 		i.WaitSh(t, "ec2net status")
 		answer(t, []*lab.Place{v.Client}, append(all, "10.0.1.30")...)
 
