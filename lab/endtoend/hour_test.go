@@ -242,7 +242,11 @@ func (h *hour) wholeAgain() {
 			addrs = append(addrs, h.at[name].Addrs()...)
 		}
 	}
-	answers(h.t, h.v, h.hosts, addrs...)
+	if h.short { // a client asks its server about a lease by main, so the VPC drops that
+		answer(h.t, h.hosts, addrs...)
+	} else {
+		answers(h.t, h.v, h.hosts, addrs...)
+	}
 	if h.rng.IntN(2) == 0 {
 		h.sh("iptables-save >/root/saved") // and soon it is an old one
 	}
