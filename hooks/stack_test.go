@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
 
+	"ec2net/disk"
 	"ec2net/facts"
 	"ec2net/plan"
 	"ec2net/render"
@@ -150,6 +152,26 @@ func TestNetworkdStanza(t *testing.T) {
 		var left *UnmanagedError
 		if err := m.Add(t.Context(), "eth1"); !errors.As(err, &left) || !strings.Contains(err.Error(), "cloud-init has written a stanza") ||
 			!strings.Contains(left.Hint(), "apt-get purge ifupdown") {
+			t.Errorf("%v", err)
+		}
+		same(t, "programs", m.programs(), nil)
+	})
+}
+
+// An administrator masks ec2net's file, as systemd.network(5) says: ec2net leaves the ENI alone.
+func TestNetworkdMasked(t *testing.T) {
+	onMachine(t, func(m *machine) {
+		root := t.TempDir()
+		tree, err := disk.OpenTree(root, false)
+		check(t, err)
+		t.Cleanup(func() { tree.Close() })
+		m.Tree = tree
+		withNetworkd(t, m)
+		m.put(t, "/dev/null/x", "") // no regular file
+		m.put(t, unit.Folder+"/x", "")
+		check(t, os.Symlink("../../../dev/null", root+unit.Path("eth1")))
+		var left *UnmanagedError
+		if err := m.Add(t.Context(), "eth1"); !errors.As(err, &left) || !strings.Contains(err.Error(), "/dev/null") || left.Hint() == "" {
 			t.Errorf("%v", err)
 		}
 		same(t, "programs", m.programs(), nil)
