@@ -71,7 +71,7 @@ func testReexec(t *testing.T, s stack) {
 	i.WaitRunning(t)
 	pause := "0.1"
 	if s.setup.Image {
-		pause = "1" // it has more generators, and D-Bus
+		pause = "3" // it has more generators, and D-Bus, by which networkd may wait for systemd
 	}
 	reexec := i.Start(t, lab.Cmd{Args: []string{"sh", "-c", "while :; do systemctl daemon-reexec; sleep " + pause + "; done"}})
 	for range 2 {
