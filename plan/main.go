@@ -79,11 +79,14 @@ func (m *Machine) wantMain(targets []Target) Main {
 	}
 	for _, dst := range next {
 		if !m.hasRoute(mac, dst) {
-			w.First[dst] = 2*m.Numbers.Base - 1
+			w.First[dst] = room(m.Numbers.Base)
 		}
 	}
 	return w
 }
+
+// room is the highest metric for which the other ENIs leave room while the primary has no route.
+func room(base int) int { return 2*base - 1 }
 
 // have adds copies, which come before the primary's other routes.
 func (w *Main) have(copies []Route) {
@@ -275,10 +278,10 @@ func (w Want) moved(s State) State {
 func (w Want) behind(main []Route) []Change {
 	var changes []Change
 	for _, o := range w.Main.Others {
-		room := 2*w.Group - 1 + max(1, o.Number-w.Group)
+		behindRoom := room(w.Group) + max(1, o.Number-w.Group)
 		for _, r := range main {
 			first, shared := w.Main.First[r.Dst]
-			away := r.Metric == room && first < o.Number
+			away := r.Metric == behindRoom && first < o.Number
 			if r.Link != o.Link.Index || !r.always() || !shared || r.Metric > first && !away {
 				continue
 			}

@@ -115,7 +115,7 @@ func (s *Stack) StanzaOwner(name string, ours bool) (stack.Owner, error) {
 		if bytes.Contains(f.text, []byte(byCloudInit)) {
 			return stack.Owner{
 				Who:  "cloud-init has written a stanza for it in " + f.path,
-				Hint: "remove the stanza, and ec2net writes one: cloud-init writes none again that is not the primary's",
+				Hint: "remove the stanza, and ec2net writes one: with /etc/cloud/cloud.cfg.d/95-ec2net.cfg cloud-init writes the primary's alone",
 			}, nil
 		}
 		return stack.Owner{Who: "there is a stanza for it in " + f.path, Hint: "remove the stanza, and ec2net writes one"}, nil

@@ -153,15 +153,12 @@ func (s *Stack) hiddenOwner(link plan.Link) (stack.Owner, error) {
 	if err != nil || file == "" {
 		return stack.Owner{}, err
 	}
-	id, netplans := netplanID(file)
-	if !netplans && unit.Names(text, link.Name, link.MAC) {
+	if id, netplans := netplanID(file); netplans {
+		if o, cloudInits, err := ownerOfNetplan(s.Tree, file, id, link); err != nil || !cloudInits {
+			return o, err
+		}
+	} else if unit.Names(text, link.Name, link.MAC) {
 		return s.ownerOf(file, link, false)
-	}
-	if !netplans {
-		return stack.Owner{}, nil
-	}
-	if o, cloudInits, err := ownerOfNetplan(s.Tree, file, id, link); err != nil || !cloudInits {
-		return o, err
 	}
 	return stack.Owner{}, nil
 }
