@@ -130,7 +130,9 @@ func (s stack) boot(t *testing.T, v *lab.VPC, setup lab.Setup) *lab.Instance {
 	if setup.Image {
 		i.WaitRunning(t)
 		i.WaitSh(t, "ip -4 route show default | grep -q 'dev eth0 proto dhcp'")
-		i.Sh(t, "ec2net refresh") // as the hook of dhclient asks about the primary
+		// As the hook of dhclient asks about the primary. A firewall that starts meanwhile may
+		// cut the connection to IMDS.
+		i.WaitSh(t, "ec2net refresh")
 	}
 	return i
 }
