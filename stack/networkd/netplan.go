@@ -1,12 +1,10 @@
 package networkd
 
 import (
-	"bytes"
 	"context"
 	"maps"
 	"net/netip"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +13,8 @@ import (
 	"ec2net/plan"
 	"ec2net/stack"
 	"ec2net/stack/networkd/unit"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // runFolder has the .network files of generators, such as netplan's.
@@ -70,7 +70,7 @@ func ownerOfNetplan(tree *disk.Tree, file, id string, link plan.Link) (o stack.O
 		by = []string{file}
 	}
 	by = append(by, more...)
-	if slices.Equal(by, []string{cloudInitYAML}) && foundByCloudInit(string(text), id, link.MAC.String()) {
+	if slices.Equal(by, []string{cloudInitYAML}) && foundByCloudInit(text, id, link.MAC.String()) {
 		return stack.Owner{
 			Who:  "cloud-init configures it, by " + cloudInitYAML,
 			Hint: "set EC2NET_TAKE_OVER=yes, and ec2net configures it",
@@ -182,30 +182,22 @@ func inWord(c byte) bool { return c == '_' || c >= '0' && c <= '9' || c >= 'a' &
 // foundByCloudInit reports whether a YAML has a definition as cloud-init makes one for an
 // ENI that it has found: for that MAC, with a name to set. Its header tells less: there is
 // none where cloud-init has netplan write the YAML, as in Debian 13.
-func foundByCloudInit(text, id, mac string) bool {
-	own := definition(text, id)
-	return mentions(own, mac) && mentions(own, "set-name")
-}
-
-// definition returns what belongs to the ID in a YAML of cloud-init's, in which each key
-// has its own line: the lines below it with more blanks in front.
-func definition(text, id string) string {
-	var own strings.Builder
-	begin := -1 // the blanks before the ID
-	for line := range strings.Lines(text) {
-		blanks := len(line) - len(strings.TrimLeft(line, " "))
-		key, ends := strings.CutSuffix(strings.TrimSpace(line), ":")
-		switch {
-		case strings.TrimSpace(line) == "":
-		case begin >= 0 && blanks > begin:
-			own.WriteString(line)
-		case begin >= 0:
-			return own.String()
-		case ends && strings.Trim(key, `"'`) == id:
-			begin = blanks
+func foundByCloudInit(text []byte, id, mac string) bool {
+	var netplan struct {
+		Network struct {
+			Ethernets map[string]struct {
+				Match struct {
+					MACAddress string `yaml:"macaddress"`
+				}
+				SetName string `yaml:"set-name"`
+			}
 		}
 	}
-	return own.String()
+	if err := yaml.Unmarshal(text, &netplan); err != nil {
+		return false // an administrator's, then
+	}
+	own := netplan.Network.Ethernets[id]
+	return strings.EqualFold(own.Match.MACAddress, mac) && own.SetName != ""
 }
 
 // unitFolders has the folders with .network files and, in FILE.d, with what is added to
@@ -226,31 +218,17 @@ func dropIns(tree *disk.Tree, name string) ([]string, error) {
 	return found, nil
 }
 
-// networkKey is the key of cloud-init's settings by which an administrator gives it a
-// network, or tells it to leave the network alone: from then on what is in its YAML is the
-// administrator's, as the header there says.
-var (
-	networkKey = regexp.MustCompile(`["']?\bnetwork\b["']? *:`)
-	atBegin    = regexp.MustCompile(`^` + networkKey.String())
-)
-
-// setsNetwork reports whether settings have that key at the top; in the style of JSON, where
-// lines tell nothing, whether they have it anywhere.
+// setsNetwork reports whether settings of cloud-init's have the key by which an administrator
+// gives it a network, or tells it to leave the network alone: from then on what is in its
+// YAML is the administrator's, as the header there says. Settings may be templates, which
+// cloud-init alone can read: there the word is enough.
 func setsNetwork(text []byte) bool {
-	top := -1 // the blanks before each key there
-	for line := range bytes.Lines(bytes.TrimPrefix(text, []byte("\ufeff"))) {
-		key := bytes.TrimLeft(bytes.TrimPrefix(line, []byte("---")), " ")
-		switch blanks := len(line) - len(key); {
-		case bytes.ContainsAny(key[:min(1, len(key))], "#%\t\r\n"):
-		case top < 0 && bytes.HasPrefix(key, []byte("{")):
-			return networkKey.Match(text)
-		case (top < 0 || top == blanks) && atBegin.Match(key):
-			return true
-		case top < 0:
-			top = blanks
-		}
+	var settings map[string]yaml.Node
+	if err := yaml.Unmarshal(text, &settings); err != nil {
+		return mentions(string(text), "network")
 	}
-	return false
+	_, sets := settings["network"]
+	return sets
 }
 
 // networkSettings returns the files of cloud-init's settings with that key, and the one
