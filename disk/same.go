@@ -26,6 +26,10 @@ func (t *Tree) Same(a, b string) (bool, error) {
 	return os.SameFile(first, second), nil
 }
 
+// Masked reports whether a file is a link to /dev/null, by which an administrator hides what
+// others have there: systemd.network(5).
+func (t *Tree) Masked(file string) (bool, error) { return t.Same(file, "/dev/null") }
+
 // IsFolder reports whether an absolute path leads to a folder.
 func (t *Tree) IsFolder(dir string) (bool, error) {
 	info, err := t.stat(dir)

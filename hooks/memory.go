@@ -228,7 +228,7 @@ func (r *recalled) readStanza(h *Host, kind render.Stack, k *plan.Known) {
 		k.Left = "EC2NET_UNMANAGED names it"
 	} else if of, text, err := h.fileOf(kind, k.Name); err != nil {
 		own := h.stack(kind).Path(k.Name)
-		if masked, failed := h.Tree.Same(own, "/dev/null"); failed == nil && masked {
+		if masked, failed := h.Tree.Masked(own); failed == nil && masked {
 			k.Left, k.Try = own+" is a link to /dev/null", "remove it, and ec2net configures the interface"
 		} else {
 			r.unread[k.Name] = errors.Join(r.unread[k.Name], err)

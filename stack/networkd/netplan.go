@@ -252,10 +252,9 @@ func networkSettings(tree *disk.Tree) ([]string, error) {
 	return found, nil
 }
 
-// readUnlessMasked reads a file. A link to /dev/null, by which an administrator hides a
-// package's file, is an empty one.
+// readUnlessMasked reads a file; one that is masked is empty.
 func readUnlessMasked(tree *disk.Tree, file string) ([]byte, error) {
-	if masked, err := tree.Same(file, "/dev/null"); err != nil || masked {
+	if masked, err := tree.Masked(file); err != nil || masked {
 		return []byte{}, err
 	}
 	return tree.Read(file)
