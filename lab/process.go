@@ -46,8 +46,12 @@ func (m *machine) begin(ctx context.Context, c Cmd) (*Process, error) {
 				return err
 			}
 			unix.Umask(0o022)
-			// env finds the command on the machine's PATH.
+			// env finds a command on the machine's PATH. A shell, which most are, need not be
+			// looked for.
 			p.cmd = exec.CommandContext(ctx, "/usr/bin/env", append([]string{"--"}, c.Args...)...)
+			if c.Args[0] == "sh" {
+				p.cmd.Path, p.cmd.Args = "/bin/sh", c.Args
+			}
 			p.cmd.Env = append([]string{path, "HOME=/root"}, c.Env...)
 			p.cmd.Dir = "/"
 			if c.Stdin != "" {

@@ -77,7 +77,7 @@ func (i *Instance) WaitBooted(tb TB) string {
 		if state := strings.TrimSpace(r.Stdout); state != "offline" && state != "unknown" && state != "" {
 			return state
 		}
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(5 * eventPoll)
 	}
 }
 

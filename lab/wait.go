@@ -4,11 +4,11 @@ import "time"
 
 // eventWait bounds the wait for an event in an instance: a DHCP client without an
 // answer gives up after a minute, and ifdown waits for the ifup that waits for the
-// client. The lab looks every eventPoll, or, if looking is work, for a third of the
+// client. The lab looks every eventPoll, or, if looking is work, for a tenth of the
 // time: the instance needs the processor too.
 const (
 	eventWait = 90 * time.Second
-	eventPoll = 10 * time.Millisecond
+	eventPoll = 50 * time.Millisecond
 )
 
 // WaitFor waits until something has happened in the instance. If it does not within
@@ -24,7 +24,7 @@ func (i *Instance) WaitFor(tb TB, what string, done func() bool) {
 		if start.After(deadline) || tb.Context().Err() != nil {
 			tb.Fatalf("waited in vain for %s\n%s", what, i.Trouble())
 		}
-		time.Sleep(max(eventPoll, 2*time.Since(start)))
+		time.Sleep(max(eventPoll, min(5*eventPoll, 9*time.Since(start))))
 	}
 }
 

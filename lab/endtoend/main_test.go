@@ -99,8 +99,8 @@ const handled = " && ! pgrep -r D,R,S,T -f '[e]c2net.hotplug|[i]fupdown-hotplug'
 func waitUp(t *testing.T, i *lab.Instance, name string) {
 	t.Helper()
 	i.WaitSh(t, strings.ReplaceAll(`
-cd /sys/class/net/eth1
-grep -q "^$(cat address) $(cat ifindex) " /run/ec2net/eth1.up && flock -n /run/ec2net/eth1.lock true`, "eth1", name)+handled)
+cd /sys/class/net/eth1 && read mac <address && read index <ifindex &&
+grep -qs "^$mac $index " /run/ec2net/eth1.up && flock -n /run/ec2net/eth1.lock true`, "eth1", name)+handled)
 }
 
 // waitDown waits until ec2net has taken an interface down.
