@@ -112,11 +112,29 @@ var imageEvents = []struct {
 	{name: "`networkctl reconfigure eth1`", script: "networkctl reconfigure eth1"},
 	{name: "systemd-networkd restarted", script: "systemctl restart systemd-networkd"},
 	{name: "systemd itself executed anew, as by an upgrade", script: "systemctl daemon-reexec; systemctl try-restart systemd-networkd"},
+	{name: "systemd's package unpacked and configured again, as by an upgrade", script: reinstallSystemd},
 	{name: "systemd-resolved restarted", script: "systemctl restart systemd-resolved"},
 	{name: "cloud-init's hotplug, by hand", script: "cloud-init devel hotplug-hook -s net handle -d /sys/class/net/eth1 -u add || true"},
 	{name: "all ip rules flushed", script: "ip rule flush protocol 236"},
 	{name: "eth1's address deleted", script: "ip addr flush dev eth1"},
 }
+
+// reinstallSystemd makes systemd's package from what is installed, and installs it: Debian's own
+// scripts of the package do what they do in an upgrade.
+const reinstallSystemd = `
+new=$(mktemp -d)
+mkdir $new/DEBIAN
+dpkg -L systemd | while read -r path; do
+	if test -d "$path"; then mkdir -p "$new$path"; else printf '%s\n' "$path"; fi
+done | xargs -d '\n' cp -a --parents -t $new
+for file in conffiles preinst postinst prerm postrm triggers; do
+	cp /var/lib/dpkg/info/systemd.$file $new/DEBIAN/$file
+done
+dpkg-query -s systemd | sed '/^Status:/d; /^Conffiles:/,/^[^ ]*:/ { /^Conffiles:/d; /^ /d }' >$new/DEBIAN/control
+dpkg-deb -Znone -b $new /root/systemd.deb
+before=$(systemctl show -p ActiveEnterTimestampMonotonic systemd-networkd)
+dpkg -i /root/systemd.deb
+test "$before" != "$(systemctl show -p ActiveEnterTimestampMonotonic systemd-networkd)"`
 
 // quiet is a condition for a shell: networkd has configured both ENIs, and nothing of ec2net
 // differs.
