@@ -211,7 +211,7 @@ func (h *hour) rules(s sight, now map[string]standing) []string {
 			continue
 		}
 		n := number(name)
-		at, group := n, "999: from %s lookup main suppress_prefixlength 1 suppress_ifgroup 1000 proto 236"
+		at, group := n, group999
 		if name == "eth0" { // its rules come just before main's
 			at, group = 32765, "32764: from %s lookup main suppress_prefixlength 0 suppress_ifgroup 1000 proto 236"
 		}
@@ -232,13 +232,20 @@ func (h *hour) rules(s sight, now map[string]standing) []string {
 		line = strings.Join(strings.Fields(line), " ")
 		if !h.ofHand(line, now) {
 			there = append(there, line)
+		} else if _, rest, ok := strings.Cut(line, "from "); ok {
+			packets, _, _ := strings.Cut(rest, " lookup")
+			e.add(true, fmt.Sprintf(group999, packets))
 		}
 	}
 	return e.differs("rules", there)
 }
 
+// group999 is the group rule of an ENI's rule.
+const group999 = "999: from %s lookup main suppress_prefixlength 1 suppress_ifgroup 1000 proto 236"
+
 // ofHand reports whether a rule leads to the table of an interface that a person took down.
-// Its rules stay as they were then.
+// Its rules stay as they were then, a foreign one with ec2net's protocol too, and so do their
+// group rules.
 func (h *hour) ofHand(line string, now map[string]standing) bool {
 	for name, st := range now {
 		if st == byHand && strings.Contains(line, fmt.Sprintf("lookup %d ", number(name))) {
