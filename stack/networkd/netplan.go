@@ -221,14 +221,21 @@ func dropIns(tree *disk.Tree, name string) ([]string, error) {
 // setsNetwork reports whether settings of cloud-init's have the key by which an administrator
 // gives it a network, or tells it to leave the network alone: from then on what is in its
 // YAML is the administrator's, as the header there says. Settings may be templates, which
-// cloud-init alone can read: there the word is enough.
+// cloud-init alone can read: there the word is enough. A key may be there twice.
 func setsNetwork(text []byte) bool {
-	var settings map[string]yaml.Node
-	if err := yaml.Unmarshal(text, &settings); err != nil {
+	var file yaml.Node
+	if err := yaml.Unmarshal(text, &file); err != nil {
 		return mentions(string(text), "network")
 	}
-	_, sets := settings["network"]
-	return sets
+	if len(file.Content) == 0 || file.Content[0].Kind != yaml.MappingNode {
+		return false
+	}
+	for pair := range slices.Chunk(file.Content[0].Content, 2) {
+		if key := pair[0]; key.Value == "network" || key.Tag == "!!merge" && mentions(string(text), "network") {
+			return true
+		}
+	}
+	return false
 }
 
 // networkSettings returns the files of cloud-init's settings with that key, and the one
