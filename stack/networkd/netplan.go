@@ -82,6 +82,28 @@ func ownerOfNetplan(tree *disk.Tree, file, id string, link plan.Link) (o stack.O
 	}, false, nil
 }
 
+// forNetworkManager finds what netplan has written of a link for NetworkManager, which may not
+// run yet: at boot netplan comes first.
+func forNetworkManager(tree *disk.Tree, link plan.Link) (stack.Owner, error) {
+	files, err := withExt(tree, "/run/NetworkManager/system-connections", ".nmconnection")
+	if err != nil {
+		return stack.Owner{}, err
+	}
+	for _, file := range files {
+		text, err := tree.Read(file)
+		if err != nil {
+			return stack.Owner{}, err
+		}
+		if strings.HasPrefix(path.Base(file), "netplan-") && (mentions(string(text), link.Name) || mentions(string(text), link.MAC.String())) {
+			return stack.Owner{
+				Who:  "netplan gives it to NetworkManager, by " + file,
+				Hint: "remove it from netplan's YAML, then \"netplan apply\", and ec2net configures it",
+			}, nil
+		}
+	}
+	return stack.Owner{}, nil
+}
+
 // dropAddresses takes the addresses away that a file of netplan's gives a link: that of ec2net's keeps
 // them, and networkd 252 does not tell whose they are. They have the subnet's length, and so
 // a route to it that comes before the primary's. Without promote_secondaries the leased

@@ -60,6 +60,9 @@ func (s *Stack) Owner(ctx context.Context, link plan.Link, ours bool) (stack.Own
 		if o, err := s.unmanagedBy(link); err != nil || !o.Nobody() {
 			return o, err
 		}
+		if o, err := forNetworkManager(s.Tree, link); err != nil || !o.Nobody() {
+			return o, err
+		}
 	}
 	if text, err := s.Tree.Read(unit.Path(link.Name)); err != nil || text != nil && !ours && !lines.Generated(text) {
 		return stack.Owner{
@@ -145,10 +148,14 @@ func (s *Stack) ownerOf(file string, link plan.Link, ours bool) (stack.Owner, er
 	return stack.Owner{Who: "systemd-networkd configures it, by " + file, Hint: hint}, nil
 }
 
-// hiddenOwner finds an administrator's file for a link behind ec2net's: it was written later.
+// hiddenOwner finds an administrator's file for a link behind ec2net's, which was written later,
+// or what netplan has written for NetworkManager.
 // cloud-init's does not count, since ec2net has taken the link over from it; nor does a .network
 // file that is for other links too, that may be for none, or that leaves the link alone.
 func (s *Stack) hiddenOwner(link plan.Link) (stack.Owner, error) {
+	if o, err := forNetworkManager(s.Tree, link); err != nil || !o.Nobody() {
+		return o, err
+	}
 	file, text, err := s.behind(link)
 	if err != nil || file == "" {
 		return stack.Owner{}, err
