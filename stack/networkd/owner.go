@@ -149,9 +149,9 @@ func (s *Stack) ownerOf(file string, link plan.Link, ours bool) (stack.Owner, er
 }
 
 // hiddenOwner finds an administrator's file for a link behind ec2net's, which was written later,
-// or what netplan has written for NetworkManager.
-// cloud-init's does not count, since ec2net has taken the link over from it; nor does a .network
-// file that is for other links too, that may be for none, or that leaves the link alone.
+// or what netplan has written for NetworkManager. cloud-init's does not count, since ec2net has
+// taken the link over from it; nor does a .network file that is for other links too, that may be
+// for none, or that leaves the link alone.
 func (s *Stack) hiddenOwner(link plan.Link) (stack.Owner, error) {
 	if o, err := forNetworkManager(s.Tree, link); err != nil || !o.Nobody() {
 		return o, err
