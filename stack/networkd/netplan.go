@@ -82,6 +82,28 @@ func ownerOfNetplan(tree *disk.Tree, file, id string, link plan.Link) (o stack.O
 	}, false, nil
 }
 
+// forNetworkManager finds what netplan has written of a link for NetworkManager, which may not
+// run yet: at boot netplan comes first.
+func forNetworkManager(tree *disk.Tree, link plan.Link) (stack.Owner, error) {
+	files, err := withExt(tree, "/run/NetworkManager/system-connections", ".nmconnection")
+	if err != nil {
+		return stack.Owner{}, err
+	}
+	for _, file := range files {
+		text, err := tree.Read(file)
+		if err != nil {
+			return stack.Owner{}, err
+		}
+		if strings.HasPrefix(path.Base(file), "netplan-") && (mentions(string(text), link.Name) || mentions(string(text), link.MAC.String())) {
+			return stack.Owner{
+				Who:  "netplan gives it to NetworkManager, by " + file,
+				Hint: "remove it from netplan's YAML, then \"netplan apply\", and ec2net configures it",
+			}, nil
+		}
+	}
+	return stack.Owner{}, nil
+}
+
 // dropAddresses takes the addresses away that a file of netplan's gives a link: that of ec2net's keeps
 // them, and networkd 252 does not tell whose they are. They have the subnet's length, and so
 // a route to it that comes before the primary's. Without promote_secondaries the leased
@@ -221,14 +243,21 @@ func dropIns(tree *disk.Tree, name string) ([]string, error) {
 // setsNetwork reports whether settings of cloud-init's have the key by which an administrator
 // gives it a network, or tells it to leave the network alone: from then on what is in its
 // YAML is the administrator's, as the header there says. Settings may be templates, which
-// cloud-init alone can read: there the word is enough.
+// cloud-init alone can read: there the word is enough. A key may be there twice.
 func setsNetwork(text []byte) bool {
-	var settings map[string]yaml.Node
-	if err := yaml.Unmarshal(text, &settings); err != nil {
+	var file yaml.Node
+	if err := yaml.Unmarshal(text, &file); err != nil {
 		return mentions(string(text), "network")
 	}
-	_, sets := settings["network"]
-	return sets
+	if len(file.Content) == 0 || file.Content[0].Kind != yaml.MappingNode {
+		return false
+	}
+	for pair := range slices.Chunk(file.Content[0].Content, 2) {
+		if key := pair[0]; key.Value == "network" || key.Tag == "!!merge" && mentions(string(text), "network") {
+			return true
+		}
+	}
+	return false
 }
 
 // networkSettings returns the files of cloud-init's settings with that key, and the one

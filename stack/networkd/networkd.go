@@ -317,8 +317,9 @@ func (s *Stack) giveBack(link plan.Link) error {
 }
 
 // Health says whether the file differs from the one that networkd has read, and whether
-// networkd has given the link up, or has a lease of an address that the link lacks: it gives
-// the address back with the next renewal only.
+// networkd has given the link up, or has no file for it although nobody told it to leave the
+// link alone, or has a lease of an address that the link lacks: it gives the address back with
+// the next renewal only.
 func (s *Stack) Health(state plan.State, link plan.Link) (h stack.Health, err error) {
 	kept, err := s.Tree.Read(copyPath(link.Name))
 	if err != nil {
@@ -331,6 +332,11 @@ func (s *Stack) Health(state plan.State, link plan.Link) (h stack.Health, err er
 	h.Changed = text != nil && kept != nil && !bytes.Equal(kept, text)
 	now, err := stack.ReadLinkState(s.Tree, link.Index)
 	if err != nil {
+		return h, err
+	}
+	if now.Admin == "unmanaged" {
+		by, err := s.unmanagedBy(link)
+		h.NoClient = err == nil && by.Nobody()
 		return h, err
 	}
 	leased, err := s.Leased(link.Index)

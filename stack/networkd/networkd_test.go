@@ -304,6 +304,15 @@ func TestHealth(t *testing.T) {
 			t.Errorf("%q: %+v, %v", text, got, err)
 		}
 	}
+	// Somebody has removed ec2net's file, and networkd has started again.
+	m = newMachine(t, map[string]string{linkFile: "ADMIN_STATE=unmanaged\n"})
+	if got, err := m.Health(has, eth1); !got.NoClient || err != nil {
+		t.Errorf("without a file: %+v, %v", got, err)
+	}
+	m.write(t, unit.Path("eth1")+".d/x.conf", "[Link]\nUnmanaged=yes\n")
+	if got, err := m.Health(has, eth1); got.NoClient || err != nil {
+		t.Errorf("told to leave it alone: %+v, %v", got, err)
+	}
 }
 
 // An administrator has written a netplan for a link that ec2net configures: the file behind

@@ -60,6 +60,9 @@ func (s *Stack) Owner(ctx context.Context, link plan.Link, ours bool) (stack.Own
 		if o, err := s.unmanagedBy(link); err != nil || !o.Nobody() {
 			return o, err
 		}
+		if o, err := forNetworkManager(s.Tree, link); err != nil || !o.Nobody() {
+			return o, err
+		}
 	}
 	if text, err := s.Tree.Read(unit.Path(link.Name)); err != nil || text != nil && !ours && !lines.Generated(text) {
 		return stack.Owner{
@@ -145,10 +148,14 @@ func (s *Stack) ownerOf(file string, link plan.Link, ours bool) (stack.Owner, er
 	return stack.Owner{Who: "systemd-networkd configures it, by " + file, Hint: hint}, nil
 }
 
-// hiddenOwner finds an administrator's file for a link behind ec2net's: it was written later.
-// cloud-init's does not count, since ec2net has taken the link over from it; nor does a .network
-// file that is for other links too.
+// hiddenOwner finds an administrator's file for a link behind ec2net's, which was written later,
+// or what netplan has written for NetworkManager. cloud-init's does not count, since ec2net has
+// taken the link over from it; nor does a .network file that is for other links too, that may be
+// for none, or that leaves the link alone.
 func (s *Stack) hiddenOwner(link plan.Link) (stack.Owner, error) {
+	if o, err := forNetworkManager(s.Tree, link); err != nil || !o.Nobody() {
+		return o, err
+	}
 	file, text, err := s.behind(link)
 	if err != nil || file == "" {
 		return stack.Owner{}, err
@@ -157,7 +164,7 @@ func (s *Stack) hiddenOwner(link plan.Link) (stack.Owner, error) {
 		if o, cloudInits, err := ownerOfNetplan(s.Tree, file, id, link); err != nil || !cloudInits {
 			return o, err
 		}
-	} else if unit.Names(text, link.Name, link.MAC) {
+	} else if unit.Names(text, link.Name, link.MAC) && !unit.Unmanaged(text) {
 		return s.ownerOf(file, link, false)
 	}
 	return stack.Owner{}, nil
@@ -179,12 +186,26 @@ func (s *Stack) behind(link plan.Link) (file string, text []byte, err error) {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(byName)) {
-		text, err := readUnlessMasked(s.Tree, byName[name])
+		text, err := s.whole(byName[name])
 		if err != nil || unit.Matches(text, link.Name, link.MAC) {
 			return byName[name], text, err
 		}
 	}
 	return "", nil, nil
+}
+
+// whole returns a .network file with its drop-ins; without them if it is empty, which hides it.
+func (s *Stack) whole(file string) ([]byte, error) {
+	text, err := readUnlessMasked(s.Tree, file)
+	if err != nil || len(text) == 0 {
+		return nil, err
+	}
+	more, err := dropIns(s.Tree, path.Base(file))
+	for _, dropIn := range more {
+		added, failed := readUnlessMasked(s.Tree, dropIn)
+		text, err = slices.Concat(text, []byte("\n"), added), errors.Join(err, failed)
+	}
+	return text, err
 }
 
 // formerFile reports whether a file is ec2net's for a link under its former name, or was. networkd

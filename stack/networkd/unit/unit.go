@@ -178,15 +178,26 @@ func Matches(text []byte, name string, mac facts.MAC) bool {
 	return asked && macs.holds() && permanent.holds() && names.holds()
 }
 
-// Names reports whether Matches does, by the very name or MAC and not by a pattern.
+// Names reports whether Matches does, by the very name or MAC and not by a pattern, and
+// without a condition that may not hold.
 func Names(text []byte, name string, mac facts.MAC) bool {
 	all, _ := Parse(text)
-	return Matches(text, name, mac) && slices.ContainsFunc(all, func(a Assignment) bool {
-		return a.Section == "Match" && slices.ContainsFunc(strings.Fields(a.Value), func(word string) bool {
-			m, err := facts.ParseMAC(word)
-			return a.Key == "Name" && word == name || strings.HasSuffix(a.Key, "MACAddress") && err == nil && m == mac
-		})
-	})
+	names := false
+	for _, a := range all {
+		switch {
+		case a.Section != "Match":
+		case a.Key == "Name":
+			names = names || slices.Contains(strings.Fields(a.Value), name)
+		case a.Key == "MACAddress" || a.Key == "PermanentMACAddress":
+			names = names || slices.ContainsFunc(strings.Fields(a.Value), func(word string) bool {
+				m, err := facts.ParseMAC(word)
+				return err == nil && m == mac
+			})
+		case a.Key != "Type" || a.Value != "ether":
+			return false
+		}
+	}
+	return names && Matches(text, name, mac)
 }
 
 // match is a condition of [Match]: words of which one has to fit, and words, behind an

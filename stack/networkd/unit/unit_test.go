@@ -109,6 +109,26 @@ func TestMatches(t *testing.T) {
 	}
 }
 
+func TestNames(t *testing.T) {
+	mac := facts.MAC{2, 0, 0, 0, 1, 0x20}
+	for text, want := range map[string]bool{
+		"[Match]\nName=ens5 eth1\n":                          true,
+		"[Match]\nMACAddress=02-00-00-00-01-20\n":            true,
+		"[Match]\nName=eth*\n":                               false,
+		"[Match]\nName=!eth1\n":                              false,
+		"[Match]\nName=eth1\nMACAddress=02:00:00:00:01:21\n": false,
+		"[Match]\nName=eth1\nType=ether\n":                   true,
+		"[Match]\nName=eth1\nType=vlan\n":                    false,
+		"[Match]\nName=eth1\nDriver=e1000\n":                 false,
+		"[Match]\nName=eth1\nHost=!other\n":                  false,
+		"[Match]\nName=eth1\n[Network]\nDHCP=yes\n":          true,
+	} {
+		if got := Names([]byte(text), "eth1", mac); got != want {
+			t.Errorf("%q: %t", text, got)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add("[Match]\nMACAddress=02:00:00:00:01:20\n# c\n[Network]\nDHCP=ipv4 \\\n x\n")
 	f.Fuzz(func(t *testing.T, text string) {
