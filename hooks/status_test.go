@@ -129,6 +129,7 @@ func TestStatusStates(t *testing.T) {
 			check(t, m.Remove(t.Context(), "eth1"))
 		}, "eth1", "eth1 down: it is not attached"},
 		{"another program's group, for which rules wait", func(m *machine) { sh(t, "ip rule del pref 999; ip link set eth0 group 42") }, "eth0", "eth0 ok: interface group is 42, set by another program"},
+		{"another base since", func(m *machine) { m.Numbers.Base = 3000 }, "eth1", "eth1 differs: interface group is 1000, set by another program, or before EC2NET_BASE was changed"},
 		{"a lost address of its DHCP client", func(m *machine) { sh(t, "ip addr del 10.0.1.20/24 dev eth1") }, "eth1", "eth1 differs"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
