@@ -144,6 +144,19 @@ func TestStatusStates(t *testing.T) {
 	}
 }
 
+// An address that EC2 has moved is in the row of its new ENI alone, also while the old one is
+// down, about which nobody asks IMDS.
+func TestStatusOfMoved(t *testing.T) {
+	withENIs(t, func(m *machine) {
+		moved := m.statusNow(t, "eth1").ENIs[0].Addresses[1]
+		sh(t, "ip link set eth1 down")
+		check(t, m.memory().setMoved([]plan.Moved{{Addr: moved, From: m.linkNamed(t, "eth1").MAC, To: m.linkNamed(t, "eth0").MAC}}))
+		if s := m.statusNow(t, "eth1"); slices.Contains(s.ENIs[0].Addresses, moved) || len(s.ENIs[0].Addresses) == 0 {
+			t.Errorf("eth1 is to have %v", s.ENIs[0].Addresses)
+		}
+	})
+}
+
 // Rules of an ENI that is gone are named, until it leaves nothing behind.
 func TestStatusOfGone(t *testing.T) {
 	withENIs(t, func(m *machine) {

@@ -101,8 +101,8 @@ func (m *Machine) Learn(answer facts.ENI) {
 	}
 	for _, other := range m.Known {
 		for _, a := range other.Facts.IPv4 {
-			newer := k.isNew(a) || slices.Contains(answer.IPv4, a) && !m.isAsked(other.Facts.MAC) && !m.movedFrom(answer.MAC, a)
-			if other.Facts.MAC != answer.MAC && newer && !m.movedFrom(other.Facts.MAC, a) {
+			newer := k.isNew(a) || slices.Contains(answer.IPv4, a) && !m.isAsked(other.Facts.MAC) && !m.MovedFrom(answer.MAC, a)
+			if other.Facts.MAC != answer.MAC && newer && !m.MovedFrom(other.Facts.MAC, a) {
 				m.Moved = append(m.Moved, Moved{Addr: a, From: other.Facts.MAC, To: answer.MAC})
 			}
 		}
