@@ -171,7 +171,7 @@ func (l *look) waitsFor(want plan.Want, name string) string {
 	if len(waiting) == 0 || i < 0 {
 		return ""
 	}
-	return fmt.Sprintf("interface group is %d, set by another program: leaving it. Rules such as %q are not installed; replies to containers or VPNs may leave by the wrong interface",
+	return fmt.Sprintf("interface group is %d, set by another program, or before EC2NET_BASE was changed, which needs a reboot: leaving it. Rules such as %q are not installed; replies to containers or VPNs may leave by the wrong interface",
 		want.Foreign[i].Group, waiting[0])
 }
 

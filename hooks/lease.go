@@ -156,7 +156,7 @@ func (h *Host) take(ctx context.Context, l *look, n news, e answer) error {
 		return nil
 	}
 	if k.Note.MAC == l.link.MAC && k.Note.Number != e.Number && !e.Primary {
-		h.Log.Warn(n.name, "was brought up with table %d, and is to use %d: \"ec2ifdown %s\" and \"ec2ifup %s\" change it",
+		h.Log.Warn(n.name, "was brought up with table %d, and is to use %d: if EC2NET_BASE has changed, reboot; else \"ec2ifdown %s\" and \"ec2ifup %s\" change it",
 			k.Note.Number, e.Number, n.name, n.name)
 	}
 	return h.learn(ctx, l, n, e)

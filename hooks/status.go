@@ -269,7 +269,11 @@ func (s *ENIStatus) fill(l *look, k plan.Known, v plan.Verdict) {
 	case e.Routed:
 		s.Table = e.Number
 	}
-	s.Addresses = append(s.Addresses, e.IPv4...)
+	for _, a := range e.IPv4 {
+		if !l.MovedFrom(e.MAC, a) {
+			s.Addresses = append(s.Addresses, a)
+		}
+	}
 	if v.Lease.IsValid() && !slices.Contains(s.Addresses, v.Lease) {
 		s.Addresses = append(s.Addresses, v.Lease)
 	}

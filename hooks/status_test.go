@@ -129,6 +129,7 @@ func TestStatusStates(t *testing.T) {
 			check(t, m.Remove(t.Context(), "eth1"))
 		}, "eth1", "eth1 down: it is not attached"},
 		{"another program's group, for which rules wait", func(m *machine) { sh(t, "ip rule del pref 999; ip link set eth0 group 42") }, "eth0", "eth0 ok: interface group is 42, set by another program"},
+		{"another base since", func(m *machine) { m.Numbers.Base = 3000 }, "eth1", "eth1 differs: interface group is 1000, set by another program, or before EC2NET_BASE was changed"},
 		{"a lost address of its DHCP client", func(m *machine) { sh(t, "ip addr del 10.0.1.20/24 dev eth1") }, "eth1", "eth1 differs"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
@@ -141,6 +142,19 @@ func TestStatusStates(t *testing.T) {
 			})
 		})
 	}
+}
+
+// An address that EC2 has moved is in the row of its new ENI alone, also while the old one is
+// down, about which nobody asks IMDS.
+func TestStatusOfMoved(t *testing.T) {
+	withENIs(t, func(m *machine) {
+		moved := m.statusNow(t, "eth1").ENIs[0].Addresses[1]
+		sh(t, "ip link set eth1 down")
+		check(t, m.memory().setMoved([]plan.Moved{{Addr: moved, From: m.linkNamed(t, "eth1").MAC, To: m.linkNamed(t, "eth0").MAC}}))
+		if s := m.statusNow(t, "eth1"); slices.Contains(s.ENIs[0].Addresses, moved) || len(s.ENIs[0].Addresses) == 0 {
+			t.Errorf("eth1 is to have %v", s.ENIs[0].Addresses)
+		}
+	})
 }
 
 // Rules of an ENI that is gone are named, until it leaves nothing behind.

@@ -217,7 +217,7 @@ func (m *Machine) serve(v Verdict, k Known, e facts.ENI) Verdict {
 		v.Spare = SpareNone
 	}
 	v.Had = slices.Concat(k.Had, e.IPv4)
-	e.IPv4 = slices.DeleteFunc(slices.Clone(e.IPv4), func(a netip.Addr) bool { return m.movedFrom(e.MAC, a) })
+	e.IPv4 = slices.DeleteFunc(slices.Clone(e.IPv4), func(a netip.Addr) bool { return m.MovedFrom(e.MAC, a) })
 	e.Routed = m.hasTable(e)
 	v.Facts = e
 	v.Lease = m.leaseOf(k, v.Link, e)
@@ -319,8 +319,8 @@ func (m *Machine) leaseOf(k Known, l Link, e facts.ENI) netip.Addr {
 	return found
 }
 
-// movedFrom reports whether EC2 has moved an address away from an ENI.
-func (m *Machine) movedFrom(mac facts.MAC, a netip.Addr) bool {
+// MovedFrom reports whether EC2 has moved an address away from an ENI.
+func (m *Machine) MovedFrom(mac facts.MAC, a netip.Addr) bool {
 	return slices.ContainsFunc(m.Moved, func(v Moved) bool { return v.Addr == a && v.From == mac })
 }
 

@@ -159,7 +159,7 @@ func (m *Machine) target(v Verdict, rules RulesOf) Target {
 	if e.Routed {
 		// A script that was rendered earlier may still have the rule of a moved address.
 		current := filter(rules(v.Name), func(r iprule.Rule) bool {
-			return !r.From.IsSingleIP() || !m.movedFrom(e.MAC, r.From.Addr())
+			return !r.From.IsSingleIP() || !m.MovedFrom(e.MAC, r.From.Addr())
 		})
 		t.Rules = withLease(current, e, v.Lease)
 		for _, a := range v.Unlisted {
@@ -335,7 +335,7 @@ func (m *Machine) movedRules(verdicts []Verdict) []MovedRule {
 // fresh facts list it as new for another ENI. In that case the facts of the former ENI
 // may never have listed it: ec2net may have been killed before it wrote them.
 func (m *Machine) takenFrom(mac facts.MAC, a netip.Addr) bool {
-	return m.movedFrom(mac, a) || slices.ContainsFunc(m.Known, func(k Known) bool { return k.Facts.MAC != mac && k.isNew(a) })
+	return m.MovedFrom(mac, a) || slices.ContainsFunc(m.Known, func(k Known) bool { return k.Facts.MAC != mac && k.isNew(a) })
 }
 
 // groupRule returns the group rule of a rule of an ENI. For the same packets it takes main's
