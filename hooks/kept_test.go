@@ -115,6 +115,9 @@ func (w *world) fits(path, text string) bool {
 	case strings.HasSuffix(path, ".up"):
 		n, err := w.memory().note(notePath(name))
 		return err == nil && n != (plan.Note{})
+	case strings.HasSuffix(path, ".down"):
+		n, err := w.memory().note(downPath(name))
+		return err == nil && n != (plan.Note{})
 	case strings.HasSuffix(path, ".lease"):
 		l, err := w.memory().lease(name)
 		return err == nil && l != (plan.Lease{})

@@ -125,9 +125,7 @@ type recalled struct {
 	stanzas map[string]stack.Stanza
 	by      map[string]render.Stack
 	// scripts are the interfaces that have an ip-rule script.
-	scripts map[string]bool
-	// down are the devices that a person took down, by interface.
-	down      map[string]plan.Note
+	scripts   map[string]bool
 	unmanaged Patterns
 	// pods says that the ENIs are for the pods of a Kubernetes node; podsKept that ec2net
 	// remembers it. podsUnread says why it could not tell.
@@ -139,7 +137,7 @@ type recalled struct {
 // recall reads everything that ec2net remembers, of name too. What stanzas say is still
 // missing: [recalled.readStanza].
 func (s memory) recall(name string) (recalled, error) {
-	r := recalled{Machine: plan.Machine{Numbers: s.numbers, NoAddresses: s.noAddresses}, unread: map[string]error{}, damaged: map[string]error{}, scripts: map[string]bool{}, stanzas: map[string]stack.Stanza{}, by: map[string]render.Stack{}, down: map[string]plan.Note{},
+	r := recalled{Machine: plan.Machine{Numbers: s.numbers, NoAddresses: s.noAddresses}, unread: map[string]error{}, damaged: map[string]error{}, scripts: map[string]bool{}, stanzas: map[string]stack.Stanza{}, by: map[string]render.Stack{},
 		unmanaged: s.unmanaged}
 	kept, err := s.tree.List(stateDir)
 	if err != nil {
@@ -192,7 +190,7 @@ func (r *recalled) recallOne(s memory, name string, there []string) {
 		k.Note, noteUnread = s.note(notePath(name))
 	}
 	if slices.Contains(there, path.Base(downPath(name))) {
-		r.down[name], downUnread = s.note(downPath(name))
+		k.Down, downUnread = s.note(downPath(name))
 	}
 	if slices.Contains(there, path.Base(leasePath(name))) {
 		k.Lease, leaseUnread = s.lease(name)

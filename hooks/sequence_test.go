@@ -403,7 +403,7 @@ func (s *sequence) settle() {
 		}
 	}
 	for path := range files {
-		if _, ok := want[path]; !ok && (strings.HasSuffix(path, ".up") || (strings.HasSuffix(path, ".lease") && path != leasePath("eth0"))) {
+		if _, ok := want[path]; !ok && (strings.HasSuffix(path, ".up") || strings.HasSuffix(path, ".down") || (strings.HasSuffix(path, ".lease") && path != leasePath("eth0"))) {
 			s.fail("%s is left", path)
 		}
 	}

@@ -185,7 +185,13 @@ func (s *sequence) down(name string) {
 	s.happened.unplugs.Add(1)
 	before, _, err := s.linkOf(name)
 	check(s.t, err)
-	if s.ran1(name, func() error { return s.Remove(s.t.Context(), name) }) {
+	if s.ran1(name, func() error {
+		err := s.Down(s.t.Context(), name)
+		if never := new(UnmanagedError); errors.As(err, &never) { // nothing was to be taken down
+			return nil
+		}
+		return err
+	}) {
 		s.none(name)
 		if left := s.addrsNow(s.t, name); before.Up && len(left) > 0 {
 			s.fail("%s is down, and has %q", name, left)

@@ -250,7 +250,7 @@ func (w *watcher) unfinished(ctx context.Context, l *look) []unfinished {
 		one.name = u.name
 		one.link, _ = l.State.LinkNamed(u.name)
 		// Taken down by a person, it may have been brought up by ifup since.
-		down := l.down[u.name].Of(one.link) && !k.Lease.Held(one.link)
+		down := k.Down.Of(one.link) && !k.Lease.Held(one.link)
 		if k.Note.Of(one.link) && !u.lost || down {
 			return true
 		}

@@ -78,7 +78,7 @@ func (m *Machine) Overtaken(answer facts.ENI, then []Known) bool {
 
 // Learn replaces what is known by an answer about the device that has the name now. An
 // address has moved that is new to the ENI, and that another ENI's facts list; or that
-// the facts of an ENI list which is not here: those are older.
+// the facts of an ENI list which is not here, or taken down: those are older.
 func (m *Machine) Learn(answer facts.ENI) {
 	k, _ := m.Of(answer.Name)
 	k.Name = answer.Name
@@ -90,8 +90,8 @@ func (m *Machine) Learn(answer facts.ENI) {
 	m.Set(k)
 	m.Moved = without(m.Moved, func(v Moved) bool {
 		// The address is back if IMDS lists it as new. It is also back if the ENI that got
-		// it is gone: IMDS will never say that a gone ENI has lost it.
-		stays := slices.Contains(answer.IPv4, v.Addr) && !m.isHere(v.To)
+		// it is not asked about: IMDS will not say that it has lost it.
+		stays := slices.Contains(answer.IPv4, v.Addr) && !m.isAsked(v.To)
 		return v.From == answer.MAC && (k.isNew(v.Addr) || stays)
 	})
 	for i, v := range m.Moved {
@@ -101,13 +101,23 @@ func (m *Machine) Learn(answer facts.ENI) {
 	}
 	for _, other := range m.Known {
 		for _, a := range other.Facts.IPv4 {
-			newer := k.isNew(a) || slices.Contains(answer.IPv4, a) && !m.isHere(other.Facts.MAC) && !m.MovedFrom(answer.MAC, a)
+			newer := k.isNew(a) || slices.Contains(answer.IPv4, a) && !m.isAsked(other.Facts.MAC) && !m.MovedFrom(answer.MAC, a)
 			if other.Facts.MAC != answer.MAC && newer && !m.MovedFrom(other.Facts.MAC, a) {
 				m.Moved = append(m.Moved, Moved{Addr: a, From: other.Facts.MAC, To: answer.MAC})
 			}
 		}
 	}
 	m.prune()
+}
+
+// isAsked reports whether IMDS is asked about an ENI: it is here, and nobody has taken it down
+// that had come up.
+func (m *Machine) isAsked(mac facts.MAC) bool {
+	return slices.ContainsFunc(m.State.Links, func(l Link) bool {
+		k, _ := m.Of(l.Name)
+		takenDown := !l.Up && !k.Coming && (k.Down.Of(l) || k.Lease.Held(l))
+		return l.MAC == mac && !takenDown
+	})
 }
 
 // isNew reports whether the fresh facts list an address that the facts before did not.

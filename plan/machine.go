@@ -38,6 +38,8 @@ type Known struct {
 	Had []netip.Addr
 	// Note says for which device the interface was brought up since boot.
 	Note Note
+	// Down says which device a person has taken down by ec2net since boot.
+	Down Note
 	// Lease is what the interface's DHCP client said last since boot.
 	Lease Lease
 	// Ours says that ec2net configures the interface, or did; Stanza that its cfg file

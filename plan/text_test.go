@@ -57,6 +57,7 @@ var vocabulary = map[string]word{
 	"rule":          {asState, (*machine).rule, 0},
 	"route":         {asState, (*machine).route, 0},
 	"note":          {asState, (*machine).note, 2},
+	"taken-down":    {asState, (*machine).takenDown, 1},
 	"lease":         {asState, (*machine).lease, 2},
 	"stanza":        {asState, (*machine).stanza, 2},
 	"script":        {asState, (*machine).script, 2},
@@ -447,6 +448,15 @@ func (m *machine) note(words []string) error {
 	k.Note.MAC, k.Note.Index = mac, index
 	m.Set(k)
 	return err
+}
+
+// taken-down NAME
+func (m *machine) takenDown(words []string) error {
+	k := m.known(words[0])
+	l, _ := m.State.LinkNamed(k.Name)
+	k.Down, k.Lease, k.Note = plan.Note{MAC: l.MAC, Index: l.Index}, plan.Lease{}, plan.Note{}
+	m.Set(k)
+	return nil
 }
 
 // lease NAME ADDRESS|unknown|ended [of MAC INDEX]
