@@ -35,6 +35,9 @@ type disturbed struct {
 	refresh string
 }
 
+// flushMangle empties the mangle table. Watch may have put some of it back before the chains go.
+const flushMangle = "iptables -t mangle -F; iptables -t mangle -X || true"
+
 // publishGuest publishes the port of a guest on a bridge.
 func publishGuest(t *testing.T, i *lab.Instance) func(t *testing.T) {
 	guestOnBridge(t, i)
@@ -62,7 +65,7 @@ func ofAnybody(s stack) []disturbance {
 		{name: "forwarding switched off, and on again later", script: "sysctl -qw net.ipv4.ip_forward=0; ec2net refresh; sysctl -qw net.ipv4.ip_forward=1"},
 		{name: "the chain of eth1 flushed", script: "iptables -t mangle -F ec2net-eth1"},
 		{name: "the jump into it deleted", script: "iptables -t mangle -D PREROUTING -i eth1 -j ec2net-eth1"},
-		{name: "the mangle table flushed", script: "iptables -t mangle -F; iptables -t mangle -X"},
+		{name: "the mangle table flushed", script: flushMangle},
 		{name: "`nft flush ruleset`, and the rules of the published port made again", script: "nft flush ruleset" + publish},
 		{name: "Debian's nftables reloaded", script: "systemctl start nftables; systemctl reload nftables"},
 		{name: "Debian's nftables restarted", script: "systemctl restart nftables"},
@@ -88,7 +91,7 @@ var disturbedInstances = []disturbed{
 		setup: lab.Setup{Prepare: "update-alternatives --set iptables /usr/sbin/iptables-legacy"},
 		disturbances: []disturbance{
 			{name: "the chain of eth1 flushed, with iptables-legacy", script: "iptables -t mangle -F ec2net-eth1"},
-			{name: "the mangle table flushed, with iptables-legacy", script: "iptables -t mangle -F; iptables -t mangle -X"},
+			{name: "the mangle table flushed, with iptables-legacy", script: flushMangle},
 		}},
 	{name: "networkd", stack: ifupdown, publish: publishGuest,
 		setup: lab.Setup{Docker: true, Prepare: networkd},

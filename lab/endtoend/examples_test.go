@@ -73,7 +73,7 @@ func TestExamplesNetworkd(t *testing.T) {
 			if name == "ipv6" {
 				listen6(t, v)
 				for _, e := range []*lab.ENI{v.Primary, eth1} {
-					if err := sends6(i, e); err != nil {
+					if err := sends6(t, i, e); err != nil {
 						t.Errorf("from %s: %v", e.IPv6, err)
 					}
 				}

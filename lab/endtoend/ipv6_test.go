@@ -57,7 +57,7 @@ func TestPrimaryIPv6(t *testing.T) {
 				v.WaitAdvertised(t, i)
 				v.WaitAdvertised(t, i) // by now the machine has handled the one before
 				sameState(t, when, before, i.Sh(t, six))
-				if err := sends6(i, v.Primary); err != nil {
+				if err := sends6(t, i, v.Primary); err != nil {
 					t.Errorf("%s: %v\n%s%s", when, err, i.Sh(t, fmt.Sprintf("ip -6 route get %s from %s", lab.ClientIPv6, v.Primary.IPv6)), v.Dropped(t))
 				}
 			}
@@ -150,7 +150,7 @@ END
 	i.WaitSh(t, "ip -6 route show default | grep -q eth3")
 	i.Sh(t, "sed -i /UNMANAGED=eth3/d /etc/default/ec2net; ec2ifup eth3")
 	i.Sh(t, strings.ReplaceAll(off, "eth1", "eth3"))
-	if err := sends6(i, v.Primary); err != nil {
+	if err := sends6(t, i, v.Primary); err != nil {
 		t.Error(err)
 	}
 	noneFailed(t, i)
@@ -170,8 +170,11 @@ func listen6(t *testing.T, v *lab.VPC) {
 	t.Cleanup(func() { l.Close() })
 }
 
-// sends6 connects to the server outside from the address of an ENI.
-func sends6(i *lab.Instance, e *lab.ENI) error {
+// sends6 connects to the server outside from the address of an ENI, as soon as the instance has
+// it and knows that nobody else does.
+func sends6(t *testing.T, i *lab.Instance, e *lab.ENI) error {
+	t.Helper()
+	i.WaitSh(t, "ip -6 -o address show -tentative | grep -qF ' "+e.IPv6.String()+"/'")
 	i.Patience = 10 * time.Second
 	conn, err := i.Dial("tcp", e.IPv6.String(), "["+lab.ClientIPv6.String()+"]:7")
 	if err != nil {
