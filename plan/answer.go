@@ -115,7 +115,7 @@ func (m *Machine) Learn(answer facts.ENI) {
 func (m *Machine) isAsked(mac facts.MAC) bool {
 	return slices.ContainsFunc(m.State.Links, func(l Link) bool {
 		k, _ := m.Of(l.Name)
-		takenDown := !l.Up && !k.Coming && (k.Down.Of(l) || k.Lease.Held(l))
+		takenDown := !l.Up && (k.Down.Of(l) || k.Lease.Held(l))
 		return l.MAC == mac && !takenDown
 	})
 }
